@@ -1,0 +1,1 @@
+CREATE TABLE schema_migration (version int PRIMARY KEY);

@@ -1,0 +1,388 @@
+/// Every failure Postrider knows, with what to do next, who is hit and what a person can do.
+///
+/// The raw value is stable: it stands in alerts, runs, the API and the documentation. A new server answer is a new row
+/// here and a new test, not an `if` elsewhere.
+public enum FailureCode: String, Hashable, Sendable, Codable, CaseIterable {
+  /// The name server did not answer.
+  case dnsTemporary = "dns.temporary"
+  /// The host name does not exist.
+  case dnsUnknownHost = "dns.unknown-host"
+  /// The egress policy does not allow this address or port.
+  case egressDenied = "egress.denied"
+  /// The server refused the connection.
+  case tcpRefused = "tcp.refused"
+  /// The server did not answer in time.
+  case tcpTimeout = "tcp.timeout"
+  /// The server cannot be reached over the network.
+  case tcpUnreachable = "tcp.unreachable"
+  /// The server closed the connection in the middle of the session.
+  case tcpClosed = "tcp.closed"
+  /// The server sent data slower than the minimum rate.
+  case tcpTooSlow = "tcp.too-slow"
+  /// The TLS handshake failed.
+  case tlsHandshake = "tls.handshake"
+  /// The port speaks TLS where plain text was expected, or the reverse.
+  case tlsPortMismatch = "tls.port-mismatch"
+  /// The server's certificate is signed by an authority that is not trusted.
+  case tlsUntrusted = "tls.untrusted"
+  /// The server's certificate is for another host name.
+  case tlsNameMismatch = "tls.name-mismatch"
+  /// The server's certificate has expired or is not valid yet.
+  case tlsExpired = "tls.expired"
+  /// The server offers no TLS version that is still safe (1.2 or newer).
+  case tlsVersion = "tls.version"
+  /// STARTTLS is required, but the server does not offer or refused it.
+  case tlsStartTLSMissing = "tls.starttls-missing"
+  /// Bytes were smuggled in before the TLS handshake.
+  case tlsStartTLSInjection = "tls.starttls-injection"
+  /// The POP3 server did not greet, or refused to.
+  case pop3Greeting = "pop3.greeting"
+  /// The server reports a temporary problem with this mailbox.
+  case pop3SysTemp = "pop3.sys-temp"
+  /// The server reports a permanent problem with this mailbox, or POP is not enabled for it.
+  case pop3SysPerm = "pop3.sys-perm"
+  /// Another session has the mailbox open.
+  case pop3InUse = "pop3.in-use"
+  /// The server wants more time between logins.
+  case pop3LoginDelay = "pop3.login-delay"
+  /// The server refused the user name or password.
+  case authRejected = "auth.rejected"
+  /// The server refused the login without saying why.
+  case authRejectedUnspecified = "auth.rejected-unspecified"
+  /// The server offers no login method that this profile may use.
+  case authNoMechanism = "auth.no-mechanism"
+  /// The server wants authentication first.
+  case authRequired = "auth.required"
+  /// The server wants a stronger login method.
+  case authWeak = "auth.weak"
+  /// The server limits login attempts.
+  case authThrottled = "auth.throttled"
+  /// The provider's policy forbids this kind of login.
+  case authTenantPolicy = "auth.tenant-policy"
+  /// The server wants the password to be changed or entered once by hand.
+  case authPasswordTransition = "auth.password-transition"
+  /// No password is stored for this login.
+  case credentialsMissing = "credentials.missing"
+  /// This worker cannot use the profile's way of authentication.
+  case profileNotSupported = "profile.not-supported"
+  /// The server has no unique ids (UIDL), so mail cannot be kept on it.
+  case pop3NoUIDL = "pop3.no-uidl"
+  /// The server did not hand out this message.
+  case pop3Retrieve = "pop3.retr"
+  /// The server refused a command that it should know.
+  case pop3Rejected = "pop3.rejected"
+  /// The server renumbered the whole mailbox.
+  case pop3UIDLReset = "pop3.uidl-reset"
+  /// The server sent more than the protocol allows.
+  case protocolLimit = "protocol.limit"
+  /// The server's answer is not of this protocol.
+  case protocolSyntax = "protocol.syntax"
+  /// The message cannot be parsed.
+  case messageUnparsable = "message.unparsable"
+  /// The message is larger than allowed.
+  case messageTooLarge = "message.too-large"
+  /// The message cannot be stored.
+  case messageStore = "message.store"
+  /// The SMTP server did not greet, or refused to.
+  case smtpGreeting = "smtp.greeting"
+  /// The server is busy.
+  case smtpBusy = "smtp.busy"
+  /// Too many recipients for one message.
+  case smtpTooManyRecipients = "smtp.too-many-recipients"
+  /// The server is out of storage.
+  case smtpStorage = "smtp.storage"
+  /// The recipient's mailbox is full.
+  case smtpRecipientFull = "smtp.recipient-full"
+  /// The server limits simultaneous sessions of this mailbox.
+  case smtpConcurrency = "smtp.concurrency"
+  /// The provider's sending allowance is used up.
+  case smtpQuota = "smtp.quota"
+  /// This login may not send from that address.
+  case smtpSendAsDenied = "smtp.send-as-denied"
+  /// The provider blocked this sender.
+  case smtpSenderBlocked = "smtp.sender-blocked"
+  /// The recipient was refused.
+  case smtpRecipient = "smtp.recipient"
+  /// The message is too large for the server.
+  case smtpTooLarge = "smtp.too-large"
+  /// The sender's mailbox is full.
+  case smtpSenderFull = "smtp.sender-full"
+  /// The server refused the content.
+  case smtpContent = "smtp.content"
+  /// The server refused the message.
+  case smtpRejected = "smtp.rejected"
+  /// The connection was lost before the message was handed over.
+  case smtpLost = "smtp.lost"
+  /// The connection was lost after the message, before the answer.
+  case smtpUncertain = "smtp.uncertain"
+  /// The session was interrupted because the worker stopped or lost its lease.
+  case runAborted = "run.aborted"
+  /// The session took longer than allowed.
+  case sessionDeadline = "session.deadline"
+  /// Postrider met an error of its own.
+  case internalError = "internal"
+
+  /// The class of this code where nothing else is known.
+  public var defaultClass: FailureClass { row.failureClass }
+  /// The scope of this code where nothing else is known.
+  public var defaultScope: FailureScope { row.scope }
+  /// One sentence for people.
+  public var summary: String { row.summary }
+  /// What a person can do about it.
+  public var remedy: String { row.remedy }
+
+  private struct Row {
+    let failureClass: FailureClass
+    let scope: FailureScope
+    let summary: String
+    let remedy: String
+
+    init(_ failureClass: FailureClass, _ scope: FailureScope, _ summary: String, _ remedy: String) {
+      self.failureClass = failureClass
+      self.scope = scope
+      self.summary = summary
+      self.remedy = remedy
+    }
+  }
+
+  private var row: Row {
+    switch self {
+    case .dnsTemporary:
+      Row(
+        .transient, .server, "The name server did not answer.",
+        "Check the resolver of the workers; Postrider tries again by itself.")
+    case .dnsUnknownHost:
+      Row(
+        .permanent, .profile, "The host name does not exist.",
+        "Correct the location (host name) in the server profile.")
+    case .egressDenied:
+      Row(
+        .permanent, .profile, "The egress policy does not allow this address or port.",
+        "Use a public mail server and an allowed port, or let the operator allow it with POSTRIDER_EGRESS_ALLOW.")
+    case .tcpRefused:
+      Row(
+        .transient, .server, "The server refused the connection.",
+        "Check host and port in the profile and that the mail server runs; Postrider tries again by itself.")
+    case .tcpTimeout:
+      Row(
+        .transient, .server, "The server did not answer in time.",
+        "Check host, port and firewalls, or raise the connection timeout; Postrider tries again by itself.")
+    case .tcpUnreachable:
+      Row(
+        .transient, .server, "The server cannot be reached over the network.",
+        "Check the network of the workers; Postrider tries again by itself.")
+    case .tcpClosed:
+      Row(
+        .transient, .server, "The server closed the connection in the middle of the session.",
+        "Nothing, if it happens now and then; otherwise look at the mail server's log.")
+    case .tcpTooSlow:
+      Row(
+        .transient, .server, "The server sent data slower than the minimum rate.",
+        "Look at the network and the load of the mail server.")
+    case .tlsHandshake:
+      Row(
+        .transient, .server, "The TLS handshake failed.",
+        "Check that the server offers TLS 1.2 or newer with a common cipher.")
+    case .tlsPortMismatch:
+      Row(
+        .permanent, .profile, "The port speaks TLS where plain text was expected, or the reverse.",
+        "Use implicit TLS with port 995 (POP3) or 465 (SMTP), STARTTLS with port 110 or 587.")
+    case .tlsUntrusted:
+      Row(
+        .permanent, .profile, "The server's certificate is signed by an authority that is not trusted.",
+        "Add the authority's certificate (PEM) to the server profile.")
+    case .tlsNameMismatch:
+      Row(
+        .permanent, .profile, "The server's certificate is for another host name.",
+        "Use the host name that stands in the certificate.")
+    case .tlsExpired:
+      Row(
+        .permanent, .profile, "The server's certificate has expired or is not valid yet.",
+        "Let the mail server's administrator renew the certificate, and check the workers' clock.")
+    case .tlsVersion:
+      Row(
+        .permanent, .profile, "The server offers no TLS version that is still safe (1.2 or newer).",
+        "Let the mail server's administrator enable TLS 1.2 or 1.3.")
+    case .tlsStartTLSMissing:
+      Row(
+        .attack, .profile, "STARTTLS is required, but the server does not offer or refused it.",
+        "Somebody may be removing it on the way. Use implicit TLS, or check the mail server.")
+    case .tlsStartTLSInjection:
+      Row(
+        .attack, .profile, "Bytes were smuggled in before the TLS handshake.",
+        "Somebody interferes with the connection, or the server is broken. Use implicit TLS.")
+    case .pop3Greeting:
+      Row(
+        .transient, .server, "The POP3 server did not greet, or refused to.",
+        "Check that this port is a POP3 server; Postrider tries again by itself.")
+    case .pop3SysTemp:
+      Row(
+        .transient, .mailbox, "The server reports a temporary problem with this mailbox.",
+        "Postrider tries again by itself.")
+    case .pop3SysPerm:
+      Row(
+        .permanent, .mailbox, "The server reports a permanent problem with this mailbox, or POP is not enabled for it.",
+        "Enable POP access for this account at the provider, then test & enable again.")
+    case .pop3InUse:
+      Row(
+        .contention, .mailbox, "Another session has the mailbox open.",
+        "Close other POP3 clients of this account; Postrider tries again shortly.")
+    case .pop3LoginDelay:
+      Row(
+        .throttle, .mailbox, "The server wants more time between logins.",
+        "Raise the polling interval of the profile.")
+    case .authRejected:
+      Row(
+        .credential, .mailbox, "The server refused the user name or password.",
+        "Enter the right credentials; some providers need an app password or OAuth.")
+    case .authRejectedUnspecified:
+      Row(
+        .credential, .mailbox, "The server refused the login without saying why.",
+        "Check user name and password, and that the account may use POP3 or SMTP.")
+    case .authNoMechanism:
+      Row(
+        .permanent, .profile, "The server offers no login method that this profile may use.",
+        "Choose another authentication protocol, or use TLS so that passwords may be sent.")
+    case .authRequired:
+      Row(
+        .credential, .mailbox, "The server wants authentication first.",
+        "Set the credentials of the outgoing server.")
+    case .authWeak:
+      Row(
+        .credential, .mailbox, "The server wants a stronger login method.",
+        "Choose a stronger authentication protocol or use TLS.")
+    case .authThrottled:
+      Row(
+        .throttle, .mailbox, "The server limits login attempts.",
+        "Postrider waits and tries again by itself.")
+    case .authTenantPolicy:
+      Row(
+        .permanent, .mailbox, "The provider's policy forbids this kind of login.",
+        "Let the provider's administrator allow SMTP authentication, or use OAuth.")
+    case .authPasswordTransition:
+      Row(
+        .credential, .mailbox, "The server wants the password to be changed or entered once by hand.",
+        "Sign in at the provider once, then test & enable again.")
+    case .credentialsMissing:
+      Row(
+        .permanent, .mailbox, "No password is stored for this login.",
+        "Enter user name and password on the mailbox (or the profile) and allow their use.")
+    case .profileNotSupported:
+      Row(
+        .permanent, .profile, "This worker cannot use the profile's way of authentication.",
+        "Choose another way to authenticate in the server profile.")
+    case .pop3NoUIDL:
+      Row(
+        .permanent, .mailbox, "The server has no unique ids (UIDL), so mail cannot be kept on it.",
+        "Use another server, or delete mail after processing.")
+    case .pop3Retrieve:
+      Row(
+        .message, .message, "The server did not hand out this message.",
+        "Postrider tries it again at the next polls.")
+    case .pop3Rejected:
+      Row(
+        .transient, .mailbox, "The server refused a command that it should know.",
+        "Look at the run's steps; Postrider tries again by itself.")
+    case .pop3UIDLReset:
+      Row(
+        .permanent, .mailbox, "The server renumbered the whole mailbox.",
+        "Choose whether to import everything again or to take the present mail as known.")
+    case .protocolLimit:
+      Row(
+        .transient, .mailbox, "The server sent more than the protocol allows.",
+        "Check that host and port are a mail server of this protocol.")
+    case .protocolSyntax:
+      Row(
+        .transient, .mailbox, "The server's answer is not of this protocol.",
+        "Check that host and port are a mail server of this protocol.")
+    case .messageUnparsable:
+      Row(
+        .message, .message, "The message cannot be parsed.",
+        "It stays on the server and is kept in quarantine.")
+    case .messageTooLarge:
+      Row(
+        .message, .message, "The message is larger than allowed.",
+        "Raise the organization's maximum message size.")
+    case .messageStore:
+      Row(
+        .message, .message, "The message cannot be stored.",
+        "Look at the workers' log; the message stays on the server.")
+    case .smtpGreeting:
+      Row(
+        .transient, .server, "The SMTP server did not greet, or refused to.",
+        "Check that this port is an SMTP server; Postrider tries again by itself.")
+    case .smtpBusy:
+      Row(
+        .transient, .message, "The server is busy.",
+        "Postrider tries again by itself.")
+    case .smtpTooManyRecipients:
+      Row(
+        .transient, .message, "Too many recipients for one message.",
+        "Postrider splits the message.")
+    case .smtpStorage:
+      Row(
+        .transient, .message, "The server is out of storage.",
+        "Postrider tries again by itself for two days.")
+    case .smtpRecipientFull:
+      Row(
+        .transient, .message, "The recipient's mailbox is full.",
+        "Postrider tries again by itself for two days.")
+    case .smtpConcurrency:
+      Row(
+        .throttle, .mailbox, "The server limits simultaneous sessions of this mailbox.",
+        "Lower the maximum of concurrent connections.")
+    case .smtpQuota:
+      Row(
+        .quota, .mailbox, "The provider's sending allowance is used up.",
+        "Postrider continues when it is renewed.")
+    case .smtpSendAsDenied:
+      Row(
+        .permanent, .message, "This login may not send from that address.",
+        "Give the account the right to send as the mailbox's address.")
+    case .smtpSenderBlocked:
+      Row(
+        .permanent, .mailbox, "The provider blocked this sender.",
+        "Contact the provider.")
+    case .smtpRecipient:
+      Row(
+        .recipient, .message, "The recipient was refused.",
+        "Correct the address.")
+    case .smtpTooLarge:
+      Row(
+        .permanent, .message, "The message is too large for the server.",
+        "Send a smaller message.")
+    case .smtpSenderFull:
+      Row(
+        .quota, .mailbox, "The sender's mailbox is full.",
+        "Free space in the sender's mailbox.")
+    case .smtpContent:
+      Row(
+        .permanent, .message, "The server refused the content.",
+        "Look at the server's words.")
+    case .smtpRejected:
+      Row(
+        .permanent, .message, "The server refused the message.",
+        "Look at the server's words.")
+    case .smtpLost:
+      Row(
+        .transient, .message, "The connection was lost before the message was handed over.",
+        "Postrider tries again by itself.")
+    case .smtpUncertain:
+      Row(
+        .uncertain, .message, "The connection was lost after the message, before the answer.",
+        "Look whether it arrived, then resend or discard it.")
+    case .runAborted:
+      Row(
+        .transient, .mailbox, "The session was interrupted because the worker stopped or lost its lease.",
+        "Nothing; the work is done again.")
+    case .sessionDeadline:
+      Row(
+        .transient, .server, "The session took longer than allowed.",
+        "Look at the run's steps for the slow one.")
+    case .internalError:
+      Row(
+        .transient, .mailbox, "Postrider met an error of its own.",
+        "Look at the workers' log and report it.")
+    }
+  }
+}

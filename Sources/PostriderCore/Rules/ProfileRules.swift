@@ -1,0 +1,142 @@
+import FoundationEssentials
+
+/// A checked profile with everything filled in, ready to be stored.
+public struct ResolvedProfile: Sendable {
+  /// The draft as given, for the fields that need no resolution.
+  public var draft: ProfileDraft
+  /// Receiving.
+  public var incoming: ServerSettings
+  /// Sending.
+  public var outgoing: ServerSettings
+  /// The password of the profile's own incoming account.
+  public var incomingPassword: Secret?
+  /// The password of the profile's own outgoing account.
+  public var outgoingPassword: Secret?
+  /// Things that are allowed but that people should know: `gmail.password`.
+  public var warnings: [String]
+}
+
+/// What a profile must be like (features P3–P17).
+public struct ProfileRules: Sendable {
+  /// Whether the deployment allows connections without TLS.
+  public var allowsNonTLSMail: Bool
+
+  /// The rules of a deployment.
+  public init(allowsNonTLSMail: Bool = false) { self.allowsNonTLSMail = allowsNonTLSMail }
+
+  /// Fills in what was left out and checks everything; throws ``StoreError/invalid(_:)`` with every wrong field.
+  public func resolve(_ draft: ProfileDraft) throws(StoreError) -> ResolvedProfile {
+    var problems = FieldProblems()
+    problems.check(draft.name, at: "/name", maximum: 100, minimum: 1)
+    problems.check(draft.description ?? "", at: "/description", maximum: 2_000, allowsNewlines: true)
+    problems.check(draft.minimumPollingIntervalMinutes ?? 0, at: "/minimumPollingIntervalMinutes", in: 0...1_440)
+    problems.check(draft.maximumConcurrentConnections ?? 10, at: "/maximumConcurrentConnections", in: 1...300)
+    problems.check(draft.connectionTimeoutSeconds ?? 30, at: "/connectionTimeoutSeconds", in: 1...100)
+    if let pem = draft.caCertificatesPEM, !pem.contains("-----BEGIN CERTIFICATE-----") {
+      problems.add("/caCertificatesPEM", "not-pem", "must hold certificates in PEM form")
+    }
+    let incomingDraft = draft.incoming ?? ServerDraft()
+    var outgoingDraft = draft.outgoing ?? ServerDraft()
+    if draft.useSameSettingsForOutgoing ?? true {
+      outgoingDraft.credentials = incomingDraft.credentials
+      outgoingDraft.userName = incomingDraft.userName
+      outgoingDraft.password = incomingDraft.password
+    }
+    let incoming = resolve(incomingDraft, .incoming, of: draft.type, &problems)
+    let outgoing = resolve(outgoingDraft, .outgoing, of: draft.type, &problems)
+    try problems.throwIfAny()
+    let usesPassword = [incoming, outgoing].contains { $0.credentials == .mailbox || $0.credentials == .profile }
+    return ResolvedProfile(
+      draft: draft, incoming: incoming, outgoing: outgoing, incomingPassword: incomingDraft.password,
+      outgoingPassword: outgoingDraft.password,
+      warnings: draft.type == .gmail && usesPassword ? ["gmail.password"] : [])
+  }
+
+  private func resolve(
+    _ draft: ServerDraft, _ direction: Direction, of type: ProfileType, _ problems: inout FieldProblems
+  ) -> ServerSettings {
+    let at = "/\(direction.rawValue)"
+    let preset = Preset.of(type, direction)
+    let tls = draft.tls ?? preset.tls
+    let credentials = draft.credentials ?? preset.credentials
+    let host = draft.host ?? preset.host ?? ""
+    if host.isEmpty {
+      problems.add("\(at)/host", "required", "is required for profiles of type \(type.rawValue)")
+    } else if !HostRules.isHost(host) {
+      problems.add("\(at)/host", "not-a-host", "must be a host name such as mail.example.com")
+    }
+    let port = draft.port ?? (tls == preset.tls ? preset.port : Preset.defaultPort(direction, tls))
+    problems.check(port, at: "\(at)/port", in: 1...65_535)
+    if tls == .none && !allowsNonTLSMail {
+      problems.add(
+        "\(at)/tls", "not-allowed",
+        "`none` is only allowed when the deployment property allowNonTLSMail is on; use `implicit` or `starttls`")
+    }
+    switch credentials {
+    case .anonymous: problems.add("\(at)/credentials", "not-allowed", "anonymous is not a valid setting")
+    case .integrated where direction == .incoming:
+      problems.add("\(at)/credentials", "not-allowed", "integrated authentication works for outgoing (SMTP) only")
+    default: break
+    }
+    if credentials == .profile {
+      problems.check(draft.userName ?? "", at: "\(at)/userName", maximum: 250, minimum: 1)
+      problems.check(draft.password?.revealed ?? "", at: "\(at)/password", maximum: 250)
+    } else {
+      if draft.userName != nil {
+        problems.add("\(at)/userName", "not-allowed", "is only accepted with credentials `profile`")
+      }
+      if draft.password != nil {
+        problems.add("\(at)/password", "not-allowed", "is only accepted with credentials `profile`")
+      }
+    }
+    return ServerSettings(
+      host: host, port: port, tls: tls, credentials: credentials, mechanism: draft.mechanism ?? .auto,
+      userName: credentials == .profile ? draft.userName : nil, passwordSet: draft.password != nil)
+  }
+
+  /// What fills itself in (P3–P5, P11).
+  struct Preset {
+    var host: String?
+    var port: Int
+    var tls: TLSMode
+    var credentials: CredentialSource
+
+    static func of(_ type: ProfileType, _ direction: Direction) -> Preset {
+      switch (type, direction) {
+      case (.gmail, .incoming): Preset(host: "pop.gmail.com", port: 995, tls: .implicit, credentials: .oauth)
+      case (.gmail, .outgoing): Preset(host: "smtp.gmail.com", port: 465, tls: .implicit, credentials: .oauth)
+      case (.microsoft365, .incoming):
+        Preset(host: "outlook.office365.com", port: 995, tls: .implicit, credentials: .oauth)
+      case (.microsoft365, .outgoing):
+        Preset(host: "smtp.office365.com", port: 587, tls: .starttls, credentials: .oauth)
+      case (.pop3SMTP, let direction):
+        Preset(host: nil, port: defaultPort(direction, .implicit), tls: .implicit, credentials: .mailbox)
+      }
+    }
+
+    static func defaultPort(_ direction: Direction, _ tls: TLSMode) -> Int {
+      switch (direction, tls) {
+      case (.incoming, .implicit): 995
+      case (.incoming, _): 110
+      case (.outgoing, .implicit): 465
+      case (.outgoing, _): 587
+      }
+    }
+  }
+}
+
+/// What a mailbox must be like (features M1, M2).
+public enum MailboxRules {
+  /// Checks a draft; throws ``StoreError/invalid(_:)`` with every wrong field.
+  public static func check(_ draft: MailboxDraft) throws(StoreError) {
+    var problems = FieldProblems()
+    AddressRules.check(draft.address, at: "/address", &problems)
+    problems.check(draft.userName ?? "", at: "/userName", maximum: 200)
+    problems.check(draft.password?.revealed ?? "", at: "/password", maximum: 200)
+    problems.check(draft.owner?.name ?? "", at: "/owner/name", maximum: 200)
+    if draft.deleteAfterProcessing == true && draft.owner?.kind != .queue {
+      problems.add("/deleteAfterProcessing", "not-allowed", "is only accepted for queues, not for users")
+    }
+    try problems.throwIfAny()
+  }
+}

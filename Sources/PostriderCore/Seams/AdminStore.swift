@@ -1,0 +1,214 @@
+import FoundationEssentials
+
+/// What a person may do.
+public enum Role: String, Hashable, Sendable, Codable, CaseIterable {
+  /// Everything.
+  case administrator
+  /// Reads and writes mailboxes.
+  case mailboxManager = "mailbox-manager"
+  /// Approves and rejects.
+  case approver
+  /// Reads.
+  case reader
+}
+
+/// Who makes a request, as proven by a token.
+public struct Principal: Hashable, Sendable, Codable {
+  /// The tenant every request of this principal works in.
+  public var organizationID: OrganizationID
+  /// The person.
+  public var userID: UserID
+  /// Their name, for the audit.
+  public var name: String
+  /// What they may do.
+  public var role: Role
+
+  /// Describes a principal.
+  public init(organizationID: OrganizationID, userID: UserID, name: String, role: Role) {
+    self.organizationID = organizationID
+    self.userID = userID
+    self.name = name
+    self.role = role
+  }
+}
+
+/// A page of a list, newest or first row first.
+public struct Page<Item: Sendable & Codable>: Sendable, Codable {
+  /// The rows.
+  public var items: [Item]
+  /// Pass it as `cursor` for the next page; `nil` on the last.
+  public var nextCursor: String?
+  /// How many rows there are in all.
+  public var total: Int
+
+  /// Describes a page.
+  public init(items: [Item], nextCursor: String?, total: Int) {
+    self.items = items
+    self.nextCursor = nextCursor
+    self.total = total
+  }
+}
+
+/// Which part of a list.
+public struct PageRequest: Hashable, Sendable {
+  /// 1…500, default 50.
+  public var limit: Int
+  /// From the page before.
+  public var cursor: String?
+
+  /// Describes a request.
+  public init(limit: Int = 50, cursor: String? = nil) {
+    self.limit = limit
+    self.cursor = cursor
+  }
+}
+
+/// Which mailboxes.
+public struct MailboxFilter: Hashable, Sendable {
+  /// The named views of the product.
+  public enum View: String, Sendable, CaseIterable {
+    /// Active ones.
+    case active
+    /// Inactive ones.
+    case inactive
+    /// Not tested with the present settings.
+    case notTested = "not-tested"
+    /// With a failed direction.
+    case failing
+    /// Waiting for approval.
+    case pendingApproval = "pending-approval"
+  }
+  /// A view; `nil` for all.
+  public var view: View?
+  /// Exactly this address, any case.
+  public var address: String?
+  /// Of this profile.
+  public var profileID: ProfileID?
+
+  /// Describes a filter.
+  public init(view: View? = nil, address: String? = nil, profileID: ProfileID? = nil) {
+    self.view = view
+    self.address = address
+    self.profileID = profileID
+  }
+}
+
+/// Which alerts.
+public struct AlertFilter: Hashable, Sendable {
+  /// Of this mailbox.
+  public var mailboxID: MailboxID?
+  /// Of this level.
+  public var level: AlertLevel?
+  /// Whether resolved ones are listed too.
+  public var includeResolved: Bool
+
+  /// Describes a filter.
+  public init(mailboxID: MailboxID? = nil, level: AlertLevel? = nil, includeResolved: Bool = false) {
+    self.mailboxID = mailboxID
+    self.level = level
+    self.includeResolved = includeResolved
+  }
+}
+
+/// Which runs.
+public struct RunFilter: Hashable, Sendable {
+  /// Of this mailbox.
+  public var mailboxID: MailboxID?
+  /// Of this kind.
+  public var kind: JobKind?
+  /// With this result.
+  public var result: RunResult?
+
+  /// Describes a filter.
+  public init(mailboxID: MailboxID? = nil, kind: JobKind? = nil, result: RunResult? = nil) {
+    self.mailboxID = mailboxID
+    self.kind = kind
+    self.result = result
+  }
+}
+
+/// What the database knows of the queue: what is due but perhaps not yet enqueued.
+public struct ScheduleStatistics: Hashable, Sendable, Codable {
+  /// Runnable rows due now.
+  public var overdue: Int
+  /// The oldest due time among them, milliseconds since 1970.
+  public var oldestDueMilliseconds: Int64?
+  /// Runnable rows in all.
+  public var scheduled: Int
+  /// Who leads the schedulers; `nil` when nobody does.
+  public var leader: String?
+
+  /// Describes the schedule.
+  public init(overdue: Int, oldestDueMilliseconds: Int64?, scheduled: Int, leader: String?) {
+    self.overdue = overdue
+    self.oldestDueMilliseconds = oldestDueMilliseconds
+    self.scheduled = scheduled
+    self.leader = leader
+  }
+}
+
+/// The answer of one row of a bulk verb.
+public struct BulkResult: Hashable, Sendable, Codable {
+  /// The row.
+  public var id: MailboxID
+  /// Whether it was done.
+  public var ok: Bool
+  /// Why not: a stable code.
+  public var code: String?
+  /// Why not, in words.
+  public var message: String?
+
+  /// Describes a row's answer.
+  public init(id: MailboxID, ok: Bool, code: String? = nil, message: String? = nil) {
+    self.id = id
+    self.ok = ok
+    self.code = code
+    self.message = message
+  }
+}
+
+/// What administration needs of PostgreSQL. Every call works in the principal's organization alone, writes its audit
+/// row in the same transaction, and throws ``StoreError``.
+public protocol AdminStore: Sendable {
+  /// The person behind a bearer token; `nil` for an unknown, revoked or expired one.
+  func principal(token: Secret) async throws -> Principal?
+
+  /// Creates a profile from a checked draft (see ``ProfileRules``).
+  func createProfile(_ profile: ResolvedProfile, by principal: Principal) async throws -> ServerProfile
+  /// One profile.
+  func profile(_ id: ProfileID, for principal: Principal) async throws -> ServerProfile
+  /// All profiles, by name.
+  func profiles(_ page: PageRequest, for principal: Principal) async throws -> Page<ServerProfile>
+
+  /// Creates a mailbox from a checked draft (see ``MailboxRules``), and its owner where none of that address exists.
+  func createMailbox(_ draft: MailboxDraft, by principal: Principal) async throws -> Mailbox
+  /// One mailbox.
+  func mailbox(_ id: MailboxID, for principal: Principal) async throws -> Mailbox
+  /// Mailboxes, by address.
+  func mailboxes(_ filter: MailboxFilter, _ page: PageRequest, for principal: Principal) async throws -> Page<Mailbox>
+  /// Approves or rejects; one answer per row.
+  func setApproval(_ state: ApprovalState, of ids: [MailboxID], by principal: Principal) async throws -> [BulkResult]
+  /// Requests test & enable; interactive for at most 20 mailboxes.
+  func requestTest(of ids: [MailboxID], by principal: Principal) async throws -> [BulkResult]
+  /// Requests a poll now; refused for a mailbox whose incoming direction is not running.
+  func requestPoll(of ids: [MailboxID], by principal: Principal) async throws -> [BulkResult]
+
+  /// Alerts, newest first.
+  func alerts(_ filter: AlertFilter, _ page: PageRequest, for principal: Principal) async throws -> Page<Alert>
+  /// Runs without steps, newest first.
+  func runs(_ filter: RunFilter, _ page: PageRequest, for principal: Principal) async throws -> Page<RunRecord>
+  /// One run with its steps.
+  func run(_ id: RunID, for principal: Principal) async throws -> RunRecord
+  /// Stored messages without bodies, newest first.
+  func emails(mailbox: MailboxID?, _ page: PageRequest, for principal: Principal) async throws -> Page<EmailRecord>
+  /// One message with bodies and attachments.
+  func email(_ id: EmailID, for principal: Principal) async throws -> EmailRecord
+  /// The raw octets of a message, in chunks of at most 1 MiB.
+  func rawEmail(_ id: EmailID, for principal: Principal) async throws -> AsyncThrowingStream<[UInt8], any Error>
+
+  /// What is due in the principal's organization.
+  func scheduleStatistics(for principal: Principal) async throws -> ScheduleStatistics
+
+  /// Whether PostgreSQL answers and its schema fits; throws when not.
+  func checkHealth() async throws
+}

@@ -1,0 +1,402 @@
+import FoundationEssentials
+
+/// A user name and password, or nothing.
+public struct Credentials: Hashable, Sendable {
+  /// The login name.
+  public var userName: String
+  /// The password.
+  public var password: Secret
+  /// The identity to act as, where it is not the login's own (SASL authzid).
+  public var authorizationIdentity: String?
+
+  /// Pairs a name and a password.
+  public init(userName: String, password: Secret, authorizationIdentity: String? = nil) {
+    self.userName = userName
+    self.password = password
+    self.authorizationIdentity = authorizationIdentity
+  }
+}
+
+/// What a session of a mailbox needs: both directions' servers with the resolved credentials, and the limits.
+public struct SessionSettings: Hashable, Sendable {
+  /// The tenant.
+  public var organizationID: OrganizationID
+  /// The mailbox.
+  public var mailboxID: MailboxID
+  /// The profile.
+  public var profileID: ProfileID
+  /// The mailbox's address; MAIL FROM of everything it sends.
+  public var address: String
+  /// The incoming server.
+  public var incoming: ServerSettings
+  /// The outgoing server.
+  public var outgoing: ServerSettings
+  /// What logs in to the incoming server; `nil` when none is stored or allowed.
+  public var incomingCredentials: Credentials?
+  /// What logs in to the outgoing server; `nil` when none is stored or allowed.
+  public var outgoingCredentials: Credentials?
+  /// How each direction is synchronized.
+  public var incomingMethod: SyncMethod
+  /// See ``incomingMethod``.
+  public var outgoingMethod: SyncMethod
+  /// Certificates (PEM) trusted instead of the system's.
+  public var caCertificatesPEM: String?
+  /// To establish a connection and for each answer.
+  public var connectionTimeout: Duration
+  /// For the whole session.
+  public var sessionDeadline: Duration
+  /// Slot to slot.
+  public var pollingInterval: Duration
+  /// Mail received earlier is not imported.
+  public var processEmailFrom: Date?
+  /// Whether messages are removed from the server once stored.
+  public var deleteAfterProcessing: Bool
+  /// Larger messages are not stored; octets.
+  public var maximumMessageOctets: Int64
+  /// Larger attachments are listed without content; octets.
+  public var maximumAttachmentOctets: Int64
+  /// At most this many messages in one session.
+  public var messagesPerPoll: Int
+  /// Whether steps are kept for successful runs too.
+  public var verbose: Bool
+
+  /// Gathers what a session needs.
+  public init(
+    organizationID: OrganizationID, mailboxID: MailboxID, profileID: ProfileID, address: String,
+    incoming: ServerSettings, outgoing: ServerSettings, incomingCredentials: Credentials? = nil,
+    outgoingCredentials: Credentials? = nil, incomingMethod: SyncMethod = .serverSideSync,
+    outgoingMethod: SyncMethod = .serverSideSync, caCertificatesPEM: String? = nil,
+    connectionTimeout: Duration = .seconds(30), sessionDeadline: Duration = .seconds(600),
+    pollingInterval: Duration = .seconds(300), processEmailFrom: Date? = nil, deleteAfterProcessing: Bool = false,
+    maximumMessageOctets: Int64 = 52_428_800, maximumAttachmentOctets: Int64 = 5_242_880, messagesPerPoll: Int = 1_000,
+    verbose: Bool = false
+  ) {
+    self.organizationID = organizationID
+    self.mailboxID = mailboxID
+    self.profileID = profileID
+    self.address = address
+    self.incoming = incoming
+    self.outgoing = outgoing
+    self.incomingCredentials = incomingCredentials
+    self.outgoingCredentials = outgoingCredentials
+    self.incomingMethod = incomingMethod
+    self.outgoingMethod = outgoingMethod
+    self.caCertificatesPEM = caCertificatesPEM
+    self.connectionTimeout = connectionTimeout
+    self.sessionDeadline = sessionDeadline
+    self.pollingInterval = pollingInterval
+    self.processEmailFrom = processEmailFrom
+    self.deleteAfterProcessing = deleteAfterProcessing
+    self.maximumMessageOctets = maximumMessageOctets
+    self.maximumAttachmentOctets = maximumAttachmentOctets
+    self.messagesPerPoll = messagesPerPoll
+    self.verbose = verbose
+  }
+
+  /// The server of one direction.
+  public func server(_ direction: Direction) -> ServerSettings { direction == .incoming ? incoming : outgoing }
+  /// The credentials of one direction.
+  public func credentials(_ direction: Direction) -> Credentials? {
+    direction == .incoming ? incomingCredentials : outgoingCredentials
+  }
+  /// The method of one direction.
+  public func method(_ direction: Direction) -> SyncMethod { direction == .incoming ? incomingMethod : outgoingMethod }
+}
+
+/// A claimed job that may run, with the hot row as it was read.
+public struct Assignment: Hashable, Sendable {
+  /// What the session needs.
+  public var settings: SessionSettings
+  /// Guards every write: a row of another generation takes nothing.
+  public var generation: Int64
+  /// The requests made so far; the outcome says that they are served.
+  public var requested: Int64
+  /// The requests already served.
+  public var served: Int64
+  /// Consecutive failures of this job before the session.
+  public var failures: Int
+  /// The code of the last of them.
+  public var lastFailureCode: FailureCode?
+  /// When the job was due.
+  public var dueAt: Date
+  /// Why it runs.
+  public var trigger: RunTrigger
+
+  /// Describes a job that may run.
+  public init(
+    settings: SessionSettings, generation: Int64, requested: Int64, served: Int64, failures: Int,
+    lastFailureCode: FailureCode? = nil, dueAt: Date, trigger: RunTrigger
+  ) {
+    self.settings = settings
+    self.generation = generation
+    self.requested = requested
+    self.served = served
+    self.failures = failures
+    self.lastFailureCode = lastFailureCode
+    self.dueAt = dueAt
+    self.trigger = trigger
+  }
+}
+
+/// What the eligibility check says of a claimed job.
+public enum CheckedJob: Hashable, Sendable {
+  /// It may run.
+  case run(Assignment)
+  /// It must not: complete it without a session. The word says why: `not-due`, `disabled`, `moved`, `gone`.
+  case skip(String)
+}
+
+/// Who writes: every write of a session carries it, and is refused when a newer session or a change of profile came.
+public struct SessionGuard: Hashable, Sendable {
+  /// The job.
+  public var job: JobID
+  /// The tenant.
+  public var organizationID: OrganizationID
+  /// The generation read by the check.
+  public var generation: Int64
+  /// The lease's fence.
+  public var fence: Fence
+
+  /// Describes a writer.
+  public init(job: JobID, organizationID: OrganizationID, generation: Int64, fence: Fence) {
+    self.job = job
+    self.organizationID = organizationID
+    self.generation = generation
+    self.fence = fence
+  }
+}
+
+/// Octets on their way into the store: in memory when small, in a spool file when large.
+public enum Content: Hashable, Sendable {
+  /// The octets themselves.
+  case bytes([UInt8])
+  /// A file that belongs to the worker and is removed after the store took it.
+  case file(path: String, sizeOctets: Int64)
+
+  /// How many octets.
+  public var sizeOctets: Int64 {
+    switch self {
+    case .bytes(let bytes): Int64(bytes.count)
+    case .file(_, let size): size
+    }
+  }
+}
+
+/// An attachment on its way into the store.
+public struct ReceivedAttachment: Hashable, Sendable {
+  /// What is listed.
+  public var record: AttachmentRecord
+  /// The decoded content; `nil` when dropped.
+  public var content: Content?
+
+  /// Describes an attachment.
+  public init(record: AttachmentRecord, content: Content?) {
+    self.record = record
+    self.content = content
+  }
+}
+
+/// A message on its way into the store. Its texts hold no NUL and are valid UTF-8; raw is as received.
+public struct ReceivedMessage: Hashable, Sendable {
+  /// The server's unique id.
+  public var uidl: String
+  /// The header fields.
+  public var envelope: MessageEnvelope
+  /// What kind of mail it is.
+  public var messageClass: MessageClass
+  /// The text body.
+  public var text: String?
+  /// The HTML body, untrusted.
+  public var html: String?
+  /// The attachments.
+  public var attachments: [ReceivedAttachment]
+  /// The message as received.
+  public var raw: Content
+  /// SHA-256 of ``raw``, 32 octets: the second key when unique ids change.
+  public var contentHash: [UInt8]
+
+  /// Describes a message.
+  public init(
+    uidl: String, envelope: MessageEnvelope, messageClass: MessageClass = .ordinary, text: String? = nil,
+    html: String? = nil, attachments: [ReceivedAttachment] = [], raw: Content, contentHash: [UInt8]
+  ) {
+    self.uidl = uidl
+    self.envelope = envelope
+    self.messageClass = messageClass
+    self.text = text
+    self.html = html
+    self.attachments = attachments
+    self.raw = raw
+    self.contentHash = contentHash
+  }
+}
+
+/// What the store did with a message.
+public enum StoredMessage: Hashable, Sendable {
+  /// It is stored and committed.
+  case stored(EmailID)
+  /// It was there already; nothing changed.
+  case duplicate
+}
+
+/// Why a message was seen but not imported; kept in the ledger so that it is not looked at again.
+public enum SkipReason: String, Hashable, Sendable, Codable {
+  /// Received before the floor of the mailbox or profile.
+  case beforeFloor = "before-floor"
+  /// Sent by ourselves.
+  case own
+  /// Failed three times; its raw octets are in quarantine.
+  case quarantined
+  /// Above the organization's maximum size.
+  case tooLarge = "too-large"
+}
+
+/// A change of a mailbox's direction that a session decided.
+public struct DirectionChange: Hashable, Sendable {
+  /// Which direction.
+  public var direction: Direction
+  /// The new status.
+  public var status: DirectionStatus
+  /// Whether it is enabled.
+  public var enabled: Bool
+  /// Why it failed.
+  public var failureCode: FailureCode?
+
+  /// Describes a change.
+  public init(_ direction: Direction, status: DirectionStatus, enabled: Bool, failureCode: FailureCode? = nil) {
+    self.direction = direction
+    self.status = status
+    self.enabled = enabled
+    self.failureCode = failureCode
+  }
+}
+
+/// An alert that a session raises or resolves.
+public enum AlertChange: Hashable, Sendable {
+  /// Raises it, or updates the open one of the same code and subject.
+  case raise(AlertDraft)
+  /// Resolves open alerts of the mailbox at warning level or above with one of these codes; `nil` for every code.
+  case resolve(codes: [String]?)
+}
+
+/// An alert about to be raised.
+public struct AlertDraft: Hashable, Sendable {
+  /// How serious.
+  public var level: AlertLevel
+  /// Stable code.
+  public var code: String
+  /// What happened.
+  public var text: String
+  /// What to do about it.
+  public var remedy: String?
+  /// The typed values behind the text.
+  public var parameters: [String: String]
+  /// Whether it stands on the profile's wall instead of the mailbox's.
+  public var onProfile: Bool
+
+  /// Describes an alert.
+  public init(
+    level: AlertLevel, code: String, text: String, remedy: String? = nil, parameters: [String: String] = [:],
+    onProfile: Bool = false
+  ) {
+    self.level = level
+    self.code = code
+    self.text = text
+    self.remedy = remedy
+    self.parameters = parameters
+    self.onProfile = onProfile
+  }
+}
+
+/// When a job runs next.
+public struct NextDue: Hashable, Sendable {
+  /// The time; `nil` when only a request or a test starts it again.
+  public var at: Date?
+  /// Why then: `slot`, a failure code, `more-mail`.
+  public var reason: String
+
+  /// Describes the next run.
+  public init(at: Date?, reason: String) {
+    self.at = at
+    self.reason = reason
+  }
+}
+
+/// Everything a session decided, written in one transaction.
+public struct SessionOutcome: Sendable {
+  /// Who writes.
+  public var writer: SessionGuard
+  /// The profile of the session.
+  public var profileID: ProfileID
+  /// The requests that this session served.
+  public var served: Int64
+  /// When it runs next; ignored (now) when more requests came meanwhile.
+  public var next: NextDue
+  /// Consecutive failures, this session included; 0 after success.
+  public var failures: Int
+  /// The code of this session's failure.
+  public var failureCode: FailureCode?
+  /// Changes of the mailbox's directions.
+  public var directions: [DirectionChange]
+  /// Alerts.
+  public var alerts: [AlertChange]
+  /// The history row.
+  public var run: RunRecord
+
+  /// Gathers an outcome.
+  public init(
+    writer: SessionGuard, profileID: ProfileID, served: Int64, next: NextDue, failures: Int,
+    failureCode: FailureCode? = nil, directions: [DirectionChange] = [], alerts: [AlertChange] = [], run: RunRecord
+  ) {
+    self.writer = writer
+    self.profileID = profileID
+    self.served = served
+    self.next = next
+    self.failures = failures
+    self.failureCode = failureCode
+    self.directions = directions
+    self.alerts = alerts
+    self.run = run
+  }
+}
+
+/// What became of an outcome.
+public enum OutcomeResult: Hashable, Sendable {
+  /// It is committed.
+  case written(RunID)
+  /// A newer session or a change of profile came before; nothing was written.
+  case fenced
+}
+
+/// What a worker needs of PostgreSQL. Calls throw ``StoreError``.
+public protocol WorkerStore: Sendable {
+  /// Checks a claimed batch with one statement on the hot rows and adds the (cached) settings.
+  func check(_ leases: [Lease]) async throws -> [JobID: CheckedJob]
+
+  /// Those of the listed unique ids that the ledger of the mailbox does not hold.
+  func unknown(uidls: [String], mailbox: MailboxID, organization: OrganizationID) async throws -> Set<String>
+
+  /// Stores messages and their ledger rows in one transaction; returns one result per message, in order.
+  ///
+  /// Throws ``FencedError`` when a newer session or a change of profile came before; then nothing is stored.
+  func store(_ messages: [ReceivedMessage], writer: SessionGuard) async throws -> [StoredMessage]
+
+  /// Enters messages into the ledger without storing them.
+  func skip(_ uidls: [String: SkipReason], writer: SessionGuard) async throws
+
+  /// Counts a failed attempt at one message; after the third it is quarantined with its raw octets, if any, and
+  /// entered into the ledger. Returns whether it was quarantined now.
+  func messageFailed(uidl: String, failure: Failure, raw: Content?, writer: SessionGuard) async throws -> Bool
+
+  /// Commits an outcome together with others that wait. Returns when it is durable.
+  func commit(_ outcome: SessionOutcome) async throws -> OutcomeResult
+}
+
+/// A newer session or a change of profile came before a write; nothing was written.
+public struct FencedError: Error, Hashable, Sendable {
+  /// The writer that came too late.
+  public var writer: SessionGuard
+
+  /// Names the late writer.
+  public init(writer: SessionGuard) { self.writer = writer }
+}

@@ -1,0 +1,175 @@
+import FoundationEssentials
+
+/// The two ways mail moves.
+public enum Direction: String, Hashable, Sendable, Codable, CaseIterable {
+  /// Receiving, over POP3.
+  case incoming
+  /// Sending, over SMTP.
+  case outgoing
+}
+
+/// Which provider a profile describes; decides what fills itself in.
+public enum ProfileType: String, Hashable, Sendable, Codable, CaseIterable {
+  /// Gmail: pop.gmail.com and smtp.gmail.com, OAuth.
+  case gmail
+  /// Any POP3 and SMTP servers, named by the administrator.
+  case pop3SMTP = "pop3-smtp"
+  /// Microsoft 365: outlook.office365.com and smtp.office365.com, OAuth.
+  case microsoft365
+}
+
+/// How a connection is protected.
+public enum TLSMode: String, Hashable, Sendable, Codable, CaseIterable {
+  /// TLS from the first byte (RFC 8314).
+  case implicit
+  /// Plain greeting, then STLS (RFC 2595) or STARTTLS (RFC 3207); never without.
+  case starttls
+  /// No TLS; only where the deployment property `allowNonTLSMail` is on.
+  case none
+}
+
+/// Whose credentials open a session ("Authenticate using").
+public enum CredentialSource: String, Hashable, Sendable, Codable, CaseIterable {
+  /// Those given by the mailbox's user or queue.
+  case mailbox
+  /// One account of the profile with delegated rights.
+  case profile
+  /// The worker's own identity (GSSAPI or NTLM); SMTP only.
+  case integrated
+  /// An OAuth grant.
+  case oauth
+  /// None. Listed, but not a valid setting.
+  case anonymous
+}
+
+/// The SASL mechanism or plain login used to authenticate.
+public enum AuthenticationMechanism: String, Hashable, Sendable, Codable, CaseIterable {
+  /// The strongest one that the server offers and the credentials allow.
+  case auto
+  /// SASL PLAIN (RFC 4616), or USER and PASS on POP3 servers without SASL.
+  case plain
+  /// SASL LOGIN.
+  case login
+  /// CRAM-MD5 (RFC 2195).
+  case cramMD5 = "cram-md5"
+  /// SCRAM-SHA-1 (RFC 5802).
+  case scramSHA1 = "scram-sha-1"
+  /// SCRAM-SHA-256 (RFC 7677).
+  case scramSHA256 = "scram-sha-256"
+  /// Google's and Microsoft's XOAUTH2.
+  case xoauth2
+  /// OAUTHBEARER (RFC 7628).
+  case oauthbearer
+  /// NTLM.
+  case ntlm
+  /// GSSAPI (RFC 4752).
+  case gssapi
+}
+
+/// One direction of a profile: where its server is and how to enter.
+public struct ServerSettings: Hashable, Sendable, Codable {
+  /// Host name or literal address, without brackets; ≤253 characters.
+  public var host: String
+  /// TCP port, 1…65535.
+  public var port: Int
+  /// How the connection is protected.
+  public var tls: TLSMode
+  /// Whose credentials are used.
+  public var credentials: CredentialSource
+  /// How to authenticate.
+  public var mechanism: AuthenticationMechanism
+  /// The user name of the profile's own account; only with credentials `profile`; ≤250 characters.
+  public var userName: String?
+  /// Whether a password is stored for that account. The password itself is never read back.
+  public var passwordSet: Bool
+
+  /// Describes one direction.
+  public init(
+    host: String, port: Int, tls: TLSMode, credentials: CredentialSource, mechanism: AuthenticationMechanism = .auto,
+    userName: String? = nil, passwordSet: Bool = false
+  ) {
+    self.host = host
+    self.port = port
+    self.tls = tls
+    self.credentials = credentials
+    self.mechanism = mechanism
+    self.userName = userName
+    self.passwordSet = passwordSet
+  }
+}
+
+/// How to reach a mail provider, shared by many mailboxes.
+public struct ServerProfile: Hashable, Sendable, Codable {
+  /// Its identity.
+  public var id: ProfileID
+  /// The tenant it belongs to.
+  public var organizationID: OrganizationID
+  /// Unique in the organization; 1…100 characters.
+  public var name: String
+  /// Free text, ≤2,000 characters.
+  public var description: String
+  /// Which provider.
+  public var type: ProfileType
+  /// An inactive profile stops its mailboxes.
+  public var isActive: Bool
+  /// Whether new mailboxes pick it; at most one profile of an organization has it.
+  public var isDefault: Bool
+  /// Receiving.
+  public var incoming: ServerSettings
+  /// Sending.
+  public var outgoing: ServerSettings
+  /// Whether the outgoing credential settings were copied from the incoming ones.
+  public var useSameSettingsForOutgoing: Bool
+  /// Mail received earlier is not imported; `nil` for no floor.
+  public var processEmailFrom: Date?
+  /// Minutes from one poll's slot to the next, 0…1,440; 0 means the organization's default.
+  public var minimumPollingIntervalMinutes: Int
+  /// 1…300, default 10; per mailbox or per profile, by where the credentials live.
+  public var maximumConcurrentConnections: Int
+  /// Seconds to establish a connection and for each answer, 1…100, default 30.
+  public var connectionTimeoutSeconds: Int
+  /// Certificates (PEM) trusted instead of the system's; `nil` for the system's.
+  public var caCertificatesPEM: String?
+  /// Counts every change; the basis of optimistic locking and of the workers' cache.
+  public var version: Int64
+  /// How many mailboxes use it.
+  public var mailboxCount: Int
+  /// When it was created.
+  public var createdAt: Date
+  /// When it was last changed.
+  public var updatedAt: Date
+
+  /// Describes a stored profile.
+  public init(
+    id: ProfileID, organizationID: OrganizationID, name: String, description: String = "", type: ProfileType,
+    isActive: Bool = true, isDefault: Bool = false, incoming: ServerSettings, outgoing: ServerSettings,
+    useSameSettingsForOutgoing: Bool = true, processEmailFrom: Date? = nil, minimumPollingIntervalMinutes: Int = 0,
+    maximumConcurrentConnections: Int = 10, connectionTimeoutSeconds: Int = 30, caCertificatesPEM: String? = nil,
+    version: Int64 = 1, mailboxCount: Int = 0, createdAt: Date, updatedAt: Date
+  ) {
+    self.id = id
+    self.organizationID = organizationID
+    self.name = name
+    self.description = description
+    self.type = type
+    self.isActive = isActive
+    self.isDefault = isDefault
+    self.incoming = incoming
+    self.outgoing = outgoing
+    self.useSameSettingsForOutgoing = useSameSettingsForOutgoing
+    self.processEmailFrom = processEmailFrom
+    self.minimumPollingIntervalMinutes = minimumPollingIntervalMinutes
+    self.maximumConcurrentConnections = maximumConcurrentConnections
+    self.connectionTimeoutSeconds = connectionTimeoutSeconds
+    self.caCertificatesPEM = caCertificatesPEM
+    self.version = version
+    self.mailboxCount = mailboxCount
+    self.createdAt = createdAt
+    self.updatedAt = updatedAt
+  }
+
+  /// The settings of one direction.
+  public func settings(_ direction: Direction) -> ServerSettings {
+    direction == .incoming ? incoming : outgoing
+  }
+}
