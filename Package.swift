@@ -5,7 +5,7 @@ import PackageDescription
 
 let shared: [SwiftSetting] =
   [
-    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("ExistentialAny")
   ]
   // CI treats every warning of our own targets as an error; a newer compiler's new warning must not stop a user's build.
   + (ProcessInfo.processInfo.environment["POSTRIDER_STRICT"] == nil ? [] : [.treatAllWarnings(as: .error)])
@@ -73,8 +73,10 @@ let package = Package(
     .executableTarget(
       name: "postrider",
       dependencies: [
-        "PostriderCore", "Telemetry", "RedisQueue", "PostgresStore", "MailProtocols", "MailMessage", "Scheduler", "Worker",
-        "AdminServer", "PrivateServers", nioCore, nioPosix, hummingbird, httpClient, lifecycle, configuration, arguments,
+        "PostriderCore", "Telemetry", "RedisQueue", "PostgresStore", "MailProtocols", "MailMessage", "Scheduler",
+        "Worker",
+        "AdminServer", "PrivateServers", nioCore, nioPosix, hummingbird, httpClient, lifecycle, configuration,
+        arguments,
         logging, metrics,
       ],
       swiftSettings: shared),
@@ -93,6 +95,7 @@ let package = Package(
     tests(of: "AdminServer", ["PostriderTesting", "PostgresStore", hummingbirdTesting]),
     tests(of: "PrivateServers", ["PostriderTesting"]),
     .testTarget(
-      name: "EndToEndTests", dependencies: ["PostriderTesting", "PostriderCore", "postrider", httpClient], swiftSettings: shared),
+      name: "EndToEndTests", dependencies: ["PostriderTesting", "PostriderCore", "postrider", httpClient],
+      swiftSettings: shared),
   ]
 )

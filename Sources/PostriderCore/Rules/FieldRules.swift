@@ -68,7 +68,9 @@ public enum HostRules {
     guard (1...253).contains(text.utf8.count) else { return false }
     return text.split(separator: ".", omittingEmptySubsequences: false).allSatisfy { label in
       (1...63).contains(label.utf8.count) && !label.hasPrefix("-") && !label.hasSuffix("-")
-        && label.allSatisfy { ($0.isASCII && ($0.isLetter || $0.isNumber)) || $0 == "-" || $0 == "_" || !$0.isASCII && $0.isLetter }
+        && label.allSatisfy {
+          ($0.isASCII && ($0.isLetter || $0.isNumber)) || $0 == "-" || $0 == "_" || !$0.isASCII && $0.isLetter
+        }
     }
   }
 
