@@ -17,6 +17,22 @@ public enum JobKind: String, Hashable, Sendable, Codable, CaseIterable {
     case .test: "test"
     }
   }
+
+  /// Decodes the word.
+  public init(from decoder: any Decoder) throws {
+    let container = try decoder.singleValueContainer()
+    let word = try container.decode(String.self)
+    guard let kind = Self.allCases.first(where: { $0.word == word }) else {
+      throw DecodingError.dataCorruptedError(in: container, debugDescription: "must be poll, send or test")
+    }
+    self = kind
+  }
+
+  /// Encodes the word.
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.singleValueContainer()
+    try container.encode(word)
+  }
 }
 
 /// How urgent a job is. Lower numbers go first; every class keeps a guaranteed share.
