@@ -1,0 +1,272 @@
+import FoundationEssentials
+import Logging
+import MailMessage
+import MailProtocols
+import PostriderCore
+
+/// One poll: connect, authenticate, list, fetch what the ledger does not know, store, commit, remove, log out.
+///
+/// Storing is committed before anything is removed and before QUIT, because QUIT is what makes some servers forget.
+struct PollSession {
+  let context: SessionContext
+  let task: SessionTask
+  let trace = SessionTrace(direction: .incoming)
+
+  private struct Counts {
+    var stored = 0
+    var octets: Int64 = 0
+    var known = 0
+    var failed = 0
+    var moreMail = false
+    var messageFailures: [Failure] = []
+  }
+
+  /// Runs the session and decides what follows. Throws only what is not the mailbox's fault: cancellation, a lost
+  /// database, a late writer.
+  func outcome() async throws -> SessionOutcome {
+    let startedAt = Date()
+    var counts = Counts()
+    var failure: Failure?
+    do {
+      try await poll(&counts)
+    } catch let error as FencedError {
+      throw error
+    } catch StoreError.unavailable(let reason) {
+      throw StoreError.unavailable(reason: reason)
+    } catch {
+      try Task.checkCancellation()
+      failure = Failure(sorting: error)
+    }
+    let rules = DispositionRules(
+      direction: .incoming,
+      slots: PollingSlots(mailbox: task.settings.mailboxID, interval: task.settings.pollingInterval),
+      failuresBefore: task.assignment.failures, lastFailureCode: task.assignment.lastFailureCode)
+    let now = Date()
+    var generator = SystemRandomNumberGenerator()
+    var disposition =
+      failure.map { rules.failure($0, at: now, using: &generator) }
+      ?? rules.success(at: now, moreMail: counts.moreMail)
+    disposition.alerts += counts.messageFailures.map {
+      .raise(AlertDraft(level: .warning, failure: $0, direction: .incoming))
+    }
+    var run = task.run(
+      from: startedAt, result: failure != nil ? .failure : counts.failed > 0 ? .partial : .success,
+      failure: failure ?? counts.messageFailures.first)
+    run.messagesStored = counts.stored
+    run.octetsStored = counts.octets
+    run.messagesKnown = counts.known
+    run.messagesFailed = counts.failed
+    if run.result != .success || task.settings.verbose { run.steps = trace.steps }
+    return SessionOutcome(
+      writer: task.writer, profileID: task.settings.profileID, served: task.assignment.requested,
+      next: disposition.next, failures: disposition.failures, failureCode: failure?.code,
+      directions: disposition.direction.map { [$0] } ?? [], alerts: disposition.alerts, run: run)
+  }
+
+  private func poll(_ counts: inout Counts) async throws {
+    let settings = task.settings
+    let credentials = try context.credentials(settings, .incoming)
+    let session = try await context.client.openPOP3(context.endpoint(settings, .incoming), trace: trace)
+    do {
+      try await session.authenticate(credentials, mechanism: settings.incoming.mechanism)
+      let entries = try await session.list()
+      let unknown = try await context.store.unknown(
+        uidls: entries.map(\.uidl.text), mailbox: settings.mailboxID, organization: settings.organizationID)
+      var new = entries.filter { unknown.contains($0.uidl.text) }
+      counts.known = entries.count - new.count
+      if new.count > settings.messagesPerPoll {
+        new = Array(new.prefix(settings.messagesPerPoll))
+        counts.moreMail = true
+      }
+      new = try await withoutOld(new, session)
+      let processed = try await fetch(new, session, &counts)
+      if settings.deleteAfterProcessing {
+        let removable = entries.filter { !unknown.contains($0.uidl.text) || processed.contains($0.number) }
+        if !removable.isEmpty { _ = try await session.delete(removable.map(\.number)) }
+      }
+      try await session.quit()
+    } catch {
+      session.abort()
+      throw error
+    }
+  }
+
+  // MARK: Process email from
+
+  /// Enters messages received before the floor into the ledger and leaves them out (features P14).
+  private func withoutOld(_ entries: [POP3Entry], _ session: POP3Session) async throws -> [POP3Entry] {
+    guard let floor = task.settings.processEmailFrom, session.capabilities.top else { return entries }
+    var kept: [POP3Entry] = []
+    var skipped: [String: SkipReason] = [:]
+    for entry in entries {
+      let header = try await session.top(entry.number, lines: 0)
+      // A header that cannot be read has no date, and mail without a date is new.
+      let envelope = (try? MessageReader.parse(header, limits: MessageLimits()))?.envelope
+      if let date = envelope?.receivedDate ?? envelope?.date, date < floor {
+        skipped[entry.uidl.text] = .beforeFloor
+      } else {
+        kept.append(entry)
+      }
+    }
+    if !skipped.isEmpty { try await context.store.skip(skipped, writer: task.writer) }
+    return kept
+  }
+
+  // MARK: Fetching
+
+  /// Fetches and stores messages, a batch per transaction. Returns the numbers of those that are dealt with.
+  private func fetch(_ entries: [POP3Entry], _ session: POP3Session, _ counts: inout Counts) async throws -> Set<Int> {
+    guard !entries.isEmpty else { return [] }
+    let byNumber = Dictionary(entries.map { ($0.number, $0) }, uniquingKeysWith: { first, _ in first })
+    var batch = Batch()
+    var spool = newSpool()
+    var counted = counts
+    defer {
+      counts = counted
+      spool.remove()
+      batch.removeFiles()
+    }
+    try await session.retrieve(entries.map(\.number), maximumOctets: task.settings.maximumMessageOctets) {
+      number, chunk in
+      guard let entry = byNumber[number] else { return }
+      switch chunk {
+      case .octets(let octets):
+        try spool.append(octets)
+      case .end:
+        let (raw, hash) = try spool.finish()
+        spool = newSpool()
+        if let message = try await parsed(entry, raw, hash, &counted) {
+          batch.add(number, message)
+        }
+        if batch.messages.count >= context.configuration.batchMessages
+          || batch.octets >= context.configuration.batchOctets
+        {
+          try await store(&batch, &counted)
+        }
+      case .refused(let failure):
+        spool.remove()
+        spool = newSpool()
+        try await refused(entry, failure, &counted)
+      }
+    }
+    try await store(&batch, &counted)
+    return batch.processed
+  }
+
+  private func newSpool() -> MessageSpool {
+    MessageSpool(directory: context.configuration.spoolDirectory, memoryOctets: context.configuration.memoryOctets)
+  }
+
+  /// Messages on their way into one transaction.
+  private struct Batch {
+    var messages: [ReceivedMessage] = []
+    var numbers: [Int] = []
+    var octets: Int64 = 0
+    var processed: Set<Int> = []
+
+    mutating func add(_ number: Int, _ message: ReceivedMessage) {
+      messages.append(message)
+      numbers.append(number)
+      octets += message.raw.sizeOctets
+    }
+
+    mutating func removeFiles() {
+      for message in messages { message.raw.removeFile() }
+      messages = []
+      numbers = []
+      octets = 0
+    }
+  }
+
+  private func parsed(
+    _ entry: POP3Entry, _ raw: Content, _ hash: [UInt8], _ counts: inout Counts
+  ) async throws -> ReceivedMessage? {
+    var limits = MessageLimits()
+    limits.maximumAttachmentOctets = task.settings.maximumAttachmentOctets
+    do {
+      let message =
+        switch raw {
+        case .bytes(let bytes): try MessageReader.parse(bytes, limits: limits)
+        case .file(let path, _): try MessageReader.parse(file: path, limits: limits)
+        }
+      return ReceivedMessage(
+        uidl: entry.uidl.text, envelope: message.envelope, messageClass: message.messageClass, text: message.text,
+        html: message.html,
+        attachments: message.attachments.map {
+          ReceivedAttachment(record: $0.record, content: $0.content.map(Content.bytes))
+        }, raw: raw, contentHash: hash)
+    } catch {
+      let failure = Failure(.messageUnparsable, context: "\(error)")
+      try await failed(entry, failure, raw, &counts)
+      raw.removeFile()
+      return nil
+    }
+  }
+
+  private func refused(_ entry: POP3Entry, _ failure: Failure, _ counts: inout Counts) async throws {
+    if failure.code == .messageTooLarge {
+      counts.failed += 1
+      counts.messageFailures.append(failure)
+      try await context.store.skip([entry.uidl.text: .tooLarge], writer: task.writer)
+    } else {
+      try await failed(entry, failure, nil, &counts)
+    }
+  }
+
+  /// Counts a failed attempt; the mailbox goes on.
+  private func failed(_ entry: POP3Entry, _ failure: Failure, _ raw: Content?, _ counts: inout Counts) async throws {
+    counts.failed += 1
+    counts.messageFailures.append(failure)
+    _ = try await context.store.messageFailed(uidl: entry.uidl.text, failure: failure, raw: raw, writer: task.writer)
+  }
+
+  // MARK: Storing
+
+  private func store(_ batch: inout Batch, _ counts: inout Counts) async throws {
+    defer { batch.removeFiles() }
+    guard !batch.messages.isEmpty else { return }
+    let startedAt = Date()
+    let began = ContinuousClock.now
+    do {
+      let results = try await context.store.store(batch.messages, writer: task.writer)
+      note(results, batch.messages, &counts)
+      batch.processed.formUnion(batch.numbers)
+    } catch StoreError.statement {
+      // One message spoils the transaction of all: alone, the bad one is found and counted.
+      for (number, message) in zip(batch.numbers, batch.messages) {
+        try await storeAlone(number, message, &batch.processed, &counts)
+      }
+    }
+    trace.record(
+      TraceStep(
+        direction: .incoming, name: .store, tried: "\(batch.messages.count) messages, \(batch.octets) octets",
+        result: .ok, startedAt: startedAt, milliseconds: (ContinuousClock.now - began) / .milliseconds(1)))
+  }
+
+  private func storeAlone(
+    _ number: Int, _ message: ReceivedMessage, _ processed: inout Set<Int>, _ counts: inout Counts
+  ) async throws {
+    do {
+      note(try await context.store.store([message], writer: task.writer), [message], &counts)
+      processed.insert(number)
+    } catch StoreError.statement(let state, let text) {
+      let failure = Failure(.messageStore, context: "\(state) \(text)")
+      counts.failed += 1
+      counts.messageFailures.append(failure)
+      _ = try await context.store.messageFailed(
+        uidl: message.uidl, failure: failure, raw: message.raw, writer: task.writer)
+    }
+  }
+
+  private func note(_ results: [StoredMessage], _ messages: [ReceivedMessage], _ counts: inout Counts) {
+    for (result, message) in zip(results, messages) {
+      switch result {
+      case .stored:
+        counts.stored += 1
+        counts.octets += message.raw.sizeOctets
+      case .duplicate:
+        counts.known += 1
+      }
+    }
+  }
+}

@@ -1,0 +1,67 @@
+import FoundationEssentials
+import Logging
+import MailProtocols
+import PostriderCore
+
+/// What every session of a worker works with.
+struct SessionContext: Sendable {
+  let store: any WorkerStore
+  let client: MailClient
+  let configuration: WorkerConfiguration
+  let logger: Logger
+
+  /// The endpoint of one direction of a mailbox.
+  func endpoint(_ settings: SessionSettings, _ direction: Direction) -> MailEndpoint {
+    let server = settings.server(direction)
+    return MailEndpoint(
+      kind: direction == .incoming ? .pop3 : .smtp, host: server.host, port: server.port, tls: server.tls,
+      caCertificatesPEM: settings.caCertificatesPEM, connectTimeout: settings.connectionTimeout,
+      answerTimeout: settings.connectionTimeout, minimumOctetsPerSecond: configuration.minimumOctetsPerSecond)
+  }
+
+  /// The credentials of one direction, or why there are none.
+  func credentials(_ settings: SessionSettings, _ direction: Direction) throws(Failure) -> Credentials {
+    let source = settings.server(direction).credentials
+    guard source == .mailbox || source == .profile else {
+      throw Failure(.profileNotSupported, context: "authenticate using \(source.rawValue)")
+    }
+    guard let credentials = settings.credentials(direction) else {
+      throw Failure(.credentialsMissing, scope: source == .profile ? .profile : .mailbox)
+    }
+    return credentials
+  }
+}
+
+/// A claimed job on its way through a session.
+struct SessionTask: Sendable {
+  let lease: Lease
+  let assignment: Assignment
+  let worker: String
+
+  var settings: SessionSettings { assignment.settings }
+
+  var writer: SessionGuard {
+    SessionGuard(
+      job: lease.job, organizationID: settings.organizationID, generation: assignment.generation, fence: lease.fence)
+  }
+
+  /// The history row, to be filled in.
+  func run(from startedAt: Date, result: RunResult, failure: Failure? = nil) -> RunRecord {
+    RunRecord(
+      mailboxID: settings.mailboxID, kind: lease.job.kind, trigger: assignment.trigger, worker: worker,
+      fence: lease.fence, dueAt: assignment.dueAt, startedAt: startedAt, finishedAt: Date(), result: result,
+      failure: failure)
+  }
+}
+
+extension Failure {
+  /// Sorts whatever ended a session. Interruptions are not failures and must be handled before.
+  init(sorting error: any Error) {
+    switch error {
+    case let failure as Failure: self = failure
+    case let spool as SpoolError: self = Failure(.internalError, context: spool.description)
+    case let store as StoreError: self = Failure(.messageStore, class: .transient, scope: .mailbox, context: "\(store)")
+    default: self = Failure(.internalError, context: String(describing: type(of: error)))
+    }
+  }
+}

@@ -1,0 +1,30 @@
+/// How a worker process works.
+public struct WorkerConfiguration: Sendable {
+  /// Names this process in leases and runs; unique per process.
+  public var name: String
+  /// Sessions at once, 1…10,000.
+  public var sessions = 64
+  /// Jobs asked for at once.
+  public var claimBatch = 32
+  /// How often leases are renewed; a third of the lease.
+  public var renewal: Duration = .seconds(5)
+  /// How long running sessions may go on after a stop was asked for.
+  public var grace: Duration = .seconds(25)
+  /// How long an idle worker sleeps before it looks by itself.
+  public var idleWait: Duration = .seconds(1)
+  /// The name given in EHLO; a fully qualified name where there is one.
+  public var heloName = "localhost"
+  /// Where messages above ``memoryOctets`` wait on disk while they arrive.
+  public var spoolDirectory = "/tmp"
+  /// Larger messages go to a spool file.
+  public var memoryOctets = 262_144
+  /// Messages of one transaction: at most so many …
+  public var batchMessages = 50
+  /// … and at most so many octets, unless a single one is larger.
+  public var batchOctets: Int64 = 1_048_576
+  /// Bodies that arrive slower are given up, octets per second.
+  public var minimumOctetsPerSecond = 256
+
+  /// The defaults of a deployment.
+  public init(name: String) { self.name = name }
+}

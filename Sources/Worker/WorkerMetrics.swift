@@ -1,0 +1,60 @@
+import FoundationEssentials
+import Metrics
+import PostriderCore
+
+/// What a worker counts. Labels have few values: never a mailbox, an address or a host.
+struct WorkerMetrics: Sendable {
+  private let slotsBusy = Meter(label: "postrider_worker_slots", dimensions: [("state", "busy")])
+  private let slotsTotal = Meter(label: "postrider_worker_slots", dimensions: [("state", "total")])
+  private let reclaims = Counter(label: "postrider_leases_reclaimed_total")
+  private let fences = Counter(label: "postrider_results_fenced_total")
+  private let received = Counter(label: "postrider_messages_total", dimensions: [("direction", "incoming")])
+  private let sent = Counter(label: "postrider_messages_total", dimensions: [("direction", "outgoing")])
+  private let octets = Counter(label: "postrider_message_bytes_total")
+  private let delay = Timer(label: "postrider_dispatch_delay_seconds")
+
+  func slots(busy: Int, total: Int) {
+    slotsBusy.set(busy)
+    slotsTotal.set(total)
+  }
+
+  func reclaimed(_ count: Int) { if count > 0 { reclaims.increment(by: Int64(count)) } }
+
+  func fenced() { fences.increment() }
+
+  func skipped(_ reason: String) {
+    Counter(label: "postrider_jobs_skipped_total", dimensions: [("reason", reason)]).increment()
+  }
+
+  func started(_ task: SessionTask) {
+    let seconds = Date().timeIntervalSince(task.assignment.dueAt)
+    delay.recordNanoseconds(Int64(max(seconds, 0) * 1_000_000_000))
+  }
+
+  func interrupted(_ task: SessionTask, _ outcome: String) {
+    finished(kind: task.lease.job.kind.word, outcome: outcome, errorClass: "none")
+  }
+
+  func finished(_ outcome: SessionOutcome, _ result: OutcomeResult) {
+    if result == .fenced { fences.increment() }
+    let run = outcome.run
+    let kind = outcome.writer.job.kind.word
+    finished(
+      kind: kind, outcome: result == .fenced ? "fenced" : run.result.rawValue,
+      errorClass: run.failure?.failureClass.rawValue ?? "none")
+    Timer(label: "postrider_session_seconds", dimensions: [("kind", kind), ("outcome", run.result.rawValue)])
+      .recordNanoseconds(Int64(max(run.finishedAt.timeIntervalSince(run.startedAt), 0) * 1_000_000_000))
+    if run.messagesStored > 0 {
+      received.increment(by: Int64(run.messagesStored))
+      octets.increment(by: run.octetsStored)
+    }
+    if run.messagesSent > 0 { sent.increment(by: Int64(run.messagesSent)) }
+  }
+
+  private func finished(kind: String, outcome: String, errorClass: String) {
+    Counter(
+      label: "postrider_jobs_finished_total",
+      dimensions: [("kind", kind), ("outcome", outcome), ("error_class", errorClass)]
+    ).increment()
+  }
+}

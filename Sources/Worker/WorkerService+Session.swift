@@ -1,0 +1,114 @@
+import FoundationEssentials
+import Logging
+import PostriderCore
+
+extension WorkerService {
+  /// Runs one session under its lease, commits its outcome and ends the lease – in this order, so that a crash in
+  /// between only polls again.
+  func run(_ task: SessionTask) async {
+    metrics.started(task)
+    do {
+      let outcome = try await keeper.hold(task.lease) {
+        let outcome = try await withDeadline(task) { try await session(task) }
+        return (outcome, try await commit(outcome))
+      }
+      let lease = keeper.current(task.lease.job) ?? task.lease
+      finisher.complete(lease)
+      metrics.finished(outcome.0, outcome.1)
+      log(outcome.0, outcome.1)
+    } catch Interruption.leaseLost {
+      metrics.interrupted(task, "lost-lease")
+    } catch is FencedError {
+      // A newer session or a change of profile came before: nothing was written, and nothing must be.
+      metrics.fenced()
+      finisher.complete(task.lease)
+    } catch {
+      // Stopped, or the database went away before anything was decided: somebody does it again.
+      metrics.interrupted(task, "given-back")
+      if !(error is CancellationError) && !(error is Interruption) {
+        logger.warning("A session is given back", metadata: ["job.id": "\(task.lease.job)", "error": "\(error)"])
+      }
+      finisher.giveBack(task.lease)
+    }
+  }
+
+  private func session(_ task: SessionTask) async throws -> SessionOutcome {
+    switch task.lease.job.kind {
+    case .poll: try await PollSession(context: context, task: task).outcome()
+    case .test: try await TestSession(context: context, task: task).outcome()
+    case .send: throw Failure(.internalError, context: "sending is not scheduled by this release")
+    }
+  }
+
+  /// Ends a session that outlives its deadline; the outcome is then the failure `session.deadline`.
+  private func withDeadline(
+    _ task: SessionTask, _ work: @escaping @Sendable () async throws -> SessionOutcome
+  ) async throws -> SessionOutcome {
+    let startedAt = Date()
+    return try await withThrowingTaskGroup(of: SessionOutcome.self) { group in
+      defer { group.cancelAll() }
+      group.addTask { try await work() }
+      group.addTask {
+        try await Task.sleep(for: task.settings.sessionDeadline)
+        let failure = Failure(.sessionDeadline, context: "\(task.settings.sessionDeadline)")
+        return task.failed(failure, from: startedAt)
+      }
+      guard let outcome = try await group.next() else { throw CancellationError() }
+      return outcome
+    }
+  }
+
+  /// Commits, waiting for a database that is away for as long as the lease is held.
+  private func commit(_ outcome: SessionOutcome) async throws -> OutcomeResult {
+    var trouble = Trouble()
+    while true {
+      do {
+        return try await store.commit(outcome)
+      } catch StoreError.unavailable(let reason) {
+        let error = StoreError.unavailable(reason: reason)
+        let wait = trouble.wait(after: error)
+        if trouble.isNew { logger.warning("An outcome waits for PostgreSQL", metadata: ["error": "\(error)"]) }
+        try await Task.sleep(for: wait)
+      }
+    }
+  }
+
+  private func log(_ outcome: SessionOutcome, _ result: OutcomeResult) {
+    var metadata: Logger.Metadata = [
+      "job.id": "\(outcome.writer.job)", "mailbox.id": "\(outcome.run.mailboxID)",
+      "run.result": "\(outcome.run.result.rawValue)", "messages": "\(outcome.run.messagesStored)",
+    ]
+    if case .written(let id) = result { metadata["run.id"] = "\(id)" } else { metadata["fenced"] = "true" }
+    if let failure = outcome.run.failure {
+      metadata["error.kind"] = "\(failure.code.rawValue)"
+      logger.info("A session failed", metadata: metadata)
+    } else {
+      logger.debug("A session is done", metadata: metadata)
+    }
+  }
+}
+
+extension SessionTask {
+  /// The outcome of a session that was ended from outside by a failure.
+  func failed(_ failure: Failure, from startedAt: Date) -> SessionOutcome {
+    let run = run(from: startedAt, result: .failure, failure: failure)
+    if lease.job.kind == .test {
+      let changes = Direction.allCases.filter { settings.method($0) == .serverSideSync }.map {
+        DirectionChange($0, status: .failure, enabled: false, failureCode: failure.code)
+      }
+      return SessionOutcome(
+        writer: writer, profileID: settings.profileID, served: assignment.requested,
+        next: NextDue(at: nil, reason: "tested"), failures: 0, failureCode: failure.code, directions: changes,
+        alerts: [.raise(AlertDraft(level: .error, failure: failure, direction: .incoming))], run: run)
+    }
+    let rules = DispositionRules(
+      direction: .incoming, slots: PollingSlots(mailbox: settings.mailboxID, interval: settings.pollingInterval),
+      failuresBefore: assignment.failures, lastFailureCode: assignment.lastFailureCode)
+    var generator = SystemRandomNumberGenerator()
+    let disposition = rules.failure(failure, at: Date(), using: &generator)
+    return SessionOutcome(
+      writer: writer, profileID: settings.profileID, served: assignment.requested, next: disposition.next,
+      failures: disposition.failures, failureCode: failure.code,
+      directions: disposition.direction.map { [$0] } ?? [], alerts: disposition.alerts, run: run)
+  }
+}

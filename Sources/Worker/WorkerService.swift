@@ -1,0 +1,70 @@
+import FoundationEssentials
+import Logging
+import MailProtocols
+import Metrics
+import PostriderCore
+import ServiceLifecycle
+
+/// Takes jobs from the queue and runs them as sessions; any number of these processes work side by side.
+public struct WorkerService: Service {
+  let store: any WorkerStore
+  let queue: any JobQueue
+  let configuration: WorkerConfiguration
+  let logger: Logger
+  let context: SessionContext
+  let keeper: LeaseKeeper
+  let finisher: JobFinisher
+  let slots: SessionSlots
+  let metrics: WorkerMetrics
+
+  /// A worker over the given store, queue and mail client.
+  public init(
+    store: any WorkerStore, queue: any JobQueue, client: MailClient, configuration: WorkerConfiguration, logger: Logger
+  ) {
+    self.store = store
+    self.queue = queue
+    self.configuration = configuration
+    self.logger = logger
+    context = SessionContext(store: store, client: client, configuration: configuration, logger: logger)
+    keeper = LeaseKeeper(queue: queue, renewal: configuration.renewal, logger: logger)
+    finisher = JobFinisher(queue: queue, logger: logger)
+    slots = SessionSlots(capacity: configuration.sessions)
+    metrics = WorkerMetrics()
+  }
+
+  /// How many sessions run now.
+  public var sessionsRunning: Int { slots.busy }
+
+  /// Works until the service is stopped, then drains: sessions go on for the grace period, the rest is given back.
+  public func run() async throws {
+    logger.info("Working", metadata: ["worker": "\(configuration.name)", "sessions": "\(configuration.sessions)"])
+    async let renewing: Void = keeper.run()
+    async let telling: Void = finisher.run()
+    await workAndDrain()
+    finisher.stop()
+    await telling
+    // `renewing` is cancelled by leaving the scope: nothing is held any more.
+  }
+
+  private func workAndDrain() async {
+    let (tasks, continuation) = AsyncStream<SessionTask>.makeStream()
+    await withDiscardingTaskGroup { sessions in
+      sessions.addTask {
+        await cancelWhenGracefulShutdown { await claimForEver { continuation.yield($0) } }
+        continuation.finish()
+        guard slots.busy > 0 else { return }
+        logger.info("Draining", metadata: ["sessions": "\(slots.busy)"])
+        await slots.waitUntilIdle(timeout: configuration.grace)
+        keeper.stopAll()
+      }
+      // Never holds more tasks than there are slots: each takes one before it is claimed.
+      for await task in tasks {
+        sessions.addTask {
+          await run(task)
+          slots.release()
+          metrics.slots(busy: slots.busy, total: slots.capacity)
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,110 @@
+/// One configuration key: how it is called, what it means, what it may be.
+///
+/// The table ``Setting/all`` is the only place where keys are named; `postrider config list` prints it.
+struct Setting: Sendable {
+  /// What the value is.
+  enum Kind: Sendable {
+    case text
+    case url(schemes: [String])
+    case number(ClosedRange<Int>)
+    case flag
+    case choice([String])
+    case list
+    case path
+  }
+
+  /// The dotted key in a file: `database.url`. In the environment `POSTRIDER_DATABASE_URL`.
+  let key: String
+  let kind: Kind
+  /// The default as text; `nil` when there is none.
+  let fallback: String?
+  /// Never printed; may also come from a file named by `…_FILE`.
+  let isSecret: Bool
+  let help: String
+
+  init(_ key: String, _ kind: Kind, _ fallback: String?, secret: Bool = false, _ help: String) {
+    self.key = key
+    self.kind = kind
+    self.fallback = fallback
+    isSecret = secret
+    self.help = help
+  }
+
+  /// `POSTRIDER_DATABASE_DIRECT_URL` for `database.directUrl`.
+  var environmentName: String {
+    var name = "POSTRIDER_"
+    for character in key {
+      if character == "." {
+        name += "_"
+      } else if character.isUppercase {
+        name += "_\(character)"
+      } else {
+        name += character.uppercased()
+      }
+    }
+    return name
+  }
+
+  /// What may stand there, for people.
+  var range: String {
+    switch kind {
+    case .text: "text"
+    case .url(let schemes): schemes.map { "\($0)://…" }.joined(separator: ", ")
+    case .number(let range): "\(range.lowerBound)…\(range.upperBound)"
+    case .flag: "true, false"
+    case .choice(let words): words.joined(separator: ", ")
+    case .list: "comma-separated list"
+    case .path: "path"
+    }
+  }
+
+  static let databaseURL = Setting(
+    "database.url", .url(schemes: ["postgresql", "postgres"]), nil, secret: true,
+    "PostgreSQL as a libpq URI; may lead through a transaction pooler.")
+  static let databaseDirectURL = Setting(
+    "database.directUrl", .url(schemes: ["postgresql", "postgres"]), nil, secret: true,
+    "PostgreSQL without a pooler, for LISTEN; database.url when left out.")
+  static let databaseMigrateURL = Setting(
+    "database.migrateUrl", .url(schemes: ["postgresql", "postgres"]), nil, secret: true,
+    "PostgreSQL as the owner of the schema, for `migrate` and `init`; database.url when left out.")
+  static let databasePool = Setting("database.poolSize", .number(1...100), "4", "Connections of this process.")
+  static let redisURL = Setting(
+    "redis.url", .url(schemes: ["redis", "unix"]), nil, secret: true,
+    "Redis: redis://[user:password@]host:port/db or unix:///path/to.sock.")
+  static let queueLease = Setting(
+    "queue.leaseSeconds", .number(2...600), "15",
+    "How long a dead worker's jobs stay taken; the same in every process.")
+  static let keysRing = Setting(
+    "keys.ring", .text, nil, secret: true, "The key ring itself: lines `id: base64(32 octets)`, first encrypts.")
+  static let keysFile = Setting(
+    "keys.file", .path, nil, "A file with the key ring; `postrider keys generate` makes one.")
+  static let egressAllow = Setting(
+    "egress.allow", .list, "",
+    "Networks that mail may go to although the policy denies them: CIDR, CIDR:port or CIDR:*.")
+  static let egressPorts = Setting("egress.ports", .list, "110,995,25,465,587", "Ports that mail may go to.")
+  static let allowsNonTLS = Setting(
+    "mail.allowNonTls", .flag, "false", "Whether profiles may use TLS mode `none` (allowNonTLSMail).")
+  static let apiHost = Setting("api.host", .text, "127.0.0.1", "Address the API listens on.")
+  static let apiPort = Setting("api.port", .number(0...65_535), "8080", "Port the API listens on; 0 takes a free one.")
+  static let apiSocket = Setting("api.socket", .path, nil, "Unix socket the API listens on too (mode 0600).")
+  static let allowsInsecureCredentials = Setting(
+    "api.allowCredentialsEntryViaNonSecureChannels", .flag, "false",
+    "Whether passwords may be entered over plain HTTP.")
+  static let probeHost = Setting("probe.host", .text, "127.0.0.1", "Address of /healthz, /readyz and /metrics.")
+  static let probePort = Setting(
+    "probe.port", .number(0...65_535), "9464", "Port of /healthz, /readyz and /metrics; 0 takes a free one.")
+  static let workerSessions = Setting("worker.sessions", .number(1...10_000), "64", "Sessions of one worker at once.")
+  static let workerGrace = Setting(
+    "worker.graceSeconds", .number(0...3_600), "25", "How long sessions may go on after SIGTERM.")
+  static let workerHelo = Setting("worker.helo", .text, nil, "The name given in EHLO; the host's name when left out.")
+  static let workerSpool = Setting("worker.spool", .path, "/tmp", "Where large messages wait while they arrive.")
+  static let logLevel = Setting(
+    "log.level", .choice(["trace", "debug", "info", "notice", "warning", "error"]), "info", "What is logged.")
+  static let logFormat = Setting("log.format", .choice(["text", "json"]), "text", "How it is logged.")
+
+  static let all = [
+    databaseURL, databaseDirectURL, databaseMigrateURL, databasePool, redisURL, queueLease, keysRing, keysFile,
+    egressAllow, egressPorts, allowsNonTLS, apiHost, apiPort, apiSocket, allowsInsecureCredentials, probeHost,
+    probePort, workerSessions, workerGrace, workerHelo, workerSpool, logLevel, logFormat,
+  ]
+}

@@ -1,0 +1,228 @@
+import Foundation
+import PostriderCore
+import Testing
+
+@Suite("Polling slots (features P15)")
+struct PollingSlotTests {
+  @Test("lie a whole interval apart, whatever the session took")
+  func interval() {
+    let slots = PollingSlots(mailbox: .init(42), interval: .seconds(300))
+    let first = slots.next(after: Date(timeIntervalSince1970: 1_700_000_000))
+    for late in [0.0, 0.001, 1, 299.9] {
+      let second = slots.next(after: first.addingTimeInterval(late))
+      #expect(abs(second.timeIntervalSince(first) - 300) < 0.001)
+    }
+    // Two missed slots collapse into one.
+    #expect(abs(slots.next(after: first.addingTimeInterval(700)).timeIntervalSince(first) - 900) < 0.001)
+  }
+
+  @Test("spread mailboxes evenly: no second has 1.3 times the mean")
+  func spread() {
+    var perSecond = [Int](repeating: 0, count: 60)
+    for number in 1...60_000 {
+      let slots = PollingSlots(mailbox: .init(Int64(number)), interval: .seconds(60))
+      perSecond[Int(slots.phaseMilliseconds / 1_000)] += 1
+    }
+    #expect(perSecond.max() ?? 0 < 1_300)
+    #expect(perSecond.min() ?? 0 > 700)
+  }
+
+  @Test("work before 1970 too")
+  func negative() {
+    let slots = PollingSlots(mailbox: .init(7), interval: .seconds(60))
+    let moment = Date(timeIntervalSince1970: -12_345.678)
+    let next = slots.next(after: moment)
+    #expect(next > moment && next.timeIntervalSince(moment) <= 60)
+  }
+}
+
+@Suite("Back-off")
+struct BackoffTests {
+  @Test("doubles up to the cap and is never under a tenth of its bound", arguments: 1...20)
+  func bounds(failures: Int) {
+    var generator = SystemRandomNumberGenerator()
+    let bound = min(3_600, 60 * pow(2, Double(failures - 1)))
+    for _ in 0..<100 {
+      let seconds = Backoff().delay(afterFailures: failures, using: &generator) / .seconds(1)
+      #expect(seconds <= bound && seconds >= bound * 0.099)
+    }
+  }
+}
+
+@Suite("What follows from a failure (errors table)")
+struct DispositionTests {
+  let now = Date(timeIntervalSince1970: 1_700_000_000)
+
+  func after(_ failure: Failure, before: Int = 0, last: FailureCode? = nil) -> Disposition {
+    var generator = SystemRandomNumberGenerator()
+    return DispositionRules(
+      direction: .incoming, slots: PollingSlots(mailbox: .init(1), interval: .seconds(300)), failuresBefore: before,
+      lastFailureCode: last
+    ).failure(failure, at: now, using: &generator)
+  }
+
+  func level(_ disposition: Disposition) -> AlertLevel? {
+    for case .raise(let draft) in disposition.alerts { return draft.level }
+    return nil
+  }
+
+  @Test("a credential error is confirmed once, then disables")
+  func credential() {
+    let first = after(Failure(.authRejected))
+    #expect(first.direction == nil && level(first) == .warning)
+    #expect(first.next.at.map { $0.timeIntervalSince(now) >= 300 } == true)
+    let second = after(Failure(.authRejected), before: 1, last: .authRejected)
+    #expect(second.direction?.enabled == false && second.next.at == nil && level(second) == .error)
+  }
+
+  @Test("only scope mailbox ever disables", arguments: FailureCode.allCases, [0, 1, 9, 50])
+  func scope(code: FailureCode, before: Int) {
+    for scope in [FailureScope.server, .profile] {
+      let result = after(Failure(code, scope: scope), before: before, last: code)
+      #expect(result.direction == nil && result.next.at != nil)
+    }
+  }
+
+  @Test("ten transient failures of the mailbox disable it, nine do not")
+  func transient() {
+    #expect(after(Failure(.pop3SysTemp), before: 8).direction == nil)
+    #expect(after(Failure(.pop3SysTemp), before: 9).direction?.failureCode == .pop3SysTemp)
+  }
+
+  @Test("a broken protocol is permanent after three")
+  func brokenProtocol() {
+    #expect(after(Failure(.protocolSyntax), before: 1).direction == nil)
+    #expect(after(Failure(.protocolSyntax), before: 2).direction?.enabled == false)
+  }
+
+  @Test("a busy or throttling server is no failure", arguments: [FailureCode.pop3InUse, .pop3LoginDelay])
+  func contention(code: FailureCode) {
+    let result = after(Failure(code), before: 3)
+    #expect(result.failures == 3 && result.alerts.isEmpty && result.direction == nil)
+  }
+
+  @Test("a server's wish to wait is honored up to a day")
+  func retryAfter() {
+    #expect(after(Failure(.pop3LoginDelay, retryAfterSeconds: 77)).next.at == now.addingTimeInterval(77))
+    #expect(after(Failure(.pop3LoginDelay, retryAfterSeconds: .max)).next.at == now.addingTimeInterval(86_400))
+  }
+
+  @Test("success resets and resolves")
+  func success() {
+    let rules = DispositionRules(
+      direction: .incoming, slots: PollingSlots(mailbox: .init(1), interval: .seconds(300)), failuresBefore: 2,
+      lastFailureCode: .tcpTimeout)
+    let result = rules.success(at: now, moreMail: false)
+    #expect(result.failures == 0 && result.alerts == [.resolve(codes: nil)] && result.next.reason == "slot")
+    #expect(rules.success(at: now, moreMail: true).next == NextDue(at: now, reason: "more-mail"))
+  }
+}
+
+@Suite("Profile rules (features P3–P12)")
+struct ProfileRuleTests {
+  func problems(_ draft: ProfileDraft, _ rules: ProfileRules = ProfileRules()) -> [String] {
+    do {
+      _ = try rules.resolve(draft)
+      return []
+    } catch StoreError.invalid(let problems) {
+      return problems.map { "\($0.pointer) \($0.code)" }
+    } catch { return ["\(error)"] }
+  }
+
+  @Test("Gmail and Microsoft 365 fill themselves in")
+  func presets() throws {
+    let gmail = try ProfileRules().resolve(ProfileDraft(name: "g", type: .gmail))
+    #expect(gmail.incoming == ServerSettings(host: "pop.gmail.com", port: 995, tls: .implicit, credentials: .oauth))
+    #expect(gmail.outgoing == ServerSettings(host: "smtp.gmail.com", port: 465, tls: .implicit, credentials: .oauth))
+    let microsoft = try ProfileRules().resolve(ProfileDraft(name: "m", type: .microsoft365))
+    #expect(microsoft.outgoing.port == 587 && microsoft.outgoing.tls == .starttls)
+    let password = try ProfileRules().resolve(
+      ProfileDraft(name: "g", type: .gmail, incoming: ServerDraft(credentials: .mailbox)))
+    #expect(password.warnings == ["gmail.password"])
+  }
+
+  @Test(
+    "ports follow type and TLS", arguments: [(TLSMode.implicit, 995, 465), (.starttls, 110, 587), (.none, 110, 587)])
+  func ports(tls: TLSMode, incoming: Int, outgoing: Int) throws {
+    let server = ServerDraft(host: "mail.example.com", tls: tls)
+    let profile = try ProfileRules(allowsNonTLSMail: true).resolve(
+      ProfileDraft(name: "p", type: .pop3SMTP, incoming: server, outgoing: server))
+    #expect(profile.incoming.port == incoming && profile.outgoing.port == outgoing)
+  }
+
+  @Test("every wrong field is reported at once")
+  func all() {
+    let draft = ProfileDraft(
+      name: "", type: .pop3SMTP,
+      incoming: ServerDraft(host: "bad host", port: 0, tls: TLSMode.none, credentials: .anonymous),
+      outgoing: ServerDraft(userName: "x"), useSameSettingsForOutgoing: false, minimumPollingIntervalMinutes: 1_441,
+      maximumConcurrentConnections: 301, connectionTimeoutSeconds: 0, caCertificatesPEM: "junk")
+    #expect(
+      Set(problems(draft)) == [
+        "/name required", "/incoming/host not-a-host", "/incoming/port out-of-range", "/incoming/tls not-allowed",
+        "/incoming/credentials not-allowed", "/outgoing/host required", "/outgoing/userName not-allowed",
+        "/minimumPollingIntervalMinutes out-of-range", "/maximumConcurrentConnections out-of-range",
+        "/connectionTimeoutSeconds out-of-range", "/caCertificatesPEM not-pem",
+      ])
+  }
+
+  @Test("line breaks never get in", arguments: ["a\r\nb", "a\u{0}b", "a\nb"])
+  func controlCharacters(text: String) {
+    let server = ServerDraft(host: "mail.example.com")
+    #expect(
+      problems(ProfileDraft(name: text, type: .pop3SMTP, incoming: server, outgoing: server))
+        == ["/name control-character"])
+    #expect(
+      !problems(ProfileDraft(name: "p", type: .pop3SMTP, incoming: ServerDraft(host: text), outgoing: server)).isEmpty)
+  }
+}
+
+@Suite("Mailbox rules (features M1, M2)")
+struct MailboxRuleTests {
+  @Test("addresses", arguments: ["support@example.com", "a.b+c@x.example", "o'neil@example.org", "ü@example.com"])
+  func good(address: String) throws { try MailboxRules.check(MailboxDraft(address: address)) }
+
+  @Test(
+    "refused addresses",
+    arguments: [
+      "", "@", "a@", "@b", "a b@example.com", "a@b@c", "a@-b.com", "a\r\n@b.com", ".a@b.com", "a..b@c.com",
+      String(repeating: "a", count: 65) + "@b.com", "a@" + String(repeating: "b", count: 254),
+    ])
+  func bad(address: String) {
+    #expect(throws: StoreError.self) { try MailboxRules.check(MailboxDraft(address: address)) }
+  }
+
+  @Test("only queues may delete after processing")
+  func delete() throws {
+    #expect(throws: StoreError.self) {
+      try MailboxRules.check(MailboxDraft(address: "a@b.com", deleteAfterProcessing: true))
+    }
+    try MailboxRules.check(
+      MailboxDraft(address: "a@b.com", owner: OwnerDraft(kind: .queue), deleteAfterProcessing: true))
+  }
+}
+
+@Suite("Wake-ups")
+struct WakeSignalTests {
+  @Test("a signal before the wait is remembered, once")
+  func remembered() async {
+    let signal = WakeSignal()
+    signal.signal()
+    signal.signal()
+    await signal.wait()
+    let clock = ContinuousClock()
+    let began = clock.now
+    await signal.wait(timeout: .milliseconds(30))
+    #expect(clock.now - began >= .milliseconds(29))
+  }
+
+  @Test("survives a cancelled waiter")
+  func cancelled() async {
+    let signal = WakeSignal()
+    let task = Task { await signal.wait() }
+    task.cancel()
+    await task.value
+    signal.signal()
+    await signal.wait()
+  }
+}
