@@ -1,0 +1,28 @@
+import AdminServer
+import Foundation
+import PostgresStore
+import PostriderCore
+import RedisQueue
+import ServiceLifecycle
+
+extension Deployment {
+  /// `/healthz`, `/readyz` and `/metrics` on the port for probes.
+  func probes(store: PostgresStore, queue: RedisJobQueue) throws -> ProbeServer {
+    ProbeServer(
+      host: settings.text(.probeHost), port: settings.number(.probePort),
+      checks: [
+        ("postgresql", { try await store.checkHealth() }), ("redis", { try await queue.checkHealth() }),
+      ], registry: registry, logger: logger)
+  }
+
+  /// The REST API on its TCP port and, where configured, on a Unix socket.
+  func api(store: PostgresStore, queue: RedisJobQueue, port: Int? = nil, socket: String? = nil) throws -> AdminServer {
+    var configuration = AdminServerConfiguration(
+      tcp: TCPListener(host: settings.text(.apiHost) ?? "127.0.0.1", port: port ?? settings.number(.apiPort)),
+      unixSocket: socket ?? settings.text(.apiSocket))
+    configuration.allowsNonTLSMail = settings.flag(.allowsNonTLS)
+    configuration.allowsCredentialsEntryViaNonSecureChannels = settings.flag(.allowsInsecureCredentials)
+    configuration.version = Version.text
+    return AdminServer(configuration: configuration, store: store, queue: queue, registry: registry, logger: logger)
+  }
+}

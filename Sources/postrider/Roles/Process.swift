@@ -1,0 +1,164 @@
+import ArgumentParser
+import Foundation
+import Logging
+import MailProtocols
+import Metrics
+import NIOPosix
+import PostgresStore
+import PostriderCore
+import RedisQueue
+import ServiceLifecycle
+import Telemetry
+
+/// A needed service cannot be reached; the process ends with exit code 69 (EX_UNAVAILABLE).
+struct ServiceUnreachable: Error, CustomStringConvertible {
+  var description: String
+}
+
+/// Writes a line to standard error.
+func writeError(_ text: String) {
+  FileHandle.standardError.write(Data((text + "\n").utf8))
+}
+
+/// Where a role's configuration comes from.
+struct RoleOptions: ParsableArguments {
+  @Option(
+    name: .long, help: ArgumentHelp("A JSON file with configuration; the environment wins over it.", valueName: "file"))
+  var config: String?
+
+  @Option(
+    name: .long,
+    help: ArgumentHelp("Join a running `postrider dev`: take its addresses from this data directory.", valueName: "dir")
+  )
+  var data: String?
+
+  /// Reads the configuration; with `--data` from a running `postrider dev`, where only given variables win over it.
+  func settings(required: [Setting], overrides: [String: String] = [:]) async throws -> Settings {
+    var environment = ProcessInfo.processInfo.environment
+    if let data {
+      let cluster = try ClusterFile.read(in: data)
+      environment.merge(cluster) { given, _ in given }
+      // Several processes of one machine cannot share a port.
+      if environment[Setting.probePort.environmentName] == nil {
+        environment[Setting.probePort.environmentName] = "0"
+      }
+    }
+    return try await Settings.load(file: config, environment: environment, overrides: overrides, required: required)
+  }
+}
+
+/// The pieces every role is wired from.
+struct Deployment: Sendable {
+  let settings: Settings
+  let logger: Logger
+  let registry: PrometheusRegistry
+
+  /// Starts logging and metrics of a role's process, once.
+  init(_ settings: Settings, role: String) {
+    let level = Logger.Level(rawValue: settings.text(.logLevel) ?? "info") ?? .info
+    LineLogHandler.bootstrap(format: settings.text(.logFormat) == "json" ? .json : .text, level: level)
+    self.init(settings, logger: Logger(label: "postrider.\(role)"))
+  }
+
+  /// Starts metrics of a process that logs already, once.
+  init(_ settings: Settings, logger: Logger) {
+    self.settings = settings
+    self.logger = logger
+    registry = PrometheusRegistry()
+    registry.setBuildInfo(version: Version.text, commit: "", swift: Self.swiftVersion)
+    MetricsSystem.bootstrap(registry)
+  }
+
+  private static var swiftVersion: String {
+    #if compiler(>=6.3)
+      "6.3"
+    #else
+      "6.2"
+    #endif
+  }
+
+  /// Unique per process: host, process number and start.
+  static func processName() -> String {
+    let host = ProcessInfo.processInfo.hostName.split(separator: ".").first.map(String.init) ?? "host"
+    return "\(host)-\(ProcessInfo.processInfo.processIdentifier)-\(String(UInt32.random(in: 0...0xFFFF), radix: 16))"
+  }
+
+  func keyRing() throws -> KeyRing {
+    if let text = settings.text(.keysRing) { return try KeyRing(text: text) }
+    guard let path = settings.text(.keysFile) else {
+      throw Settings.Problems(lines: [
+        "\(Setting.keysFile.environmentName): is required (or \(Setting.keysRing.environmentName)). "
+          + "`postrider keys generate --file FILE` makes a key ring."
+      ])
+    }
+    do {
+      return try KeyRing(text: String(contentsOfFile: path, encoding: .utf8))
+    } catch {
+      throw Settings.Problems(lines: ["\(Setting.keysFile.environmentName): \(path): \(error)"])
+    }
+  }
+
+  func store() throws -> PostgresStore {
+    PostgresStore(
+      configuration: PostgresStoreConfiguration(
+        url: try settings.required(.databaseURL), directURL: settings.text(.databaseDirectURL),
+        poolSize: settings.number(.databasePool), keyRing: try keyRing()),
+      logger: logger)
+  }
+
+  func queue() throws -> RedisJobQueue {
+    do {
+      return try RedisJobQueue(
+        configuration: RedisQueueConfiguration(
+          url: try settings.required(.redisURL), leaseDuration: .seconds(settings.number(.queueLease))),
+        logger: logger)
+    } catch let problems as Settings.Problems {
+      throw problems
+    } catch {
+      throw Settings.Problems(lines: ["\(Setting.redisURL.environmentName): \(error)"])
+    }
+  }
+
+  func egress() throws -> EgressPolicy {
+    do {
+      let ports = try settings.list(.egressPorts).map { text in
+        guard let port = Int(text), (1...65_535).contains(port) else {
+          throw Settings.Problems(lines: ["\(Setting.egressPorts.environmentName): `\(text)` is not a port"])
+        }
+        return port
+      }
+      return try EgressPolicy(allowedPorts: Set(ports), allow: settings.list(.egressAllow))
+    } catch let problems as Settings.Problems {
+      throw problems
+    } catch {
+      throw Settings.Problems(lines: ["\(Setting.egressAllow.environmentName): \(error)"])
+    }
+  }
+
+  func mailClient() throws -> MailClient {
+    MailClient(group: MultiThreadedEventLoopGroup.singleton, egress: try egress())
+  }
+}
+
+/// A closure with the life of a service.
+struct Running: Service {
+  let body: @Sendable () async throws -> Void
+
+  init(_ body: @escaping @Sendable () async throws -> Void) { self.body = body }
+
+  func run() async throws { try await body() }
+}
+
+extension Deployment {
+  /// Runs services until SIGTERM or SIGINT; each stands after what it uses and is stopped before it.
+  func serve(_ services: [any Service], grace: Duration) async throws {
+    var configuration = ServiceGroupConfiguration(
+      services: services.map {
+        .init(service: $0, successTerminationBehavior: .gracefullyShutdownGroup)
+      }, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
+    // A service that neither stops nor is cancelled in time must not keep the process alive.
+    configuration.maximumGracefulShutdownDuration = grace + .seconds(5)
+    configuration.maximumCancellationDuration = .seconds(5)
+    try await ServiceGroup(configuration: configuration).run()
+  }
+}

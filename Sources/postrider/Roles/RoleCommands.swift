@@ -1,0 +1,105 @@
+import AdminServer
+import ArgumentParser
+import Foundation
+import Logging
+import PostgresStore
+import PostriderCore
+import RedisQueue
+import Scheduler
+import ServiceLifecycle
+import Telemetry
+import Worker
+
+/// `postrider scheduler`
+struct SchedulerCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "scheduler", abstract: "Puts due work into the queue. One leads, others stand by.",
+    discussion: "Example: POSTRIDER_DATABASE_URL=… POSTRIDER_REDIS_URL=… POSTRIDER_KEYS_FILE=… postrider scheduler")
+
+  @OptionGroup var role: RoleOptions
+
+  func run() async throws {
+    let settings = try await role.settings(required: [.databaseURL, .redisURL])
+    let deployment = Deployment(settings, role: "scheduler")
+    let store = try deployment.store()
+    let queue = try deployment.queue()
+    try await deployment.serve(
+      [
+        Running { try await store.run() }, Running { try await queue.run() },
+        try deployment.probes(store: store, queue: queue),
+        deployment.scheduler(store: store, queue: queue),
+      ], grace: .seconds(5))
+  }
+}
+
+/// `postrider worker`
+struct WorkerCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "worker", abstract: "Runs sessions with mail servers. Start as many as you like.",
+    discussion: """
+      Examples:
+        POSTRIDER_DATABASE_URL=… POSTRIDER_REDIS_URL=… POSTRIDER_KEYS_FILE=… postrider worker
+        postrider worker --data DIR      joins a running `postrider dev --data DIR`
+
+      SIGTERM drains: sessions go on for worker.graceSeconds, the rest is given back uncounted.
+      """)
+
+  @OptionGroup var role: RoleOptions
+
+  @Option(name: .long, help: ArgumentHelp("Sessions at once, 1…10,000 (default: worker.sessions).", valueName: "n"))
+  var sessions: Int?
+
+  func run() async throws {
+    let settings = try await role.settings(
+      required: [.databaseURL, .redisURL],
+      overrides: sessions.map { [Setting.workerSessions.key: String($0)] } ?? [:])
+    let deployment = Deployment(settings, role: "worker")
+    let store = try deployment.store()
+    let queue = try deployment.queue()
+    let worker = try deployment.worker(store: store, queue: queue)
+    try await deployment.serve(
+      [
+        Running { try await store.run() }, Running { try await queue.run() },
+        try deployment.probes(store: store, queue: queue), worker,
+      ], grace: .seconds(settings.number(.workerGrace)))
+  }
+}
+
+/// `postrider api`
+struct APICommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "api", abstract: "Serves the REST API under /api/v1, /healthz, /readyz and /metrics.",
+    discussion: "Example: POSTRIDER_DATABASE_URL=… POSTRIDER_REDIS_URL=… POSTRIDER_KEYS_FILE=… postrider api")
+
+  @OptionGroup var role: RoleOptions
+
+  func run() async throws {
+    let settings = try await role.settings(required: [.databaseURL, .redisURL])
+    let deployment = Deployment(settings, role: "api")
+    let store = try deployment.store()
+    let queue = try deployment.queue()
+    try await deployment.serve(
+      [
+        Running { try await store.run() }, Running { try await queue.run() },
+        try deployment.api(store: store, queue: queue),
+      ], grace: .seconds(10))
+  }
+}
+
+extension Deployment {
+  func scheduler(store: any SchedulerStore, queue: any JobQueue) -> SchedulerService {
+    SchedulerService(
+      store: store, queue: queue, configuration: SchedulerConfiguration(holder: Self.processName()), logger: logger)
+  }
+
+  func worker(store: any WorkerStore, queue: any JobQueue) throws -> WorkerService {
+    var configuration = WorkerConfiguration(name: Self.processName())
+    configuration.sessions = settings.number(.workerSessions)
+    configuration.grace = .seconds(settings.number(.workerGrace))
+    configuration.renewal = .seconds(settings.number(.queueLease)) / 3
+    configuration.heloName = settings.text(.workerHelo) ?? ProcessInfo.processInfo.hostName
+    configuration.spoolDirectory = settings.text(.workerSpool) ?? "/tmp"
+    return WorkerService(
+      store: store, queue: queue, client: try mailClient(), configuration: configuration, logger: logger)
+  }
+}

@@ -1,0 +1,167 @@
+import ArgumentParser
+import Foundation
+import Logging
+import PostgresStore
+import PostriderCore
+
+/// `postrider migrate`
+struct MigrateCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "migrate", abstract: "Brings the database's schema up to date.",
+    discussion: """
+      Safe to run at every start and by several at once; forward only. Uses POSTRIDER_DATABASE_MIGRATE_URL (the owner
+      of the schema) where given, and lets the role of POSTRIDER_DATABASE_URL work with the schema without owning it.
+
+      Example: POSTRIDER_DATABASE_URL=… postrider migrate
+      """)
+
+  @OptionGroup var role: RoleOptions
+
+  @Flag(name: .long, help: "Only say which migrations are applied and which are missing.")
+  var status = false
+
+  func run() async throws {
+    let settings = try await role.settings(required: [.databaseURL])
+    let deployment = Deployment(settings, role: "migrate")
+    let url = try settings.required(.databaseURL)
+    let migrator = Migrator(
+      url: settings.text(.databaseMigrateURL) ?? url, applicationURL: url, logger: deployment.logger)
+    do {
+      if status {
+        let status = try await migrator.status()
+        print("applied: \(status.applied.map(String.init).joined(separator: ", "))")
+        print("missing: \(status.pending.isEmpty ? "none" : status.pending.map(String.init).joined(separator: ", "))")
+      } else {
+        try await migrator.migrate()
+        print("The schema is up to date.")
+      }
+    } catch StoreError.unavailable(let reason) {
+      throw ServiceUnreachable(description: "PostgreSQL cannot be reached: \(reason)")
+    }
+  }
+}
+
+/// `postrider init`
+struct InitCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "init", abstract: "Creates an organization with its first administrator and prints a token.",
+    discussion: """
+      The token is shown once; only its hash is stored.
+
+      Example: postrider init --organization Example --admin-address ann@example.com
+      """)
+
+  @OptionGroup var role: RoleOptions
+
+  @Option(name: .long, help: "The organization's name, unique in this installation.")
+  var organization: String
+
+  @Option(name: .long, help: "The administrator's e-mail address.")
+  var adminAddress: String
+
+  @Option(name: .long, help: "The administrator's display name (default: the address).")
+  var adminName: String?
+
+  func run() async throws {
+    let settings = try await role.settings(required: [.databaseURL])
+    let deployment = Deployment(settings, role: "init")
+    let url = try settings.text(.databaseMigrateURL) ?? settings.required(.databaseURL)
+    do {
+      let (_, token) = try await Bootstrap(url: url, logger: deployment.logger).createOrganization(
+        name: organization, administratorName: adminName ?? adminAddress, administratorAddress: adminAddress)
+      print(token.revealed)
+    } catch StoreError.unavailable(let reason) {
+      throw ServiceUnreachable(description: "PostgreSQL cannot be reached: \(reason)")
+    }
+  }
+}
+
+/// `postrider keys`
+struct KeysCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "keys", abstract: "The key ring that stored passwords are encrypted with.",
+    subcommands: [Generate.self])
+
+  /// `postrider keys generate`
+  struct Generate: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+      abstract: "Makes a key ring with one fresh key.",
+      discussion: """
+        Without it stored passwords cannot be read: back it up, apart from the database.
+
+        Examples:
+          postrider keys generate                               prints it
+          postrider keys generate --file /etc/postrider/keys    writes it (mode 0600)
+        """)
+
+    @Option(name: .long, help: ArgumentHelp("Write to this file; refuses to replace one.", valueName: "file"))
+    var file: String?
+
+    @Flag(name: .long, help: "With --file: do nothing when the file is there already.")
+    var ifMissing = false
+
+    @Option(name: .long, help: "With --file: the file's mode, in octal.")
+    var mode = "0600"
+
+    func validate() throws {
+      guard Int(mode, radix: 8).map({ (0...0o777).contains($0) }) == true else {
+        throw ValidationError("--mode must be an octal file mode such as 0600")
+      }
+    }
+
+    func run() async throws {
+      let text = KeyRing.generate()
+      guard let file else {
+        print(text, terminator: text.hasSuffix("\n") ? "" : "\n")
+        return
+      }
+      if FileManager.default.fileExists(atPath: file) {
+        if ifMissing { return }
+        throw ValidationError("\(file) exists; a key ring is never replaced, because what it encrypted would be lost")
+      }
+      guard
+        FileManager.default.createFile(
+          atPath: file, contents: Data(text.utf8), attributes: [.posixPermissions: Int(mode, radix: 8) ?? 0o600])
+      else { throw ValidationError("cannot write \(file); check the directory and its rights") }
+      print("Wrote \(file). Back it up: without it stored passwords cannot be read.")
+    }
+  }
+}
+
+/// `postrider config`
+struct ConfigCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "config", abstract: "The configuration of the roles.", subcommands: [List.self, Check.self],
+    defaultSubcommand: List.self)
+
+  /// `postrider config list`
+  struct List: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Prints every key with its range and default.")
+
+    func run() async throws {
+      for setting in Setting.all {
+        print(setting.environmentName)
+        print("    \(setting.help)")
+        print(
+          "    file: \(setting.key); range: \(setting.range); default: \(setting.fallback ?? "none")"
+            + (setting.isSecret ? "; secret, also as \(setting.environmentName)_FILE" : ""))
+      }
+    }
+  }
+
+  /// `postrider config check`
+  struct Check: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+      abstract: "Checks the configuration and prints what is set, without secrets.")
+
+    @OptionGroup var role: RoleOptions
+
+    func run() async throws {
+      let settings = try await role.settings(required: [])
+      for setting in Setting.all {
+        guard let value = settings.text(setting) else { continue }
+        print("\(setting.key) = \(setting.isSecret ? "«secret»" : value)")
+      }
+    }
+  }
+}
