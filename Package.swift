@@ -61,7 +61,9 @@ let package = Package(
 
     library("PostriderCore"),
     library("Telemetry", ["PostriderCore", logging, metrics, nioConcurrency]),
-    library("RedisQueue", ["PostriderCore", "CHiredis", nioCore, nioPosix, nioSSL, logging]),
+    library(
+      "RedisQueue", ["PostriderCore", "CHiredis", nioCore, nioPosix, nioSSL, logging],
+      resources: [.embedInCode("Scripts")]),
     library(
       "PostgresStore", ["PostriderCore", "CLibPQ", crypto, logging], resources: [.embedInCode("Migrations")]),
     library("MailProtocols", ["PostriderCore", nioCore, nioPosix, nioSSL, nioConcurrency, logging]),
@@ -86,7 +88,7 @@ let package = Package(
 
     tests(of: "PostriderCore"),
     tests(of: "Telemetry", [metrics]),
-    tests(of: "RedisQueue", ["PostriderTesting"]),
+    tests(of: "RedisQueue", ["PostriderTesting", nioCore, nioPosix, logging]),
     tests(of: "PostgresStore", ["PostriderTesting"]),
     tests(of: "MailProtocols", ["PostriderTesting", nioEmbedded, nioTestUtils]),
     tests(of: "MailMessage"),

@@ -1,0 +1,34 @@
+/// The queue's scripts: each changes the state in one step, so no crash falls between two. Their keys, arguments and
+/// returns stand at the head of each file in `Scripts`.
+enum RedisScript: String, CaseIterable, Sendable {
+  case open
+  case update
+  case enqueue
+  case claim
+  case renew
+  case complete
+  case giveBack
+  case withdraw
+  case stats
+  case inspect
+  case verify
+
+  /// The whole text, with the shared parts in front.
+  var source: String {
+    let parts: [[UInt8]] =
+      switch self {
+      case .open: [PackageResources.open_lua]
+      case .update: [PackageResources.prelude_lua, PackageResources.update_lua]
+      case .enqueue: [PackageResources.prelude_lua, PackageResources.enqueue_lua]
+      case .claim: [PackageResources.prelude_lua, PackageResources.release_lua, PackageResources.claim_lua]
+      case .renew: [PackageResources.prelude_lua, PackageResources.renew_lua]
+      case .complete: [PackageResources.prelude_lua, PackageResources.release_lua, PackageResources.complete_lua]
+      case .giveBack: [PackageResources.prelude_lua, PackageResources.release_lua, PackageResources.give_back_lua]
+      case .withdraw: [PackageResources.prelude_lua, PackageResources.withdraw_lua]
+      case .stats: [PackageResources.prelude_lua, PackageResources.stats_lua]
+      case .inspect: [PackageResources.prelude_lua, PackageResources.inspect_lua]
+      case .verify: [PackageResources.prelude_lua, PackageResources.verify_lua]
+      }
+    return parts.map { String(decoding: $0, as: UTF8.self) }.joined(separator: "\n")
+  }
+}

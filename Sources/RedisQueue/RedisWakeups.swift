@@ -1,0 +1,119 @@
+import Logging
+import NIOCore
+import PostriderCore
+import Synchronization
+
+/// Hears that something became ready. A hint only: messages are lost while the connection is down, and nobody minds.
+final class RedisWakeups: Sendable {
+  private struct State {
+    /// Counts the messages.
+    var heard: UInt64 = 0
+    /// How many had been heard when the last claim was sent: what came later may be work that it missed.
+    var answered: UInt64 = 0
+    var waiting: [UInt64: CheckedContinuation<Void, Never>] = [:]
+    var nextWaiter: UInt64 = 0
+  }
+
+  private let state = Mutex(State())
+  private let configuration: RedisQueueConfiguration
+  private let channelName: String
+  private let eventLoop: any EventLoop
+  private let logger: Logger
+
+  init(configuration: RedisQueueConfiguration, channelName: String, eventLoop: any EventLoop, logger: Logger) {
+    self.configuration = configuration
+    self.channelName = channelName
+    self.eventLoop = eventLoop
+    self.logger = logger
+  }
+
+  /// A claim is about to be sent: what was heard until now is answered.
+  func claiming() {
+    state.withLock { $0.answered = $0.heard }
+  }
+
+  /// Returns at the next message, at once if one came since the last claim, or after about `timeout`.
+  func wait(timeout: Duration) async throws {
+    // Up to a fifth earlier, so that idle workers do not ask all at once.
+    let timeout = timeout * Double.random(in: 0.8...1)
+    let id = state.withLock { state in
+      state.nextWaiter += 1
+      return state.nextWaiter
+    }
+    let deadline = ContinuousClock.now + timeout
+    let timer = eventLoop.scheduleTask(in: TimeAmount(timeout)) { self.end(id) }
+    defer { timer.cancel() }
+    await withTaskCancellationHandler {
+      await withCheckedContinuation { continuation in
+        let waits = state.withLock { state in
+          if state.heard != state.answered {
+            state.answered = state.heard
+            return false
+          }
+          state.waiting[id] = continuation
+          return true
+        }
+        if !waits { continuation.resume() }
+        // The handler below may have run before the continuation was there, and so may the timer.
+        if waits, Task.isCancelled || ContinuousClock.now >= deadline { end(id) }
+      }
+    } onCancel: {
+      end(id)
+    }
+    try Task.checkCancellation()
+  }
+
+  private func end(_ id: UInt64) {
+    state.withLock { $0.waiting.removeValue(forKey: id) }?.resume()
+  }
+
+  /// Wakes everyone.
+  func wake() {
+    let waiting = state.withLock { state in
+      state.heard += 1
+      defer { state.waiting.removeAll() }
+      if !state.waiting.isEmpty { state.answered = state.heard }
+      return state.waiting
+    }
+    for continuation in waiting.values { continuation.resume() }
+  }
+
+  /// Keeps a subscribed connection of its own until the task is cancelled.
+  func run() async {
+    var delay = ReconnectDelay(maximum: configuration.maximumReconnectDelay)
+    while !Task.isCancelled {
+      do throws(JobQueueError) {
+        let connection = try await RedisConnection.open(configuration.server, timeout: configuration.callTimeout) {
+          [weak self] _ in self?.wake()
+        }
+        defer { connection.close() }
+        try await connection.command(["SUBSCRIBE", channelName])
+        delay.reset()
+        // Something may have become ready while nobody listened.
+        wake()
+        await keepAlive(connection)
+      } catch {
+        // The link logs the same trouble at a higher level.
+        logger.debug("Wake-ups are not heard", metadata: ["error": "\(error)"])
+      }
+      // Cancelled: the loop's condition sees it.
+      try? await Task.sleep(for: delay.next())
+    }
+  }
+
+  /// Returns when the connection is closed. Asks now and then whether it is still alive: a half-open one would be silent
+  /// for ever. A missing answer closes it.
+  private func keepAlive(_ connection: RedisConnection) async {
+    await withTaskGroup { group in
+      group.addTask {
+        while !Task.isCancelled {
+          // Cancelled: the loop's condition sees it. A refused PING closes the connection or means nothing.
+          try? await Task.sleep(for: .seconds(10))
+          _ = try? await connection.send(["PING"])
+        }
+      }
+      await connection.closed()
+      group.cancelAll()
+    }
+  }
+}
