@@ -25,6 +25,8 @@ let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift
 let nioTestUtils = Target.Dependency.product(name: "NIOTestUtils", package: "swift-nio")
 let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
 let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
+let hummingbirdCore = Target.Dependency.product(name: "HummingbirdCore", package: "hummingbird")
+let hummingbirdTLS = Target.Dependency.product(name: "HummingbirdTLS", package: "hummingbird")
 let hummingbirdTesting = Target.Dependency.product(name: "HummingbirdTesting", package: "hummingbird")
 let httpClient = Target.Dependency.product(name: "AsyncHTTPClient", package: "async-http-client")
 let lifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
@@ -70,7 +72,9 @@ let package = Package(
     library("MailMessage", ["PostriderCore", "CGMime"]),
     library("Scheduler", ["PostriderCore", lifecycle, logging, metrics]),
     library("Worker", ["PostriderCore", "MailProtocols", "MailMessage", lifecycle, logging, metrics, crypto]),
-    library("AdminServer", ["PostriderCore", "Telemetry", hummingbird, logging]),
+    library(
+      "AdminServer",
+      ["PostriderCore", "Telemetry", hummingbird, hummingbirdCore, hummingbirdTLS, lifecycle, nioCore, logging]),
     library("PrivateServers", ["PostriderCore", subprocess, logging]),
     .executableTarget(
       name: "postrider",

@@ -1,0 +1,66 @@
+import Logging
+import PostriderCore
+import ServiceLifecycle
+import Telemetry
+
+/// The HTTP API of administration, on TCP, on a Unix socket, or on both with the same routes.
+///
+/// Sees PostgreSQL and Redis only through ``AdminStore`` and ``JobQueue``. With a registry it also shows `/metrics`, and
+/// the queue's gauges in it.
+public struct AdminServer: Service {
+  private let listeners: ListenerGroup
+
+  /// A server that listens when ``run()`` is called.
+  ///
+  /// - Parameters:
+  ///   - configuration: where and how to serve.
+  ///   - store: PostgreSQL.
+  ///   - queue: Redis; read only.
+  ///   - registry: shown by `/metrics`; `nil` answers 404 there.
+  ///   - logger: told about requests (debug), refusals (notice) and unexpected errors (error).
+  public init(
+    configuration: AdminServerConfiguration, store: any AdminStore, queue: any JobQueue,
+    registry: PrometheusRegistry? = nil, logger: Logger
+  ) {
+    let endpoints = AdminServer.endpoints(configuration, store: store, queue: queue, registry: registry)
+    var kinds: [ListenerGroup.Listener] = []
+    if let path = configuration.unixSocket { kinds.append(.unixSocket(path)) }
+    if let tcp = configuration.tcp { kinds.append(.tcp(tcp)) }
+    listeners = ListenerGroup(
+      kinds, endpoints: endpoints, trustedProxies: configuration.trustedProxies,
+      limits: ListenerGroup.Limits(
+        connections: configuration.maximumConnections, idle: configuration.idleTimeout,
+        grace: configuration.shutdownGrace),
+      logger: logger)
+  }
+
+  /// Serves until it is told to stop: takes no new requests then, and finishes those in flight within the grace.
+  ///
+  /// - Throws: ``ListenError`` when an address cannot be listened on.
+  public func run() async throws { try await listeners.run() }
+
+  /// The addresses that are listened on, Unix socket first. Waits until all of them are; call it beside ``run()``.
+  ///
+  /// - Throws: what ``run()`` throws when it fails before that.
+  public func listening() async throws -> [BoundAddress] { try await listeners.listening() }
+
+  /// All routes with method, path, right, body and status, for documentation and tests.
+  public static var routes: [RouteDescription] { APIRoutes.all.map(\.description) + ProbeRoutes.descriptions }
+
+  static func endpoints(
+    _ configuration: AdminServerConfiguration, store: any AdminStore, queue: any JobQueue,
+    registry: PrometheusRegistry?
+  ) -> [Endpoint] {
+    let collector = QueueCollector(queue: queue, lifetime: configuration.statisticsLifetime)
+    if let registry { collector.register(in: registry) }
+    let services = APIServices(configuration, store: store, queue: queue, statistics: collector)
+    let pipeline = APIPipeline(services)
+    let probes = ProbeRoutes(
+      checks: [
+        HealthCheck("postgresql") { try await store.checkHealth() },
+        HealthCheck("redis") { _ = try await queue.currentEpoch() },
+      ],
+      liveness: { true }, registry: registry, lifetime: configuration.readinessLifetime)
+    return APIRoutes.all.map { pipeline.endpoint($0) } + probes.endpoints + [IndexRoute.endpoint(configuration.version)]
+  }
+}

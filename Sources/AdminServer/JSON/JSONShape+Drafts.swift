@@ -1,0 +1,43 @@
+import PostriderCore
+
+extension JSONShape {
+  private static func choice<Value: CaseIterable & RawRepresentable>(_: Value.Type) -> JSONShape
+  where Value.RawValue == String {
+    .choice(Value.allCases.map(\.rawValue))
+  }
+
+  /// `ServerDraft`.
+  static let serverDraft = JSONShape.object([
+    Field("host", .string), Field("port", .integer), Field("tls", choice(TLSMode.self)),
+    Field("credentials", choice(CredentialSource.self)), Field("mechanism", choice(AuthenticationMechanism.self)),
+    Field("userName", .string), Field("password", .secret),
+  ])
+
+  /// `ProfileDraft`.
+  static let profileDraft = JSONShape.object([
+    Field("name", .string, isRequired: true), Field("description", .string),
+    Field("type", choice(ProfileType.self), isRequired: true), Field("isDefault", .boolean),
+    Field("incoming", serverDraft), Field("outgoing", serverDraft), Field("useSameSettingsForOutgoing", .boolean),
+    Field("processEmailFrom", .date), Field("minimumPollingIntervalMinutes", .integer),
+    Field("maximumConcurrentConnections", .integer), Field("connectionTimeoutSeconds", .integer),
+    Field("caCertificatesPEM", .string),
+  ])
+
+  /// `OwnerDraft`.
+  static let ownerDraft = JSONShape.object([
+    Field("kind", choice(OwnerKind.self), isRequired: true), Field("name", .string), Field("id", .identifier),
+  ])
+
+  /// `MailboxDraft`.
+  static let mailboxDraft = JSONShape.object([
+    Field("address", .string, isRequired: true), Field("owner", ownerDraft), Field("profileID", .identifier),
+    Field("incomingMethod", choice(SyncMethod.self)), Field("outgoingMethod", choice(SyncMethod.self)),
+    Field("allowsCredentials", .boolean), Field("userName", .string), Field("password", .secret),
+    Field("processEmailFrom", .date), Field("deleteAfterProcessing", .boolean),
+  ])
+
+  /// The rows of a bulk verb.
+  static let bulkRequest = JSONShape.object([
+    Field("ids", .array(of: .identifier, count: 1...1_000), isRequired: true)
+  ])
+}

@@ -1,0 +1,120 @@
+import PostriderCore
+
+/// What a request's body must look like. Data, so that it can be checked, documented and tested.
+public indirect enum JSONShape: Hashable, Sendable {
+  /// A string.
+  case string
+  /// A string that is write-only and only accepted over a secure channel.
+  case secret
+  /// A whole number of 64 bits.
+  case integer
+  /// A positive whole number.
+  case identifier
+  /// `true` or `false`.
+  case boolean
+  /// A string in ISO 8601 with a time zone.
+  case date
+  /// One of these strings.
+  case choice([String])
+  /// A list with so many items.
+  case array(of: JSONShape, count: ClosedRange<Int>)
+  /// An object with these fields and no others.
+  case object([Field])
+
+  /// A field of an object.
+  public struct Field: Hashable, Sendable {
+    /// The key.
+    public let name: String
+    /// What its value must look like.
+    public let shape: JSONShape
+    /// Whether it may be left out or null.
+    public let isRequired: Bool
+
+    init(_ name: String, _ shape: JSONShape, isRequired: Bool = false) {
+      self.name = name
+      self.shape = shape
+      self.isRequired = isRequired
+    }
+  }
+}
+
+extension JSONShape {
+  /// More wrong fields than this are not listed.
+  private static let maximumProblems = 100
+
+  /// Everything that is wrong with a value.
+  func problems(of value: JSONValue) -> [FieldProblem] {
+    var problems = FieldProblems()
+    check(value, at: "", &problems)
+    return Array(problems.problems.prefix(Self.maximumProblems))
+  }
+
+  private func check(_ value: JSONValue, at pointer: String, _ problems: inout FieldProblems) {
+    if problems.problems.count > Self.maximumProblems { return }
+    switch (self, value) {
+    case (.string, .string), (.secret, .string), (.boolean, .boolean): break
+    case (.integer, .number(let text)):
+      if Int64(text) == nil { problems.add(pointer, "wrong-type", "must be a whole number of at most 64 bits") }
+    case (.identifier, .number(let text)):
+      if (Int64(text) ?? 0) < 1 { problems.add(pointer, "out-of-range", "must be a positive whole number") }
+    case (.date, .string(let text)):
+      if APICoding.date(text) == nil {
+        problems.add(pointer, "not-a-date", "must be a date and time such as 2026-03-01T08:00:00Z")
+      }
+    case (.choice(let words), .string(let text)):
+      if !words.contains(text) {
+        problems.add(pointer, "not-a-choice", "must be one of \(words.joined(separator: ", "))")
+      }
+    case (.array(let shape, let count), .array(let items)):
+      if !count.contains(items.count) {
+        problems.add(
+          pointer, "out-of-range", "must have \(count.lowerBound) to \(count.upperBound) items, has \(items.count)")
+      }
+      for (index, item) in items.prefix(count.upperBound).enumerated() {
+        shape.check(item, at: "\(pointer)/\(index)", &problems)
+      }
+    case (.object(let fields), .object(let members)): Self.check(members, fields, at: pointer, &problems)
+    default: problems.add(pointer, "wrong-type", "must be \(kind), is \(value.kind)")
+    }
+  }
+
+  private static func check(
+    _ members: [JSONValue.Member], _ fields: [Field], at pointer: String, _ problems: inout FieldProblems
+  ) {
+    var seen: Set<String> = []
+    for member in members {
+      let place = "\(pointer)/\(escaped(member.key))"
+      guard let field = fields.first(where: { $0.name == member.key }) else {
+        let known = fields.map(\.name).joined(separator: ", ")
+        problems.add(place, "unknown", "is not a field here; there are \(known)")
+        continue
+      }
+      if !seen.insert(member.key).inserted { problems.add(place, "duplicate", "is given twice") }
+      if member.value == .null {
+        if field.isRequired { problems.add(place, "required", "must not be null") }
+      } else {
+        field.shape.check(member.value, at: place, &problems)
+      }
+    }
+    for field in fields where field.isRequired && !seen.contains(field.name) {
+      problems.add("\(pointer)/\(field.name)", "required", "is required")
+    }
+  }
+
+  private var kind: String {
+    switch self {
+    case .string, .secret, .date, .choice: "a string"
+    case .integer, .identifier: "a whole number"
+    case .boolean: "a boolean"
+    case .array: "an array"
+    case .object: "an object"
+    }
+  }
+
+  /// A reference token of a JSON pointer (RFC 6901 section 3). Long keys are cut: the answer stays small.
+  private static func escaped(_ key: String) -> String {
+    Failure.presentable(String(key.prefix(100)))
+      .split(separator: "~", omittingEmptySubsequences: false).joined(separator: "~0")
+      .split(separator: "/", omittingEmptySubsequences: false).joined(separator: "~1")
+  }
+}

@@ -1,0 +1,114 @@
+import HTTPTypes
+import Hummingbird
+import Logging
+import NIOCore
+import PostriderCore
+import Telemetry
+
+/// What happens to every request of the API before its handler: token, right, query, body, form, time limit.
+///
+/// In this order, so that nothing is read or told before it is known who asks.
+struct APIPipeline: Sendable {
+  private let services: APIServices
+
+  init(_ services: APIServices) { self.services = services }
+
+  private var configuration: AdminServerConfiguration { services.configuration }
+
+  /// A route as an endpoint.
+  func endpoint(_ route: APIRoute) -> Endpoint {
+    Endpoint(route.method, route.description.path) { incoming in try await self.respond(route, incoming) }
+  }
+
+  private func respond(_ route: APIRoute, _ incoming: IncomingRequest) async throws -> Response {
+    let end = ContinuousClock.now + configuration.requestTimeout
+    let token = try Self.token(incoming.request)
+    let principal = try await withTimeLimit(remaining(end)) { try await services.tokens.principal(token) }
+    guard let principal else { throw Problem.tokenUnknown }
+    if case .right(let right) = route.description.access, !principal.role.rights.contains(right) {
+      incoming.logger.notice(
+        "A request without the right was refused",
+        metadata: [
+          LogKeys.userID: "\(principal.userID)", LogKeys.organizationID: "\(principal.organizationID)",
+          LogKeys.role: "\(principal.role.rawValue)", LogKeys.httpMethod: "\(route.description.method)",
+          LogKeys.httpRoute: "\(route.description.path)",
+        ])
+      throw Problem.missingRight(right, principal.role)
+    }
+    let query = try QueryReader.parse(incoming.request.uri.query, known: route.description.query)
+    var body: [UInt8] = []
+    if let shape = route.description.body {
+      body = try await collect(incoming.request, until: end)
+      try check(body, shape, isSecure: incoming.isSecure)
+    }
+    let call = APICall(
+      principal: principal, parameters: incoming.parameters, query: query, body: body,
+      status: route.description.status)
+    return try await withTimeLimit(remaining(end)) { try await route.handler(services, call) }
+  }
+
+  private func remaining(_ end: ContinuousClock.Instant) -> Duration { max(.zero, end - ContinuousClock.now) }
+
+  /// `Authorization: Bearer …` (RFC 6750 section 2.1).
+  private static func token(_ request: Request) throws -> Secret {
+    guard let field = request.headers[.authorization] else { throw Problem.tokenMissing }
+    let parts = field.split(separator: " ", maxSplits: 1)
+    guard parts.count == 2, parts[0].lowercased() == "bearer" else { throw Problem.tokenMissing }
+    let token = parts[1].trimmingSpaces()
+    // Nothing else can be a token; PostgreSQL is not asked for junk.
+    guard (1...512).contains(token.utf8.count), token.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else {
+      throw Problem.tokenUnknown
+    }
+    return Secret(token)
+  }
+
+  private func collect(_ request: Request, until end: ContinuousClock.Instant) async throws -> [UInt8] {
+    let maximum = configuration.maximumBodyOctets
+    if let type = request.headers[.contentType], !Self.isJSON(type) { throw Problem.unsupportedMediaType }
+    if let length = request.headers[.contentLength].flatMap({ Int($0) }), length > maximum {
+      throw Problem.tooLarge(maximum)
+    }
+    // Child tasks: the body must not be read by anybody any more when this function has returned.
+    let buffer = try await withThrowingTaskGroup(of: ByteBuffer.self) { group in
+      defer { group.cancelAll() }
+      group.addTask {
+        do {
+          return try await request.body.collect(upTo: maximum)
+        } catch is NIOTooManyBytesError {
+          throw Problem.tooLarge(maximum)
+        } catch is CancellationError {
+          throw Problem.bodyTooSlow
+        } catch {
+          throw Problem(.badRequest, "malformed-request", "The body could not be read.")
+        }
+      }
+      group.addTask {
+        try await Task.sleep(until: end, clock: .continuous)
+        throw Problem.bodyTooSlow
+      }
+      guard let buffer = try await group.next() else { throw CancellationError() }
+      return buffer
+    }
+    return Array(buffer.readableBytesView)
+  }
+
+  private static func isJSON(_ contentType: String) -> Bool {
+    let type = contentType.split(separator: ";").first.map { $0.trimmingSpaces().lowercased() } ?? ""
+    return type == "application/json" || (type.hasPrefix("application/") && type.hasSuffix("+json"))
+  }
+
+  private func check(_ body: [UInt8], _ shape: JSONShape, isSecure: Bool) throws {
+    let value: JSONValue
+    do throws(JSONSyntaxError) {
+      value = try JSONParser.parse(body)
+    } catch {
+      throw Problem.malformedJSON(error.description)
+    }
+    // Before the form is checked: a password at a wrong place is a password that went over an open wire all the same.
+    if value.holds("password") && !isSecure && !configuration.allowsCredentialsEntryViaNonSecureChannels {
+      throw Problem.insecureChannel
+    }
+    let problems = shape.problems(of: value)
+    if !problems.isEmpty { throw Problem.invalid(problems) }
+  }
+}

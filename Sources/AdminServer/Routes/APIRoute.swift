@@ -1,0 +1,100 @@
+import Hummingbird
+import PostriderCore
+
+/// A route of the API: its description and what it does.
+struct APIRoute: Sendable {
+  typealias Handler = @Sendable (APIServices, APICall) async throws -> Response
+
+  let description: RouteDescription
+  let method: HTTPRequest.Method
+  let handler: Handler
+
+  static func get(
+    _ path: String, _ access: RouteAccess, query: [String] = [], _ summary: String, handler: @escaping Handler
+  ) -> APIRoute {
+    APIRoute(
+      description: RouteDescription(
+        method: "GET", path: APIRoutes.prefix + path, access: access, query: query, body: nil, status: 200,
+        summary: summary),
+      method: .get, handler: handler)
+  }
+
+  static func post(
+    _ path: String, _ access: RouteAccess, body: JSONShape, status: Int, _ summary: String,
+    handler: @escaping Handler
+  ) -> APIRoute {
+    APIRoute(
+      description: RouteDescription(
+        method: "POST", path: APIRoutes.prefix + path, access: access, query: [], body: body, status: status,
+        summary: summary),
+      method: .post, handler: handler)
+  }
+}
+
+/// A request that passed authentication, rights and the check of its form.
+struct APICall: Sendable {
+  /// Who asks.
+  let principal: Principal
+  /// The values of the path's names.
+  let parameters: [String: String]
+  /// The query, decoded; each name at most once and known.
+  let query: [String: String]
+  /// The body, of the route's shape; empty for routes without one.
+  let body: [UInt8]
+  /// The status of success.
+  let status: Int
+}
+
+extension APICall {
+  /// The path's `{id}`.
+  func identifier<Entity>(_: Identifier<Entity>.Type = Identifier<Entity>.self) throws -> Identifier<Entity> {
+    let text = parameters["id"] ?? ""
+    guard let id = Identifier<Entity>(text) else {
+      throw Problem.invalid([FieldProblem("{id}", "not-an-id", "must be a positive whole number")])
+    }
+    return id
+  }
+
+  /// Decodes the body.
+  func decode<Value: Decodable>(_ type: Value.Type) throws -> Value {
+    do {
+      return try APICoding.decode(type, from: .init(body))
+    } catch let error as DecodingError {
+      // The shape was checked before, so this is a field that shape and type see differently; still a clear answer.
+      throw Problem.invalid([FieldProblem(error.pointer, "wrong-type", "has a value that is not allowed")])
+    }
+  }
+
+  /// Reads the query; throws every wrong parameter at once.
+  func readQuery<Value>(_ read: (inout QueryReader) -> Value) throws -> Value {
+    var reader = QueryReader(query)
+    let value = read(&reader)
+    if !reader.problems.problems.isEmpty { throw Problem.invalid(reader.problems.problems) }
+    return value
+  }
+
+  /// A value as the answer.
+  func answer(_ value: some Encodable, headers: HTTPFields = [:]) throws -> Response {
+    var headers = headers
+    headers[.contentType] = "application/json; charset=utf-8"
+    return Response(
+      status: HTTPResponse.Status(code: status), headers: headers,
+      body: .init(byteBuffer: try APICoding.encode(value)))
+  }
+}
+
+extension DecodingError {
+  fileprivate var pointer: String {
+    let context: Context
+    switch self {
+    case .typeMismatch(_, let found), .valueNotFound(_, let found), .dataCorrupted(let found): context = found
+    case .keyNotFound(let key, let found): return path(found) + "/\(key.stringValue)"
+    @unknown default: return ""
+    }
+    return path(context)
+  }
+
+  private func path(_ context: Context) -> String {
+    context.codingPath.map { "/" + ($0.intValue.map { String($0) } ?? $0.stringValue) }.joined()
+  }
+}

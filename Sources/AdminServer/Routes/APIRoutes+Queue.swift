@@ -1,0 +1,47 @@
+import Hummingbird
+import PostriderCore
+
+extension APIRoutes {
+  private struct QueueAnswer: Encodable {
+    let queue: QueueStatistics
+    let schedule: ScheduleStatistics
+  }
+
+  private struct InspectAnswer: Encodable {
+    let jobs: [JobLocation]
+  }
+
+  @Sendable static func showQueue(_ services: APIServices, _ call: APICall) async throws -> Response {
+    async let schedule = services.schedules.statistics(for: call.principal)
+    let queue = try await services.statistics.statistics()
+    return try call.answer(QueueAnswer(queue: queue, schedule: try await schedule))
+  }
+
+  @Sendable static func inspectQueue(_ services: APIServices, _ call: APICall) async throws -> Response {
+    let id: MailboxID? = try call.readQuery { query in
+      let id: MailboxID? = query.identifier("mailbox")
+      if call.query["mailbox"] == nil { query.problems.add("?mailbox", "required", "is required") }
+      return id
+    }
+    guard let id else { throw CancellationError() }
+    // The mailbox is read first: the queue does not know whose it is.
+    let mailbox = try await services.store.mailbox(id, for: call.principal)
+    let ids = JobKind.allCases.map { JobID(mailbox: id, kind: $0) }
+    guard let profile = mailbox.profileID else {
+      return try call.answer(
+        InspectAnswer(jobs: ids.map { JobLocation(job: $0.description, state: "absent") }))
+    }
+    let jobs = ids.map { Job(id: $0, profile: profile, jobClass: $0.kind.usualClass, dueMilliseconds: 0) }
+    return try call.answer(InspectAnswer(jobs: try await services.queue.inspect(jobs)))
+  }
+}
+
+extension JobKind {
+  fileprivate var usualClass: JobClass {
+    switch self {
+    case .poll: .poll
+    case .send: .send
+    case .test: .interactive
+    }
+  }
+}

@@ -1,0 +1,37 @@
+import PostriderCore
+
+/// One thing that a person may or may not do.
+public enum Right: String, Hashable, Sendable, Codable, CaseIterable {
+  /// See server profiles.
+  case readProfiles = "profiles.read"
+  /// Create and change server profiles.
+  case writeProfiles = "profiles.write"
+  /// See mailboxes.
+  case readMailboxes = "mailboxes.read"
+  /// Create and change mailboxes; test and poll them.
+  case writeMailboxes = "mailboxes.write"
+  /// Approve and reject the mail of mailboxes.
+  case approveMailboxes = "mailboxes.approve"
+  /// See alerts.
+  case readAlerts = "alerts.read"
+  /// See runs and their steps.
+  case readRuns = "runs.read"
+  /// See stored mail.
+  case readEmails = "emails.read"
+  /// See the queue's numbers and where jobs are.
+  case readQueue = "queue.read"
+}
+
+extension Role {
+  /// What a person of this role may do (feature A3). This table is the only one.
+  public var rights: Set<Right> {
+    switch self {
+    case .administrator: Set(Right.allCases)
+    case .mailboxManager:
+      [.readProfiles, .readMailboxes, .writeMailboxes, .readAlerts, .readRuns, .readEmails, .readQueue]
+    // Approves and rejects only; the list of mailboxes is needed to know which.
+    case .approver: [.readMailboxes, .approveMailboxes]
+    case .reader: [.readProfiles, .readMailboxes, .readAlerts, .readRuns, .readEmails, .readQueue]
+    }
+  }
+}
