@@ -1,0 +1,50 @@
+#if canImport(Darwin)
+  import Darwin
+#elseif canImport(Musl)
+  import Musl
+#else
+  import Glibc
+#endif
+
+/// One question to a server on a Unix socket, for readiness checks.
+enum UnixSocket {
+  /// Sends a text and returns the answer's first line without its end; `nil` when nobody answers within `limit`.
+  static func ask(_ text: String, at path: String, limitMilliseconds limit: Int = 250) -> String? {
+    #if canImport(Darwin) || canImport(Musl)
+      let kind = SOCK_STREAM
+    #else
+      let kind = Int32(SOCK_STREAM.rawValue)
+    #endif
+    let socket = socket(AF_UNIX, kind, 0)
+    guard socket >= 0 else { return nil }
+    defer { close(socket) }
+    var address = sockaddr_un()
+    address.sun_family = sa_family_t(AF_UNIX)
+    let bytes = Array(path.utf8)
+    guard bytes.count < MemoryLayout.size(ofValue: address.sun_path) else { return nil }
+    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: bytes) }
+    var wait = timeval(tv_sec: limit / 1000, tv_usec: .init(limit % 1000 * 1000))
+    setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &wait, socklen_t(MemoryLayout<timeval>.size))
+    setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &wait, socklen_t(MemoryLayout<timeval>.size))
+    let connected = withUnsafePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        connect(socket, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+      }
+    }
+    guard connected == 0 else { return nil }
+    let question = Array(text.utf8)
+    // A peer that has closed must not end this process by SIGPIPE.
+    #if canImport(Darwin)
+      var on: Int32 = 1
+      setsockopt(socket, SOL_SOCKET, SO_NOSIGPIPE, &on, socklen_t(MemoryLayout<Int32>.size))
+      let flags: Int32 = 0
+    #else
+      let flags = Int32(MSG_NOSIGNAL)
+    #endif
+    guard send(socket, question, question.count, flags) == question.count else { return nil }
+    var answer = [UInt8](repeating: 0, count: 512)
+    let count = recv(socket, &answer, answer.count, 0)
+    guard count > 0 else { return nil }
+    return String(decoding: answer[..<count].prefix { $0 != 13 && $0 != 10 }, as: UTF8.self)
+  }
+}
