@@ -20,6 +20,7 @@ func tests(of name: String, _ dependencies: [Target.Dependency] = []) -> Target 
 
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
 let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioTLS = Target.Dependency.product(name: "NIOTLS", package: "swift-nio")
 let nioConcurrency = Target.Dependency.product(name: "NIOConcurrencyHelpers", package: "swift-nio")
 let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
 let nioTestUtils = Target.Dependency.product(name: "NIOTestUtils", package: "swift-nio")
@@ -68,7 +69,7 @@ let package = Package(
       resources: [.embedInCode("Scripts")]),
     library(
       "PostgresStore", ["PostriderCore", "CLibPQ", crypto, logging], resources: [.embedInCode("Migrations")]),
-    library("MailProtocols", ["PostriderCore", nioCore, nioPosix, nioSSL, nioConcurrency, logging]),
+    library("MailProtocols", ["PostriderCore", nioCore, nioPosix, nioTLS, nioSSL, nioConcurrency, logging]),
     library("MailMessage", ["PostriderCore", "CGMime"]),
     library("Scheduler", ["PostriderCore", lifecycle, logging, metrics]),
     library("Worker", ["PostriderCore", "MailProtocols", "MailMessage", lifecycle, logging, metrics, crypto]),

@@ -1,0 +1,91 @@
+import Logging
+import NIOCore
+import PostriderCore
+import Synchronization
+
+/// One mail connection as a task sees it: operations one after another, cancellation, the end.
+final class DialogueConnection<Machine: Dialogue>: Sendable {
+  private let channel: any Channel
+  private let handler: NIOLoopBound<DialogueHandler<Machine>>
+  private let isEnded = Mutex(false)
+
+  init(channel: any Channel, handler: NIOLoopBound<DialogueHandler<Machine>>) {
+    self.channel = channel
+    self.handler = handler
+  }
+
+  deinit {
+    // A session that nobody ended is a bug of its user, but it must not keep the socket, nor a server's lock, for ever.
+    if !isEnded.withLock({ $0 }) {
+      Logger(label: "postrider.mail").warning("A mail session was dropped without being closed.")
+      let handler = handler
+      channel.eventLoop.execute { handler.value.interrupt(.aborted) }
+    }
+  }
+
+  /// Runs one operation to its end. Cancelling the task closes the socket.
+  func perform(_ operation: Machine.Operation) async throws -> Machine.Outcome {
+    try await withTaskCancellationHandler {
+      let box = OperationBox<Machine>()
+      return try await withCheckedThrowingContinuation { continuation in
+        box.outcome(continuation)
+        start(operation, box)
+      }
+    } onCancel: {
+      interrupt(.cancelled)
+    }
+  }
+
+  /// Runs one operation and consumes its items as they come. When the consumer throws, the session ends.
+  func perform(
+    _ operation: Machine.Operation, consume: (Machine.Item) async throws -> Void
+  ) async throws {
+    try await withTaskCancellationHandler {
+      let box = OperationBox<Machine>()
+      start(operation, box)
+      while true {
+        let items = try await box.next { self.resumeReading() }
+        if items.isEmpty { return }
+        for item in items {
+          do {
+            try await consume(item)
+          } catch {
+            interrupt(.aborted)
+            throw error
+          }
+        }
+      }
+    } onCancel: {
+      interrupt(.cancelled)
+    }
+  }
+
+  /// Closes the socket at once, from any thread; does nothing the second time.
+  func interrupt(_ reason: Interruption) {
+    isEnded.withLock { $0 = true }
+    let handler = handler
+    channel.eventLoop.execute { handler.value.interrupt(reason) }
+  }
+
+  /// Sets the time for the next TLS handshake.
+  func limitHandshake(to time: TimeAmount) {
+    let handler = handler
+    channel.eventLoop.execute { handler.value.limitHandshake(to: time) }
+  }
+
+  /// What the handler knows, read on its event loop.
+  func read<Value: Sendable>(_ body: @escaping @Sendable (DialogueHandler<Machine>) -> Value) async throws -> Value {
+    let handler = handler
+    return try await channel.eventLoop.submit { body(handler.value) }.get()
+  }
+
+  private func start(_ operation: Machine.Operation, _ box: OperationBox<Machine>) {
+    let handler = handler
+    channel.eventLoop.execute { handler.value.begin(operation, box) }
+  }
+
+  private func resumeReading() {
+    let handler = handler
+    channel.eventLoop.execute { handler.value.resumeReading() }
+  }
+}

@@ -1,0 +1,154 @@
+import NIOCore
+import PostriderCore
+import Synchronization
+
+/// A POP3 session (RFC 1939). One call at a time; it ends with ``quit()`` or ``abort()``.
+///
+/// Calls throw ``Failure``, or `CancellationError` when the task was cancelled; cancelling closes the socket. After an
+/// answer of `-ERR` the session goes on; after any other failure it is closed and every later call throws again.
+public final class POP3Session: Sendable {
+  private let connection: DialogueConnection<POP3Dialogue>
+  private let endpoint: MailEndpoint
+  private let trace: SessionTrace
+  private let known = Mutex(POP3Capabilities())
+
+  init(connection: DialogueConnection<POP3Dialogue>, endpoint: MailEndpoint, trace: SessionTrace) {
+    self.connection = connection
+    self.endpoint = endpoint
+    self.trace = trace
+  }
+
+  /// What the server can do, as it said last. Nothing that was said before TLS counts after it.
+  public var capabilities: POP3Capabilities { known.withLock { $0 } }
+
+  /// Greeting, CAPA, STLS, CAPA.
+  func enter() async throws {
+    try await step(.greeting, "greeting of \(endpoint.host)", .greeting)
+    try await askCapabilities()
+    guard endpoint.tls == .starttls else { return }
+    try await trace.measure(.tls, "STLS with \(endpoint.host)") {
+      let capabilities = self.capabilities
+      if capabilities.isKnown, !capabilities.stls {
+        throw Failure(.tlsStartTLSMissing, context: "the server does not offer STLS")
+      }
+      _ = try await connection.perform(.startTLS)
+      return ((), try await connection.read { $0.negotiatedTLS })
+    }
+    try await askCapabilities()
+  }
+
+  /// Logs in.
+  ///
+  /// `auto` takes SASL PLAIN when it is offered, else USER and PASS, else SASL LOGIN. Throws `auth.no-mechanism` when
+  /// nothing fits, `profile.not-supported` for a mechanism that is not built in, and `auth.rejected` of class permanent
+  /// when name or password hold CR, LF or NUL; nothing is sent then.
+  public func authenticate(_ credentials: Credentials, mechanism: AuthenticationMechanism) async throws {
+    try await trace.measure(.authenticate, "login as \(Failure.presentable(credentials.userName))") {
+      try CommandValue.check(credentials)
+      let login = try POP3LoginChoice.choose(credentials, mechanism, capabilities)
+      guard case .done(let words) = try await connection.perform(.login(login)) else { return ((), nil) }
+      return ((), words)
+    }
+    // RFC 2449 section 5: capabilities may differ after login. Asking costs a round trip, so only when one is missed.
+    let now = capabilities
+    if now.isKnown, !now.uidl { try await askCapabilities() }
+  }
+
+  /// Lists the mailbox; one entry per message, in the server's order. At most 1,000,000 entries.
+  ///
+  /// UIDL and LIST go out together where the server pipelines; otherwise STAT first. Throws `pop3.no-uidl`.
+  public func list() async throws -> [POP3Entry] {
+    try await trace.measure(.list, capabilities.pipelining ? "UIDL, LIST" : "STAT, UIDL, LIST") {
+      guard case .entries(let entries) = try await connection.perform(.list) else { return ([], nil) }
+      return (entries, "\(entries.count) messages")
+    }
+  }
+
+  /// Fetches messages in the order given and hands their parts to `consume`, which is waited for: while more than
+  /// about 256 KiB wait, nothing is read from the socket.
+  ///
+  /// Each message ends with ``MessageChunk/end(sizeOctets:)`` or ``MessageChunk/refused(_:)``; a refused one does not
+  /// stop the others. A message above `maximumOctets` is read to its end and refused with `message.too-large`.
+  /// When `consume` throws, the session is closed and the error passed on.
+  public func retrieve(
+    _ numbers: [Int], maximumOctets: Int64, consume: (Int, MessageChunk) async throws -> Void
+  ) async throws {
+    if numbers.isEmpty { return }
+    try await trace.measure(.fetch, "RETR of \(numbers.count) messages") {
+      var octets: Int64 = 0
+      var refused = 0
+      try await connection.perform(.retrieve(numbers, maximumOctets: maximumOctets)) { item in
+        switch item.chunk {
+        case .octets: break
+        case .end(let size): octets += size
+        case .refused: refused += 1
+        }
+        try await consume(item.number, item.chunk)
+      }
+      return ((), "\(numbers.count - refused) messages, \(octets) octets, \(refused) refused")
+    }
+  }
+
+  /// The header block and the first lines of a message's body (RFC 1939 section 7), at most 4 MiB.
+  public func top(_ number: Int, lines: Int) async throws -> [UInt8] {
+    try await trace.measure(.fetch, "TOP \(number) \(lines)") {
+      guard case .octets(let octets) = try await connection.perform(.top(number, lines: max(0, lines))) else {
+        return ([], nil)
+      }
+      return (octets, "\(octets.count) octets")
+    }
+  }
+
+  /// Marks messages as deleted; ``quit()`` makes it true. Returns those that the server refused, with the reason.
+  public func delete(_ numbers: [Int]) async throws -> [Int: Failure] {
+    if numbers.isEmpty { return [:] }
+    return try await trace.measure(.delete, "DELE of \(numbers.count) messages") {
+      guard case .deleted(let failures) = try await connection.perform(.delete(numbers)) else { return ([:], nil) }
+      return (failures, "\(numbers.count - failures.count) deleted, \(failures.count) refused")
+    }
+  }
+
+  /// Ends the session; messages marked as deleted are removed by the server. Throws `pop3.rejected` when it says that
+  /// some were not. The socket is closed in any case.
+  public func quit() async throws {
+    defer { connection.interrupt(.finished) }
+    try await step(.quit, "QUIT", .quit)
+  }
+
+  /// Closes the socket at once, from any thread. Every pending call throws `run.aborted`; nothing is deleted.
+  public func abort() { connection.interrupt(.aborted) }
+
+  private func askCapabilities() async throws {
+    try await trace.measure(.capabilities, "CAPA") {
+      guard case .capabilities(let capabilities) = try await connection.perform(.capabilities) else {
+        return ((), nil)
+      }
+      known.withLock { $0 = capabilities }
+      return ((), capabilities.isKnown ? capabilities.summary : "CAPA is not known")
+    }
+  }
+
+  private func step(_ name: StepName, _ tried: String, _ operation: POP3Operation) async throws {
+    try await trace.measure(name, tried) {
+      guard case .done(let words) = try await connection.perform(operation) else { return ((), nil) }
+      return ((), words)
+    }
+  }
+}
+
+extension POP3Capabilities {
+  /// The tags that matter, as one line for people.
+  var summary: String {
+    var words: [String] = []
+    if top { words.append("TOP") }
+    if uidl { words.append("UIDL") }
+    if user { words.append("USER") }
+    if !sasl.isEmpty { words.append("SASL " + sasl.sorted().joined(separator: " ")) }
+    if stls { words.append("STLS") }
+    if pipelining { words.append("PIPELINING") }
+    if responseCodes { words.append("RESP-CODES") }
+    if let loginDelaySeconds { words.append("LOGIN-DELAY \(loginDelaySeconds)") }
+    if let expireDays { words.append("EXPIRE \(expireDays)") }
+    return words.joined(separator: ", ")
+  }
+}

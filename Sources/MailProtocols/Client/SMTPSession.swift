@@ -1,0 +1,95 @@
+import NIOCore
+import PostriderCore
+import Synchronization
+
+/// An SMTP submission session (RFC 5321, RFC 6409). One call at a time; it ends with ``quit()`` or ``abort()``.
+///
+/// Calls throw ``Failure``, or `CancellationError` when the task was cancelled; cancelling closes the socket. After a
+/// refusal the session goes on; after 421 or any other failure it is closed and every later call throws again.
+public final class SMTPSession: Sendable {
+  private let connection: DialogueConnection<SMTPDialogue>
+  private let endpoint: MailEndpoint
+  private let trace: SessionTrace
+  private let known = Mutex(SMTPExtensions())
+
+  init(connection: DialogueConnection<SMTPDialogue>, endpoint: MailEndpoint, trace: SessionTrace) {
+    self.connection = connection
+    self.endpoint = endpoint
+    self.trace = trace
+  }
+
+  /// What the server can do, as it said last. Nothing that was said before TLS counts after it.
+  public var extensions: SMTPExtensions { known.withLock { $0 } }
+
+  /// Greeting, EHLO, STARTTLS, EHLO.
+  func enter(heloName: String) async throws {
+    try await step(.greeting, "greeting of \(endpoint.host)", .greeting)
+    try await hello(heloName)
+    guard endpoint.tls == .starttls else { return }
+    try await trace.measure(.tls, "STARTTLS with \(endpoint.host)") {
+      if !extensions.startTLS { throw Failure(.tlsStartTLSMissing, context: "the server does not offer STARTTLS") }
+      _ = try await connection.perform(.startTLS)
+      return ((), try await connection.read { $0.negotiatedTLS })
+    }
+    try await hello(heloName)
+  }
+
+  /// Logs in. `auto` takes SASL PLAIN, else LOGIN.
+  ///
+  /// Throws `auth.no-mechanism` when nothing fits, `profile.not-supported` for a mechanism that is not built in, and
+  /// `auth.rejected` of class permanent when name or password hold CR, LF or NUL; nothing is sent then.
+  public func authenticate(_ credentials: Credentials, mechanism: AuthenticationMechanism) async throws {
+    try await trace.measure(.authenticate, "login as \(Failure.presentable(credentials.userName))") {
+      try CommandValue.check(credentials)
+      let chosen = try SMTPLoginChoice.choose(credentials, mechanism, extensions)
+      guard case .done(let words) = try await connection.perform(.login(chosen, credentials)) else {
+        return ((), nil)
+      }
+      return ((), words)
+    }
+  }
+
+  /// Sends one message; commands are pipelined where the server allows it.
+  ///
+  /// `from` may be empty (the null path). Line ends of `message` become CRLF, dots are stuffed. Returns when the server
+  /// took the message, or when it refused every recipient. Throws when it refused the message as a whole;
+  /// `smtp.lost` when the connection broke before the final dot, `smtp.uncertain` when it broke, fell silent or was
+  /// interrupted after it, in which case the message must not be sent again blindly (this also replaces
+  /// `CancellationError`).
+  public func send(from: String, to: [String], message: [UInt8]) async throws -> SMTPDelivery {
+    try await trace.measure(.send, "message of \(message.count) octets to \(to.count) recipients") {
+      let outcome = try await connection.perform(.send(from: from, to: to, message: message))
+      guard case .delivery(let delivery) = outcome else {
+        throw Failure(.internalError, context: "a message without an outcome")
+      }
+      return (delivery, delivery.reply?.words ?? delivery.recipients.compactMap(\.failure?.serverWords).first)
+    }
+  }
+
+  /// Ends the session. The socket is closed in any case.
+  public func quit() async throws {
+    defer { connection.interrupt(.finished) }
+    try await step(.quit, "QUIT", .quit)
+  }
+
+  /// Closes the socket at once, from any thread. A pending call throws `run.aborted`, or `smtp.uncertain` when it waits
+  /// for the answer to a message.
+  public func abort() { connection.interrupt(.aborted) }
+
+  private func hello(_ name: String) async throws {
+    try await trace.measure(.capabilities, "EHLO \(name)") {
+      guard case .extensions(let extensions, let words) = try await connection.perform(.hello(name)) else {
+        return ((), nil)
+      }
+      known.withLock { $0 = extensions }
+      return ((), words)
+    }
+  }
+
+  private func step(_ name: StepName, _ tried: String, _ operation: SMTPOperation) async throws {
+    try await trace.measure(name, tried) {
+      guard case .done(let words) = try await connection.perform(operation) else { return ((), nil) }
+      return ((), words)
+    }
+  }
+}

@@ -1,0 +1,101 @@
+import PostriderCore
+
+/// The bounds on what a POP3 server may send.
+enum POP3Limits {
+  /// RFC 1939 says 512 octets for a status line, CRLF included. Some servers put long banners or policy texts there
+  /// (Exchange, provider notices), so twice as much is read; it is shown cut to 512 characters anyway.
+  static let statusLineOctets = 1_024
+  /// A line of a listing: number, space, unique id of 70, and room for servers that add words.
+  static let listLineOctets = 512
+  /// Lines of a UIDL or LIST answer.
+  static let listEntries = 1_000_000
+  /// Lines of a CAPA answer.
+  static let capabilityLines = 1_000
+  /// A SASL challenge line (RFC 4954 section 4 sets this for SMTP; POP3 servers send the same tokens).
+  static let challengeLineOctets = 12_288
+  /// A command line, CRLF included (RFC 2449 section 4).
+  static let commandLineOctets = 255
+}
+
+/// A status line (RFC 1939 section 3, RFC 2449 section 3, RFC 5034 section 4).
+///
+///     status-line = ( "+OK" / "-ERR" ) [ SP [ "[" resp-code "]" SP ] text ] CRLF
+///     challenge   = "+" SP [ base64 ] CRLF
+enum POP3StatusLine: Hashable {
+  case ok(String)
+  case error(POP3Error)
+  case challenge(String)
+
+  /// Parses a line without its CRLF; throws `protocol.syntax`.
+  init(_ line: String) throws(Failure) {
+    let utf8 = line.utf8
+    if utf8.starts(with: "+OK".utf8), let text = Self.text(of: line, after: 3) {
+      self = .ok(text)
+    } else if utf8.starts(with: "-ERR".utf8), let text = Self.text(of: line, after: 4) {
+      self = .error(POP3Error(text))
+    } else if line == "+" || line.hasPrefix("+ ") {
+      self = .challenge(String(line.dropFirst(2)))
+    } else {
+      throw Failure(.protocolSyntax, serverWords: line, context: "a POP3 answer that is neither +OK nor -ERR")
+    }
+  }
+
+  private static func text(of line: String, after count: Int) -> String? {
+    let rest = line.utf8.dropFirst(count)
+    guard let next = rest.first else { return "" }
+    guard next == UInt8(ascii: " ") || next == UInt8(ascii: "\t") else { return nil }
+    return String(Substring(rest.dropFirst()))
+  }
+}
+
+/// The words of a `-ERR` line.
+///
+///     resp-code = resp-level *( "/" resp-level )      ; RFC 2449 section 8
+struct POP3Error: Error, Hashable {
+  /// The response code in upper case, without brackets; `nil` when there is none.
+  var code: String?
+  /// Everything behind `-ERR`, the code included.
+  var text: String
+
+  init(_ text: String) {
+    self.text = text
+    guard text.hasPrefix("["), let end = text.firstIndex(of: "]") else { return }
+    let code = text[text.index(after: text.startIndex)..<end]
+    if (1...64).contains(code.count) { self.code = code.uppercased() }
+  }
+}
+
+/// A line of a listing.
+enum POP3ListLine {
+  /// Parses `number SP size` (scan listing, RFC 1939 section 5); words behind the size are left alone, as it asks.
+  static func scan(_ line: String) throws(Failure) -> (number: Int, sizeOctets: Int64) {
+    let parts = line.split(separator: " ", maxSplits: 2)
+    guard parts.count >= 2, let number = Self.number(parts[0]), let size = Int64(parts[1]), size >= 0 else {
+      throw Failure(.protocolSyntax, serverWords: line, context: "a LIST line")
+    }
+    return (number, size)
+  }
+
+  /// Parses `number SP unique-id` (unique-id listing, RFC 1939 section 7).
+  static func unique(_ line: String) throws(Failure) -> (number: Int, uidl: UniqueID) {
+    let parts = line.split(separator: " ", maxSplits: 2)
+    guard parts.count >= 2, let number = Self.number(parts[0]), let uidl = UniqueID(parts[1]) else {
+      throw Failure(.protocolSyntax, serverWords: line, context: "a UIDL line")
+    }
+    return (number, uidl)
+  }
+
+  /// Parses `count SP octets`, the drop listing behind `+OK` of STAT.
+  static func drop(_ text: String) throws(Failure) -> (count: Int, octets: Int64) {
+    let parts = text.split(separator: " ", maxSplits: 2)
+    guard parts.count >= 2, let count = Int(parts[0]), count >= 0, let octets = Int64(parts[1]), octets >= 0 else {
+      throw Failure(.protocolSyntax, serverWords: text, context: "the answer to STAT")
+    }
+    return (count, octets)
+  }
+
+  private static func number(_ text: Substring) -> Int? {
+    guard text.utf8.allSatisfy({ (0x30...0x39).contains($0) }), let number = Int(text), number >= 1 else { return nil }
+    return number
+  }
+}
