@@ -19,7 +19,7 @@ struct Postrider: AsyncParsableCommand {
         subcommands: [
           MigrateCommand.self, InitCommand.self, SchedulerCommand.self, WorkerCommand.self, APICommand.self,
         ]),
-      CommandGroup(name: "Administration", subcommands: administrationCommands),
+      CommandGroup(name: "Administration", subcommands: Administration.commands),
       CommandGroup(name: "Operation", subcommands: [KeysCommand.self, ConfigCommand.self, HealthCommand.self]),
     ])
 

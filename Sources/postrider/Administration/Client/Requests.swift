@@ -1,0 +1,103 @@
+import FoundationEssentials
+import PostriderCore
+
+/// A secret on its way into a request: revealed in the body, hidden everywhere else.
+struct SentSecret: Encodable, Sendable {
+  let secret: Secret
+
+  init(_ secret: Secret) { self.secret = secret }
+
+  func encode(to encoder: any Encoder) throws {
+    var container = encoder.singleValueContainer()
+    try container.encode(secret.revealed)
+  }
+}
+
+/// The body that the API reads as Core's `ServerDraft`.
+struct ServerRequest: Encodable, Sendable {
+  var host: String?
+  var port: Int?
+  var tls: TLSMode?
+  var credentials: CredentialSource?
+  var mechanism: AuthenticationMechanism?
+  var userName: String?
+  var password: SentSecret?
+}
+
+/// The body that the API reads as Core's `ProfileDraft`.
+struct ProfileRequest: Encodable, Sendable {
+  var name: String
+  var description: String?
+  var type: ProfileType
+  var isDefault: Bool?
+  var incoming: ServerRequest?
+  var outgoing: ServerRequest?
+  var useSameSettingsForOutgoing: Bool?
+  var processEmailFrom: Date?
+  var minimumPollingIntervalMinutes: Int?
+  var maximumConcurrentConnections: Int?
+  var connectionTimeoutSeconds: Int?
+  var caCertificatesPEM: String?
+}
+
+/// The body that the API reads as Core's `OwnerDraft`.
+struct OwnerRequest: Encodable, Sendable {
+  var kind: OwnerKind
+  var name: String?
+}
+
+/// The body that the API reads as Core's `MailboxDraft`.
+struct MailboxRequest: Encodable, Sendable {
+  var address: String
+  var owner: OwnerRequest?
+  var profileID: ProfileID?
+  var incomingMethod: SyncMethod?
+  var outgoingMethod: SyncMethod?
+  var userName: String?
+  var password: SentSecret?
+  var processEmailFrom: Date?
+  var deleteAfterProcessing: Bool?
+}
+
+/// The body of the bulk verbs.
+struct BulkRequest: Encodable, Sendable {
+  /// The API takes 1 to 1,000.
+  static let maximumIDs = 1_000
+
+  var ids: [MailboxID]
+}
+
+/// The answer of the bulk verbs.
+struct BulkAnswer: Codable, Sendable {
+  var results: [BulkResult]
+}
+
+/// A new profile, with what people should know about it.
+struct CreatedProfile: Codable, Sendable {
+  var profile: ServerProfile
+  var warnings: [String]
+
+  private enum Key: CodingKey { case warnings }
+
+  init(from decoder: any Decoder) throws {
+    profile = try ServerProfile(from: decoder)
+    warnings = try decoder.container(keyedBy: Key.self).decodeIfPresent([String].self, forKey: .warnings) ?? []
+  }
+
+  func encode(to encoder: any Encoder) throws {
+    try profile.encode(to: encoder)
+    var container = encoder.container(keyedBy: Key.self)
+    try container.encode(warnings, forKey: .warnings)
+  }
+}
+
+/// The answer of `GET /queue/stats`.
+struct QueueAnswer: Codable, Sendable {
+  var queue: QueueStatistics
+  var schedule: ScheduleStatistics
+}
+
+/// The answer of `GET /queue/inspect`.
+struct InspectAnswer: Codable, Sendable {
+  var jobs: [JobLocation]
+}

@@ -1,0 +1,114 @@
+import ArgumentParser
+import PostriderCore
+
+/// Options of commands that ask workers for something and wait.
+struct WaitOptions: ParsableArguments {
+  @Argument(help: "Ids, addresses or owners' names.") var mailboxes: [String]
+
+  @Flag(name: .customLong("no-wait"), help: "Only make the request; workers do it when they get to it.")
+  var doesNotWait = false
+
+  @Option(
+    help: ArgumentHelp(
+      "Seconds to wait, 1 to 86400.", discussion: "What is not done by then goes on by itself. Example: --timeout 600",
+      valueName: "seconds"))
+  var timeout = 120
+
+  func validate() throws {
+    if !(1...86_400).contains(timeout) { throw ValidationError("--timeout must be from 1 to 86400.") }
+  }
+
+  /// Makes the requests, waits unless told otherwise, prints, and ends with exit code 1 when something failed.
+  func ask(
+    _ kind: RequestWaiter.Kind, _ session: Session,
+    _ report: @escaping (RequestWaiter.Outcome, inout Progress) throws -> Void
+  ) async throws {
+    let chosen = try await Selection.mailboxes(mailboxes, session.api)
+    if doesNotWait {
+      let answer = BulkAnswer(results: try await RequestWaiter.request(kind, chosen, session.api))
+      return try session.report(answer, chosen, done: "\(kind.rawValue) requested")
+    }
+    let waiter = RequestWaiter(kind: kind, session: session, timeout: Double(timeout)) { outcome, progress in
+      if session.isJSON {
+        try progress.finish(nil, isFailure: outcome.state != .passed)
+      } else {
+        try report(outcome, &progress)
+      }
+    }
+    let outcomes = try await waiter.run(chosen)
+    if session.isJSON { try session.printJSON(RequestWaiter.Answer(results: outcomes)) }
+    if outcomes.contains(where: { $0.state != .passed }) { throw ExitCode(1) }
+  }
+}
+
+/// `postrider mailbox test`
+struct MailboxTest: AdministrationCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "test", abstract: "Test both directions of mailboxes and enable what passes.",
+    discussion: """
+      Waits for the workers, prints each result as it comes and the steps of what failed. Exit code 1 when a tested \
+      direction failed or was not done in time.
+      Example: postrider mailbox test support@example.com
+      """)
+
+  @OptionGroup var wait: WaitOptions
+  @OptionGroup(title: "Connection and output") var options: ClientOptions
+
+  func execute(_ session: Session) async throws {
+    try await wait.ask(.test, session) { outcome, progress in
+      try progress.finish(Self.line(outcome), isFailure: outcome.state != .passed)
+      guard outcome.state == .failed, let run = outcome.run else { return }
+      progress.clear()
+      try session.print(RunView.steps(run.steps))
+      for remedy in RunView.remedies(run) { try session.print(remedy) }
+      try session.print("")
+    }
+  }
+
+  /// One line for one mailbox.
+  static func line(_ outcome: RequestWaiter.Outcome) -> String {
+    let mailbox = outcome.mailbox
+    var text = "\(Terminal.safe(mailbox.address)): \(outcome.state.rawValue)"
+    if let message = outcome.message { return "\(text): \(Terminal.safe(message))" }
+    let directions = [("incoming", mailbox.incoming), ("outgoing", mailbox.outgoing)]
+      .filter { $0.1.method != .none }
+      .map { "\($0.0) \($0.1.status == .success ? "works" : $0.1.failureCode ?? $0.1.status.rawValue)" }
+    text += " (\(Terminal.safe(directions.joined(separator: ", "))))"
+    if let run = outcome.run {
+      text +=
+        " in \(Words.duration(run.finishedAt.timeIntervalSince(run.startedAt))), run \(run.id?.description ?? "?")"
+    }
+    return text
+  }
+}
+
+/// `postrider mailbox poll`
+struct MailboxPoll: AdministrationCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "poll", abstract: "Receive new mail now.",
+    discussion: """
+      Waits for the workers and prints what was stored. Exit code 1 when a poll failed, was refused or was not done \
+      in time. A mailbox that is not running is refused: test it first.
+      Example: postrider mailbox poll support@example.com
+      """)
+
+  @OptionGroup var wait: WaitOptions
+  @OptionGroup(title: "Connection and output") var options: ClientOptions
+
+  func execute(_ session: Session) async throws {
+    try await wait.ask(.poll, session) { outcome, progress in
+      try progress.finish(Self.line(outcome), isFailure: outcome.state != .passed)
+      guard outcome.state == .failed, let run = outcome.run else { return }
+      progress.clear()
+      for remedy in RunView.remedies(run) { try session.print(remedy) }
+    }
+  }
+
+  /// One line for one mailbox.
+  static func line(_ outcome: RequestWaiter.Outcome) -> String {
+    let text = "\(Terminal.safe(outcome.mailbox.address)): "
+    if let message = outcome.message { return "\(text)\(outcome.state.rawValue): \(Terminal.safe(message))" }
+    guard let run = outcome.run else { return text + (outcome.state == .passed ? "done" : "failed") }
+    return "\(text)\(RunView.result(run)), run \(run.id?.description ?? "?")"
+  }
+}

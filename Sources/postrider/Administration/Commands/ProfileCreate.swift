@@ -1,0 +1,174 @@
+import ArgumentParser
+import FoundationEssentials
+import PostriderCore
+
+/// `postrider profile create`
+struct ProfileCreate: AdministrationCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "create", abstract: "Create a server profile.",
+    discussion: """
+      Gmail and Microsoft 365 fill in their own servers; a pop3-smtp profile needs both hosts.
+      Example: postrider profile create --name "Example mail" --type pop3-smtp \
+      --incoming-host pop.example.com --outgoing-host smtp.example.com --interval 5 --default
+      """)
+
+  @Option(
+    help: ArgumentHelp(
+      "The name, 1 to 100 characters, unique.", discussion: "Example: --name \"Example mail\"", valueName: "name"))
+  var name: String
+
+  @Option(help: ArgumentHelp("Free text, at most 2,000 characters.", valueName: "text"))
+  var description: String?
+
+  @Option(help: ArgumentHelp("The provider: gmail, pop3-smtp or microsoft365.", valueName: "type"))
+  var type: ProfileType = .pop3SMTP
+
+  @Flag(name: .customLong("default"), help: "New mailboxes pick this profile.")
+  var isDefault = false
+
+  @Option(
+    help: ArgumentHelp(
+      "The POP3 server.", discussion: "Required for pop3-smtp. Example: --incoming-host pop.example.com",
+      valueName: "host"))
+  var incomingHost: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Its port, 1 to 65535.", discussion: "Default: 995 with implicit TLS, else 110.", valueName: "port"))
+  var incomingPort: Int?
+
+  @Option(
+    help: ArgumentHelp(
+      "How the connection is protected: implicit, starttls or none.",
+      discussion: "Default: implicit. None needs the deployment property allowNonTLSMail.", valueName: "mode"))
+  var incomingTLS: TLSMode?
+
+  @Option(
+    help: ArgumentHelp(
+      "The SMTP server.", discussion: "Required for pop3-smtp. Example: --outgoing-host smtp.example.com",
+      valueName: "host"))
+  var outgoingHost: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Its port, 1 to 65535.", discussion: "Default: 465 with implicit TLS, else 587.", valueName: "port"))
+  var outgoingPort: Int?
+
+  @Option(
+    help: ArgumentHelp(
+      "How the connection is protected: implicit, starttls or none.", discussion: "Default: implicit.",
+      valueName: "mode"))
+  var outgoingTLS: TLSMode?
+
+  @Option(
+    help: ArgumentHelp(
+      "Whose credentials open a session: mailbox, profile, oauth, or integrated (outgoing only).",
+      discussion: """
+        mailbox: those given for each mailbox. profile: one account with rights on all of them; give --user-name and \
+        a password. Default: mailbox, or oauth for gmail and microsoft365.
+        """, valueName: "source"))
+  var credentials: CredentialSource?
+
+  @Option(
+    help: ArgumentHelp(
+      "The same for sending, where it differs.", discussion: "Default: as --credentials.", valueName: "source"))
+  var outgoingCredentials: CredentialSource?
+
+  @Option(
+    help: ArgumentHelp(
+      "The login mechanism: auto, plain, login, cram-md5, scram-sha-1, scram-sha-256, xoauth2, oauthbearer, ntlm or "
+        + "gssapi.", discussion: "Default: auto, the strongest one the server offers.", valueName: "mechanism"))
+  var mechanism: AuthenticationMechanism?
+
+  @Option(
+    help: ArgumentHelp(
+      "The profile's own account, with --credentials profile; at most 250 characters.", valueName: "name"))
+  var userName: String?
+
+  @OptionGroup(title: "Password of the profile's own account (also POSTRIDER_PROFILE_PASSWORD)")
+  var password: PasswordOptions
+
+  @Option(
+    help: ArgumentHelp(
+      "Minutes from one poll of a mailbox to the next, 0 to 1440.",
+      discussion: "Default: 0, the organization's default. Example: --interval 5", valueName: "minutes"))
+  var interval: Int?
+
+  @Option(
+    help: ArgumentHelp(
+      "Connections at once, 1 to 300.", discussion: "Default: 10. Example: --max-connections 50", valueName: "count"))
+  var maxConnections: Int?
+
+  @Option(
+    help: ArgumentHelp(
+      "Seconds for a connection and for each answer, 1 to 100.", discussion: "Default: 30.", valueName: "seconds"))
+  var timeout: Int?
+
+  @Option(
+    help: ArgumentHelp(
+      "Certificates (PEM) to trust instead of the system's.", discussion: "Example: --ca-file /etc/ssl/example.pem",
+      valueName: "file"))
+  var caFile: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Mail received earlier is not imported: a day or a moment, UTC.",
+      discussion: "Default: all mail. Example: --process-email-from 2026-01-31", valueName: "date"))
+  var processEmailFrom: DateArgument?
+
+  @OptionGroup(title: "Connection and output") var options: ClientOptions
+
+  func validate() throws {
+    if userName != nil && credentials != .profile && outgoingCredentials != .profile {
+      throw ValidationError("--user-name belongs to --credentials profile.")
+    }
+  }
+
+  func execute(_ session: Session) async throws {
+    let created: CreatedProfile = try await session.api.post("/server-profiles", try request())
+    if session.isJSON { return try session.printJSON(created) }
+    try session.print("Created the profile \(Terminal.safe(created.profile.name)).\n")
+    try session.print(ProfileShow.details(created.profile).rendered())
+    for warning in created.warnings { Terminal.warn("Warning: \(Self.words(warning))") }
+  }
+
+  /// The request; reads the password and the certificates.
+  func request() throws -> ProfileRequest {
+    let usesOwnAccount = credentials == .profile || outgoingCredentials == .profile
+    let secret =
+      usesOwnAccount
+      ? try password.read(
+        variable: "POSTRIDER_PROFILE_PASSWORD",
+        question: "Password of \(Terminal.safe(userName ?? "the profile's account")) (empty for none): ") : nil
+    func server(
+      _ host: String?, _ port: Int?, _ tls: TLSMode?, _ source: CredentialSource?
+    ) -> ServerRequest {
+      ServerRequest(
+        host: host, port: port, tls: tls, credentials: source, mechanism: mechanism,
+        userName: source == .profile ? userName : nil,
+        password: source == .profile ? secret.map { SentSecret($0) } : nil)
+    }
+    let isSame = outgoingCredentials == nil || outgoingCredentials == credentials
+    return ProfileRequest(
+      name: name, description: description, type: type, isDefault: isDefault ? true : nil,
+      incoming: server(incomingHost, incomingPort, incomingTLS, credentials),
+      outgoing: server(outgoingHost, outgoingPort, outgoingTLS, isSame ? nil : outgoingCredentials),
+      useSameSettingsForOutgoing: isSame ? nil : false, processEmailFrom: processEmailFrom?.date,
+      minimumPollingIntervalMinutes: interval, maximumConcurrentConnections: maxConnections,
+      connectionTimeoutSeconds: timeout, caCertificatesPEM: try certificates())
+  }
+
+  private func certificates() throws -> String? {
+    guard let caFile else { return nil }
+    guard let data = FileManager.default.contents(atPath: caFile), data.count <= 1 << 20,
+      let text = String(validating: data, as: UTF8.self)
+    else { throw ClientError.failed("\(Terminal.safe(caFile)) cannot be read as PEM text of at most 1 MiB") }
+    return text
+  }
+
+  private static func words(_ warning: String) -> String {
+    warning == "gmail.password"
+      ? "Gmail takes passwords only from accounts that allow app passwords; OAuth is the safe way."
+      : Terminal.safe(warning)
+  }
+}

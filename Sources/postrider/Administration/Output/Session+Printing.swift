@@ -1,0 +1,24 @@
+import PostriderCore
+
+extension Session {
+  /// Prints things one after the other, or as JSON: one as an object, several as an array.
+  func show<Item: Encodable>(_ items: [Item], _ text: (Item) -> String) throws {
+    if isJSON {
+      if let only = items.first, items.count == 1 { try printJSON(only) } else { try printJSON(items) }
+      return
+    }
+    try print(items.map(text).joined(separator: "\n\n"))
+  }
+
+  /// Prints a page of a list and, below it on standard error, how much there is in all.
+  func print<Item>(_ table: Table, _ page: Page<Item>, _ noun: String, plural: String? = nil) throws {
+    if page.items.isEmpty {
+      Terminal.warn("There are no \(plural ?? noun + "s")\(page.total > 0 ? " on this page" : "").")
+      return
+    }
+    try print(table)
+    if page.items.count < page.total {
+      Terminal.warn("\(page.items.count) of \(page.total); more with --limit.")
+    }
+  }
+}

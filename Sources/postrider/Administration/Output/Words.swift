@@ -1,0 +1,69 @@
+import FoundationEssentials
+import PostriderCore
+
+/// Values in people's words.
+enum Words {
+  /// `2026-03-02 09:00:00Z`; `-` for nothing.
+  static func time(_ date: Date?) -> String {
+    guard let date else { return "-" }
+    let style = Date.ISO8601FormatStyle(dateTimeSeparator: .space)
+    return date.formatted(style)
+  }
+
+  /// The time and how far away it is: `2026-03-02 09:00:00Z (in 3 min)`; `nil` for nothing.
+  static func timeAndDistance(_ date: Date?, now: Date = Date()) -> String? {
+    guard let date else { return nil }
+    let seconds = date.timeIntervalSince(now)
+    let distance = duration(abs(seconds))
+    return "\(time(date)) (\(seconds > 0 ? "in \(distance)" : "\(distance) ago"))"
+  }
+
+  /// `350 ms`, `12.5 s`, `3 min`, `5 h`, `9 d`.
+  static func duration(_ seconds: Double) -> String {
+    switch seconds {
+    case ..<1: "\(Int((seconds * 1_000).rounded())) ms"
+    case ..<60: "\(tenths(seconds)) s"
+    case ..<7_200: "\(Int((seconds / 60).rounded())) min"
+    case ..<172_800: "\(Int((seconds / 3_600).rounded())) h"
+    default: "\(Int((min(seconds, 1e12) / 86_400).rounded())) d"
+    }
+  }
+
+  /// `512 B`, `12.3 kB`, `4.0 MB`.
+  static func size(_ octets: Int64) -> String {
+    switch octets {
+    case ..<1_000: "\(octets) B"
+    case ..<1_000_000: "\(tenths(Double(octets) / 1_000)) kB"
+    case ..<1_000_000_000: "\(tenths(Double(octets) / 1_000_000)) MB"
+    default: "\(tenths(Double(octets) / 1_000_000_000)) GB"
+    }
+  }
+
+  /// One digit behind the point.
+  static func tenths(_ number: Double) -> String {
+    let scaled = Int64((number * 10).rounded())
+    return "\(scaled / 10).\(scaled % 10)"
+  }
+
+  /// `1 message`, `2 messages`.
+  static func count(_ number: Int, _ noun: String) -> String { "\(number) \(noun)\(number == 1 ? "" : "s")" }
+
+  /// A direction in a few words for a table.
+  static func brief(_ state: DirectionState) -> String {
+    if state.method == .none { return "off" }
+    if let reason = state.notRunningReason {
+      return state.status == .failure ? "failure, \(state.failureCode ?? reason)" : reason
+    }
+    return state.enabled ? "running" : state.status.rawValue
+  }
+
+  /// What a failure code means and what to do; `nil` for a code this version does not know.
+  static func explanation(_ code: String?) -> (summary: String, remedy: String)? {
+    code.flatMap { FailureCode(rawValue: $0) }.map { ($0.summary, $0.remedy) }
+  }
+
+  /// An address with its name.
+  static func address(_ address: EmailAddress) -> String {
+    address.name.map { "\($0) <\(address.address)>" } ?? address.address
+  }
+}
