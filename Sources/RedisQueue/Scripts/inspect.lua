@@ -19,7 +19,7 @@ for i = 3, #ARGV, 2 do
         local p = call('HMGET', PROFILE .. profile, 'limit', 'paused')
         local why = 'turn'
         if p[2] == '1' then why = 'paused'
-        elseif not p[1] or call('ZSCORE', FULL, lane .. ':' .. profile) then why = 'limit' end
+        elseif (p[1] or '0') == '0' or call('ZSCORE', FULL, lane .. ':' .. profile) then why = 'limit' end
         found = { 'ready', profile, tostring(lane), '', '', '', score, why }
         break
       end

@@ -1,0 +1,156 @@
+import Logging
+import PostriderCore
+import PostriderTesting
+import Testing
+
+@testable import RedisQueue
+
+struct TimedOut: Error, CustomStringConvertible {
+  var description: String
+}
+
+/// Asks until the answer is there; fails after ten seconds.
+func eventually<Value>(
+  _ what: String, _ body: () async throws -> Value?
+) async throws -> Value {
+  let deadline = ContinuousClock.now + .seconds(10)
+  while ContinuousClock.now < deadline {
+    if let value = try await body() { return value }
+    try await Task.sleep(for: .milliseconds(5))
+  }
+  throw TimedOut(description: what)
+}
+
+/// A silent logger.
+let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+
+/// Runs a Redis queue with keys of its own for the time of `body`.
+func withRedisQueue(
+  on server: RedisServerProcess? = nil, prefix: String? = nil, lease: Duration = .seconds(15),
+  callTimeout: Duration = .seconds(3), _ body: (RedisJobQueue) async throws -> Void
+) async throws {
+  let server = try server ?? RedisServerProcess.shared.get()
+  let prefix = prefix ?? "t\(UInt32.random(in: 0...UInt32.max))"
+  let queue = RedisJobQueue(
+    configuration: try RedisQueueConfiguration(
+      url: server.url, keyPrefix: prefix, leaseDuration: lease, callTimeout: callTimeout),
+    logger: quiet)
+  try await withThrowingTaskGroup(of: Void.self) { group in
+    group.addTask { try await queue.run() }
+    defer { group.cancelAll() }
+    try await body(queue)
+  }
+}
+
+/// A connection of the test's own.
+func withRawConnection(
+  to server: RedisServerProcess? = nil, _ body: (RedisConnection) async throws -> Void
+) async throws {
+  let server = try server ?? RedisServerProcess.shared.get()
+  let connection = try await RedisConnection.open(try RedisServerAddress(url: server.url), timeout: .seconds(3))
+  defer { connection.close() }
+  try await body(connection)
+}
+
+func expectEpochLost(
+  _ what: String, sourceLocation: SourceLocation = #_sourceLocation, _ body: () async throws -> Void
+) async {
+  do {
+    try await body()
+    Issue.record("\(what) did not throw epochLost", sourceLocation: sourceLocation)
+  } catch {
+    guard case .epochLost? = error as? JobQueueError else {
+      Issue.record("\(what) threw \(error)", sourceLocation: sourceLocation)
+      return
+    }
+  }
+}
+
+/// The queues the contract holds for.
+enum QueueKind: String, CaseIterable, CustomTestStringConvertible {
+  case memory, redis
+
+  var testDescription: String { rawValue }
+
+  /// Runs `body` with an open, empty queue of epoch 7, and something that lets its leases expire.
+  func withQueue(
+    lease: Duration = .seconds(15), opened: Bool = true, _ body: (QueueUnderTest) async throws -> Void
+  ) async throws {
+    switch self {
+    case .memory:
+      let queue = MemoryJobQueue(leaseDuration: lease, frozenAt: 1_700_000_000_000)
+      if opened { try await queue.open(epoch: 7, delay: .zero) }
+      try await body(
+        QueueUnderTest(
+          queue: queue, expire: { queue.advance(by: lease + .milliseconds(1)) }, empty: { queue.empty() },
+          verify: { queue.verify() }))
+      #expect(queue.verify() == [])
+    case .redis:
+      try await withRedisQueue(lease: lease) { queue in
+        if opened { try await queue.open(epoch: 7, delay: .zero) }
+        try await body(
+          QueueUnderTest(
+            queue: queue,
+            expire: {
+              let last = try await queue.lastLeaseEnd()
+              _ = try await eventually("the lease's end") { try await queue.serverTime() > last ? true : nil }
+            },
+            empty: {
+              // The keys of this test only; other tests share the server.
+              let connection = try await queue.link.session().connection
+              let keys = try await connection.command(["KEYS", queue.shardPrefix + "*"]).array ?? []
+              try await connection.command(["DEL"] + keys.compactMap(\.string))
+            },
+            verify: { try await queue.verify() }))
+        if try await queue.currentEpoch() != nil { #expect(try await queue.verify() == []) }
+      }
+    }
+  }
+}
+
+struct QueueUnderTest {
+  let queue: any JobQueue
+  /// Returns when every present lease has expired without renewal.
+  let expire: () async throws -> Void
+  let empty: () async throws -> Void
+  let verify: () async throws -> [String]
+}
+
+extension RedisJobQueue {
+  func serverTime() async throws -> Int64 {
+    let time = try await link.session().connection.command(["TIME"]).array ?? []
+    return (time[0].integer ?? 0) * 1_000 + (time[1].integer ?? 0) / 1_000
+  }
+
+  func lastLeaseEnd() async throws -> Int64 {
+    let session = try await link.session()
+    let epoch = try #require(try await currentEpoch())
+    let last = try await session.connection.command(
+      ["ZRANGE", "\(shardPrefix)\(epoch):leases", "-1", "-1", "WITHSCORES"])
+    return try #require(last.array?.last?.integer)
+  }
+}
+
+func job(
+  _ mailbox: Int64, _ kind: JobKind = .poll, lane: Int = 0, profile: Int64 = 1, _ jobClass: JobClass? = nil,
+  due: Int64 = 1_000
+) -> Job {
+  let natural: JobClass =
+    switch kind {
+    case .poll: .poll
+    case .send: .send
+    case .test: .batchTest
+    }
+  return Job(
+    id: JobID(mailbox: MailboxID(mailbox), kind: kind, lane: lane), profile: ProfileID(profile),
+    jobClass: jobClass ?? natural, dueMilliseconds: due)
+}
+
+func profile(
+  _ id: Int64 = 1, limit: Int = 10, incoming: Bool = false, outgoing: Bool = false, weight: Int = 1,
+  paused: Bool = false
+) -> QueueProfile {
+  QueueProfile(
+    id: ProfileID(id), limit: limit, countsIncomingOnProfile: incoming, countsOutgoingOnProfile: outgoing,
+    weight: weight, paused: paused)
+}
