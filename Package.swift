@@ -99,7 +99,7 @@ let package = Package(
     tests(of: "MailMessage"),
     tests(of: "Scheduler", ["PostriderTesting", "RedisQueue", "PostgresStore"]),
     tests(of: "Worker", ["PostriderTesting", "RedisQueue", "PostgresStore"]),
-    tests(of: "AdminServer", ["PostriderTesting", "PostgresStore", hummingbirdTesting]),
+    tests(of: "AdminServer", ["PostriderTesting", "PostgresStore", hummingbirdTesting, httpClient]),
     tests(of: "PrivateServers", ["PostriderTesting"]),
     .testTarget(
       name: "EndToEndTests", dependencies: ["PostriderTesting", "PostriderCore", "postrider", httpClient],

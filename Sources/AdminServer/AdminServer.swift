@@ -22,7 +22,8 @@ public struct AdminServer: Service {
     configuration: AdminServerConfiguration, store: any AdminStore, queue: any JobQueue,
     registry: PrometheusRegistry? = nil, logger: Logger
   ) {
-    let endpoints = AdminServer.endpoints(configuration, store: store, queue: queue, registry: registry)
+    let endpoints = AdminServer.endpoints(
+      configuration, store: store, queue: queue, registry: registry, logger: logger)
     var kinds: [ListenerGroup.Listener] = []
     if let path = configuration.unixSocket { kinds.append(.unixSocket(path)) }
     if let tcp = configuration.tcp { kinds.append(.tcp(tcp)) }
@@ -49,7 +50,7 @@ public struct AdminServer: Service {
 
   static func endpoints(
     _ configuration: AdminServerConfiguration, store: any AdminStore, queue: any JobQueue,
-    registry: PrometheusRegistry?
+    registry: PrometheusRegistry?, logger: Logger
   ) -> [Endpoint] {
     let collector = QueueCollector(queue: queue, lifetime: configuration.statisticsLifetime)
     if let registry { collector.register(in: registry) }
@@ -60,7 +61,8 @@ public struct AdminServer: Service {
         HealthCheck("postgresql") { try await store.checkHealth() },
         HealthCheck("redis") { _ = try await queue.currentEpoch() },
       ],
-      liveness: { true }, registry: registry, lifetime: configuration.readinessLifetime)
+      liveness: { true }, registry: registry, lifetime: configuration.readinessLifetime,
+      logger: logger)
     return APIRoutes.all.map { pipeline.endpoint($0) } + probes.endpoints + [IndexRoute.endpoint(configuration.version)]
   }
 }

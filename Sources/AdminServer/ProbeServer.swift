@@ -15,7 +15,7 @@ public struct ProbeServer: Service {
   ///   - checks: what `/readyz` asks, each for at most two seconds; a check throws the reason why it fails.
   ///   - liveness: what `/healthz` asks; `false` means that only a restart helps.
   ///   - registry: shown by `/metrics`; `nil` answers 404 there.
-  ///   - logger: told about failing checks.
+  ///   - logger: told when a check begins to fail and when it passes again.
   public init(
     host: String?, port: Int = 0, unixSocket: String? = nil,
     checks: [(name: String, check: @Sendable () async throws -> Void)] = [],
@@ -23,7 +23,7 @@ public struct ProbeServer: Service {
   ) {
     let probes = ProbeRoutes(
       checks: checks.map { HealthCheck($0.name, $0.check) }, liveness: liveness, registry: registry,
-      lifetime: .milliseconds(500))
+      lifetime: .milliseconds(500), logger: logger)
     var kinds: [ListenerGroup.Listener] = []
     if let unixSocket { kinds.append(.unixSocket(unixSocket)) }
     if let host { kinds.append(.tcp(TCPListener(host: host, port: port))) }

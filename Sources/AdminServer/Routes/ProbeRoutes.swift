@@ -1,6 +1,8 @@
 import HTTPTypes
 import Hummingbird
+import Logging
 import NIOCore
+import Synchronization
 import Telemetry
 
 /// Something that must answer before a process is ready.
@@ -52,11 +54,16 @@ struct ProbeRoutes: Sendable {
 
   init(
     checks: [HealthCheck], liveness: @escaping @Sendable () -> Bool, registry: PrometheusRegistry?,
-    lifetime: Duration
+    lifetime: Duration, logger: Logger
   ) {
     self.liveness = liveness
     self.registry = registry
-    readiness = SingleFlightCache(lifetime: lifetime) { await Self.run(checks) }
+    let changes = ReadinessLog(logger)
+    readiness = SingleFlightCache(lifetime: lifetime) {
+      let readiness = await Self.run(checks)
+      for check in readiness.checks { changes.note(check.name, check.reason) }
+      return readiness
+    }
   }
 
   var endpoints: [Endpoint] {
@@ -104,6 +111,23 @@ struct ProbeRoutes: Sendable {
     Response(
       status: isGood ? .ok : .serviceUnavailable, headers: [.contentType: "application/json; charset=utf-8"],
       body: .init(byteBuffer: try APICoding.encode(value)))
+  }
+}
+
+/// Logs when a check begins to fail and when it passes again, not each time somebody asks.
+private final class ReadinessLog: Sendable {
+  private let logger: Logger
+  private let failing = Mutex<Set<String>>([])
+
+  init(_ logger: Logger) { self.logger = logger }
+
+  func note(_ check: String, _ reason: String?) {
+    if let reason {
+      guard failing.withLock({ $0.insert(check).inserted }) else { return }
+      logger.warning("A health check fails", metadata: [LogKeys.check: "\(check)", LogKeys.reason: "\(reason)"])
+    } else if failing.withLock({ $0.remove(check) }) != nil {
+      logger.notice("A health check passes again", metadata: [LogKeys.check: "\(check)"])
+    }
   }
 }
 

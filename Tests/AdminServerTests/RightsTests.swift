@@ -1,0 +1,66 @@
+import PostriderCore
+import Testing
+
+@testable import AdminServer
+
+@Suite("Rights")
+struct RightsTests {
+  /// The whole table, written out: who may use which route.
+  static let table: [(route: String, roles: String)] = [
+    ("GET /api/v1/whoami", "administrator mailbox-manager approver reader"),
+    ("GET /api/v1/server-profiles", "administrator mailbox-manager reader"),
+    ("POST /api/v1/server-profiles", "administrator"),
+    ("GET /api/v1/server-profiles/{id}", "administrator mailbox-manager reader"),
+    ("GET /api/v1/mailboxes", "administrator mailbox-manager approver reader"),
+    ("POST /api/v1/mailboxes", "administrator mailbox-manager"),
+    ("GET /api/v1/mailboxes/{id}", "administrator mailbox-manager approver reader"),
+    ("POST /api/v1/mailboxes/approve", "administrator approver"),
+    ("POST /api/v1/mailboxes/reject", "administrator approver"),
+    ("POST /api/v1/mailboxes/test", "administrator mailbox-manager"),
+    ("POST /api/v1/mailboxes/poll", "administrator mailbox-manager"),
+    ("GET /api/v1/alerts", "administrator mailbox-manager reader"),
+    ("GET /api/v1/runs", "administrator mailbox-manager reader"),
+    ("GET /api/v1/runs/{id}", "administrator mailbox-manager reader"),
+    ("GET /api/v1/emails", "administrator mailbox-manager reader"),
+    ("GET /api/v1/emails/{id}", "administrator mailbox-manager reader"),
+    ("GET /api/v1/emails/{id}/raw", "administrator mailbox-manager reader"),
+    ("GET /api/v1/queue/stats", "administrator mailbox-manager reader"),
+    ("GET /api/v1/queue/inspect", "administrator mailbox-manager reader"),
+  ]
+
+  @Test("the table has every route of the API, and every route needs a token")
+  func complete() {
+    let routes = AdminServer.routes.filter { $0.path.hasPrefix("/api/") }
+    #expect(Set(routes.map { "\($0.method) \($0.path)" }) == Set(Self.table.map(\.route)))
+    #expect(routes.count == Self.table.count)
+    #expect(routes.allSatisfy { $0.access != .open })
+  }
+
+  @Test("each role at each route", arguments: table)
+  func each(_ row: (route: String, roles: String)) async throws {
+    let parts = row.route.split(separator: " ")
+    let path = "/" + parts[1].split(separator: "{id}").joined(separator: "1")
+    try await TestAPI(channel: .unixSocket).with { client in
+      for role in Role.allCases {
+        let answer = try await client.send(
+          parts[0] == "GET" ? .get : .post, path, as: role.rawValue, body: parts[0] == "GET" ? nil : Array("{}".utf8))
+        if row.roles.split(separator: " ").contains(Substring(role.rawValue)) {
+          #expect(answer.status != 403 && answer.status != 401 && answer.status < 500, "\(role)")
+        } else {
+          #expect(answer.status == 403, "\(role)")
+          #expect(try answer.problem().code == "forbidden")
+        }
+      }
+      let unknown = try await client.send(parts[0] == "GET" ? .get : .post, path, as: nil, body: nil)
+      #expect(unknown.status == 401)
+    }
+  }
+
+  @Test("a refusal is logged with who and what")
+  func logged() async throws {
+    let api = TestAPI()
+    _ = try await api.get("/emails/1", as: "approver")
+    #expect(api.log.text.contains("A request without the right was refused"))
+    #expect(api.log.text.contains("\"user.role\":\"approver\""))
+  }
+}
