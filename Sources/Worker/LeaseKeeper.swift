@@ -81,10 +81,11 @@ final class LeaseKeeper: Sendable {
       }
       if clock.now >= next {
         next = clock.now + renewal
+        let end = next
         // Renewing must not delay the watch over the leases' ends: a call to a dead server may take long.
         await withTaskGroup(of: Void.self) { group in
           group.addTask { await self.renewAll() }
-          group.addTask { await self.interruptExpired(until: next) }
+          group.addTask { await self.interruptExpired(until: end) }
           await group.next()
           group.cancelAll()
         }

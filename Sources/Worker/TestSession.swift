@@ -100,7 +100,7 @@ struct TestSession {
       let delivery = try await session.send(
         from: settings.address, to: [settings.address], message: try testMessage(to: settings.address))
       for recipient in delivery.recipients {
-        if case .failure(let failure) = recipient.result { throw failure }
+        if let failure = recipient.failure { throw failure }
       }
       try await session.quit()
     } catch {
@@ -120,7 +120,7 @@ struct TestSession {
         It shows that outgoing mail works. You do not need to do anything.
 
         """, html: nil, messageID: "postrider-test.\(task.lease.fence).\(task.lease.job)@\(domain)", date: Date(),
-      extraHeaders: [("Auto-Submitted", "auto-generated"), ("X-Postrider-Test", "\(task.lease.fence)")]
+      headers: [("Auto-Submitted", "auto-generated"), ("X-Postrider-Test", "\(task.lease.fence)")]
     ).build()
   }
 }

@@ -38,12 +38,12 @@ public struct WorkerService: Service {
   /// Works until the service is stopped, then drains: sessions go on for the grace period, the rest is given back.
   public func run() async throws {
     logger.info("Working", metadata: ["worker": "\(configuration.name)", "sessions": "\(configuration.sessions)"])
-    async let renewing: Void = keeper.run()
+    async let _: Void = keeper.run()
     async let telling: Void = finisher.run()
     await workAndDrain()
     finisher.stop()
     await telling
-    // `renewing` is cancelled by leaving the scope: nothing is held any more.
+    // Renewing is cancelled by leaving the scope: nothing is held any more.
   }
 
   private func workAndDrain() async {

@@ -114,7 +114,8 @@ struct DevEnvironment {
             try await Task.sleep(for: .seconds(86_400 * 365))
             return
           }
-          let client = APIClient(url: "http+unix://\(escaped)", token: token)
+          let client = APIClient(
+            ClientSettings(url: "http+unix://\(escaped)", token: token, source: directory.path))
           let driver = SandboxDriver(mail: mail, client: client, mailboxes: command.mailboxes, screen: screen)
           if command.once {
             await verdict.set(try await driver.check(limit: .seconds(command.timeout)))

@@ -108,7 +108,7 @@ struct SandboxDriver {
   }
 
   private func ensureProfile() async throws -> ServerProfile {
-    let page: Page<ServerProfile> = try await client.get("server-profiles?limit=500")
+    let page: Page<ServerProfile> = try await client.get("/server-profiles", [("limit", "500")])
     let server = "127.0.0.1"
     let known = page.items.filter { $0.name.hasPrefix("Sandbox") }
     if let same = known.first(where: {
@@ -116,19 +116,19 @@ struct SandboxDriver {
     }) {
       return same
     }
-    return try await client.post(
-      "server-profiles",
-      [
-        "name": .string(known.isEmpty ? "Sandbox" : "Sandbox \(known.count + 1)"), "type": "pop3-smtp",
-        "description": "The private mail server of postrider dev --sandbox", "isDefault": true,
-        "incoming": ["host": .string(server), "port": .number(mail.pop3sPort), "tls": "implicit"],
-        "outgoing": ["host": .string(server), "port": .number(mail.submissionPort), "tls": "starttls"],
-        "minimumPollingIntervalMinutes": 1, "caCertificatesPEM": .string(mail.caPEM),
-      ])
+    let created: CreatedProfile = try await client.post(
+      "/server-profiles",
+      ProfileRequest(
+        name: known.isEmpty ? "Sandbox" : "Sandbox \(known.count + 1)",
+        description: "The private mail server of postrider dev --sandbox", type: .pop3SMTP, isDefault: true,
+        incoming: ServerRequest(host: server, port: mail.pop3sPort, tls: .implicit),
+        outgoing: ServerRequest(host: server, port: mail.submissionPort, tls: .starttls),
+        minimumPollingIntervalMinutes: 1, caCertificatesPEM: mail.caPEM))
+    return created.profile
   }
 
   private func ensureMailbox(_ address: String, _ profile: ProfileID) async throws -> Mailbox {
-    let page: Page<Mailbox> = try await client.get("mailboxes?address=\(address)")
+    let page: Page<Mailbox> = try await client.get("/mailboxes", [("address", address)])
     if let known = page.items.first {
       guard known.profileID == profile else {
         throw CheckFailed(
@@ -138,22 +138,15 @@ struct SandboxDriver {
       return known
     }
     return try await client.post(
-      "mailboxes",
-      [
-        "address": .string(address), "profileID": .number(Int(profile.value)), "password": .string(Self.password),
-      ])
+      "/mailboxes",
+      MailboxRequest(address: address, profileID: profile, password: SentSecret(Secret(Self.password))))
   }
 
   private func bulk(_ verb: String, _ ids: [MailboxID]) async throws {
-    let answer: BulkAnswer = try await client.post(
-      "mailboxes/\(verb)", ["ids": .array(ids.map { .number(Int($0.value)) })])
+    let answer: BulkAnswer = try await client.post("/mailboxes/\(verb)", BulkRequest(ids: ids))
     if let refused = answer.results.first(where: { !$0.ok }) {
       throw CheckFailed(description: "\(verb) of mailbox \(refused.id) was refused: \(refused.message ?? "")")
     }
-  }
-
-  private struct BulkAnswer: Decodable, Sendable {
-    var results: [BulkResult]
   }
 
   /// Tests in groups a person could have selected, so that each is interactive, and shows them pass one by one.
@@ -188,7 +181,7 @@ struct SandboxDriver {
   /// The mailboxes of the sandbox as they are now.
   private func current(_ mailboxes: [Mailbox]) async throws -> [Mailbox] {
     let wanted = Set(mailboxes.map(\.id))
-    let page: Page<Mailbox> = try await client.get("mailboxes?limit=500")
+    let page: Page<Mailbox> = try await client.get("/mailboxes", [("limit", "500")])
     return page.items.filter { wanted.contains($0.id) }
   }
 
@@ -206,15 +199,10 @@ struct SandboxDriver {
     }
   }
 
-  private struct QueueNumbers: Decodable, Sendable {
-    var queue: QueueStatistics
-    var schedule: ScheduleStatistics
-  }
-
   private func status(of mailboxes: [Mailbox]) async throws -> String {
     let now = try await current(mailboxes)
-    let numbers: QueueNumbers = try await client.get("queue/stats")
-    let runs: Page<RunRecord> = try await client.get("runs?kind=poll&limit=1")
+    let numbers: QueueAnswer = try await client.get("/queue/stats")
+    let runs: Page<RunRecord> = try await client.get("/runs", [("kind", "poll"), ("limit", "1")])
     let enabled = now.count { $0.incoming.enabled && $0.outgoing.enabled }
     let stored = now.reduce(0) { $0 + $1.emailCount }
     let next = now.compactMap(\.incoming.nextRunAt).min().map { max(0, Int($0.timeIntervalSinceNow.rounded())) }

@@ -35,12 +35,13 @@ struct SandboxEvidence {
   static func gather(
     mailboxes: [Mailbox], since: Date, mail: MailSandbox, client: APIClient
   ) async throws -> SandboxEvidence {
-    let page: Page<Mailbox> = try await client.get("mailboxes?limit=500")
+    let page: Page<Mailbox> = try await client.get("/mailboxes", [("limit", "500")])
     let now = Dictionary(page.items.map { ($0.id, $0) }, uniquingKeysWith: { $1 })
     var rows: [Row] = []
     for mailbox in mailboxes {
-      let runs = try await all("runs?kind=poll&mailbox=\(mailbox.id)", of: RunRecord.self, client) { $0.startedAt >= since }
-      let emails = try await all("emails?mailbox=\(mailbox.id)", of: EmailRecord.self, client) { _ in true }
+      let runs = try await all(
+        "/runs", [("kind", "poll"), ("mailbox", "\(mailbox.id)")], of: RunRecord.self, client) { $0.startedAt >= since }
+      let emails = try await all("/emails", [("mailbox", "\(mailbox.id)")], of: EmailRecord.self, client) { _ in true }
       let delivered = await mail.delivered(to: mailbox.address)
       let stored = Dictionary(emails.compactMap { email in email.envelope.messageID.map { ($0, 1) } }, uniquingKeysWith: +)
       let successful = runs.filter { $0.result == .success }
@@ -61,12 +62,12 @@ struct SandboxEvidence {
 
   /// Every page of a list, newest first, while `wanted` holds.
   private static func all<Item: Decodable & Sendable & Encodable>(
-    _ path: String, of type: Item.Type, _ client: APIClient, while wanted: (Item) -> Bool
+    _ path: String, _ query: [(String, String?)], of type: Item.Type, _ client: APIClient, while wanted: (Item) -> Bool
   ) async throws -> [Item] {
     var items: [Item] = []
     var cursor: String?
     repeat {
-      let page: Page<Item> = try await client.get("\(path)&limit=500" + (cursor.map { "&cursor=\($0)" } ?? ""))
+      let page: Page<Item> = try await client.get(path, query + [("limit", "500"), ("cursor", cursor)])
       items += page.items.filter(wanted)
       cursor = page.items.last.map(wanted) == true ? page.nextCursor : nil
     } while cursor != nil
@@ -75,14 +76,15 @@ struct SandboxEvidence {
 
   /// The summary table.
   func show(on screen: Screen) {
-    var table = Table(["mailbox", "enabled", "polls by slot", "failures", "delivered", "stored", "lost", "doubled"])
+    var table = Table(
+      .text("mailbox"), .text("enabled"), .number("polls by slot"), .number("failures"), .number("delivered"),
+      .number("stored"), .number("lost"), .number("doubled"))
     for row in rows {
-      table.add([
+      table.add(
         row.address, row.tested ? "yes" : "no", "\(row.slotPolls)", "\(row.failures)", "\(row.delivered)",
-        "\(row.stored)", "\(row.lost)", "\(row.doubled)",
-      ])
+        "\(row.stored)", "\(row.lost)", "\(row.doubled)")
     }
-    screen.say(table.text)
+    screen.say(table.rendered())
     screen.say(
       "mailboxes \(rows.count) · messages \(rows.reduce(0) { $0 + $1.stored }) of "
         + "\(rows.reduce(0) { $0 + $1.delivered }) · polls by slot \(rows.reduce(0) { $0 + $1.slotPolls }) · "
