@@ -1,0 +1,112 @@
+import FoundationEssentials
+import PostriderCore
+
+/// How a mailbox is read for people: the wide row, its owner, its profile and its three hot rows.
+enum MailboxQuery {
+  /// Whether the organization asks for an approval of a mailbox `m` of organization `o`.
+  static let approvalNeeded = "CASE WHEN m.queue_id IS NULL THEN o.approved_users_only ELSE o.approved_queues_only END"
+
+  static let columns = """
+    SELECT m.id, m.organization_id, m.address, m.queue_id IS NOT NULL, coalesce(m.user_id, m.queue_id),
+      coalesce(u.name, q.name), m.profile_id, p.name, m.is_active, m.approval, m.allows_credentials, m.user_name,
+      m.password IS NOT NULL, m.process_email_from, m.delete_after_processing, m.version, m.created_at, m.updated_at,
+      c.email_count, sp.requested, sp.served, sp.last_run_id, st.requested, st.served, st.last_run_id, m.address_key,
+      \(direction("incoming", "sp")), \(direction("outgoing", "ss"))
+    """
+
+  static let tables = """
+     FROM mailbox m
+    JOIN organization o ON o.id = m.organization_id
+    LEFT JOIN app_user u ON u.id = m.user_id
+    LEFT JOIN shared_queue q ON q.id = m.queue_id
+    LEFT JOIN server_profile p ON p.id = m.profile_id
+    LEFT JOIN mailbox_counter c ON c.mailbox_id = m.id
+    JOIN mailbox_schedule sp ON sp.mailbox_id = m.id AND sp.kind = 'p'
+    JOIN mailbox_schedule ss ON ss.mailbox_id = m.id AND ss.kind = 's'
+    JOIN mailbox_schedule st ON st.mailbox_id = m.id AND st.kind = 't'
+    """
+
+  /// Why one direction of `m` does not run.
+  static func reason(_ direction: String) -> String {
+    """
+    not_running_reason(m.\(direction)_method, m.is_active, p.is_active, m.approval, \(approvalNeeded), \
+    m.\(direction)_status, m.\(direction)_enabled)
+    """
+  }
+
+  private static func direction(_ name: String, _ row: String) -> String {
+    """
+    m.\(name)_method, m.\(name)_status, m.\(name)_enabled, m.\(name)_failure_code, m.\(name)_failed_at, \
+    \(row).last_run_at, CASE WHEN \(row).enabled THEN \(row).next_due_at END, \(row).reason, \(reason(name))
+    """
+  }
+
+  static func one(_ id: MailboxID, of organization: OrganizationID) -> Statement {
+    Statement(columns + tables + " WHERE m.id = $1 AND m.organization_id = $2", [.id(id), .id(organization)])
+  }
+
+  static func read(_ row: inout Row) throws -> (mailbox: Mailbox, key: String) {
+    let id: MailboxID = try row.id()
+    let organization: OrganizationID = try row.id()
+    let address = try row.text()
+    let ownerKind: OwnerKind = try row.bool() ? .queue : .user
+    let none = DirectionState(method: .none)
+    var mailbox = Mailbox(
+      id: id, organizationID: organization, address: address,
+      owner: MailboxOwner(kind: ownerKind, id: try row.int(), name: try row.textOrNil() ?? ""),
+      profileID: try row.idOrNil(), profileName: try row.textOrNil(), isActive: try row.bool(),
+      approval: try row.word(), allowsCredentials: try row.bool(), userName: try row.textOrNil(),
+      passwordSet: try row.bool(), processEmailFrom: try row.dateOrNil(), deleteAfterProcessing: try row.bool(),
+      incoming: none, outgoing: none, version: try row.int(), createdAt: try row.date(), updatedAt: try row.date())
+    mailbox.emailCount = Int(try row.intOrNil() ?? 0)
+    mailbox.pollsRequested = try row.int()
+    mailbox.pollsServed = try row.int()
+    mailbox.lastPollRunID = try row.idOrNil()
+    mailbox.testsRequested = try row.int()
+    mailbox.testsServed = try row.int()
+    mailbox.lastTestRunID = try row.idOrNil()
+    let key = try row.text()
+    mailbox.incoming = try state(&row)
+    mailbox.outgoing = try state(&row)
+    return (mailbox, key)
+  }
+
+  private static func state(_ row: inout Row) throws -> DirectionState {
+    var state = DirectionState(
+      method: try row.word(), status: try row.word(), enabled: try row.bool(), failureCode: try row.textOrNil(),
+      failedAt: try row.dateOrNil(), lastRunAt: try row.dateOrNil(), nextRunAt: try row.dateOrNil())
+    let reason = try row.text()
+    state.nextRunReason = state.nextRunAt == nil || reason.isEmpty ? nil : reason
+    state.notRunningReason = try row.textOrNil()
+    return state
+  }
+}
+
+extension MailboxFilter {
+  /// The condition on `m` that stands for the filter, with parameters from `$first` on.
+  func condition(first: Int) -> (sql: String, parameters: [PostgresValue]) {
+    var sql = ""
+    var parameters: [PostgresValue] = []
+    switch view {
+    case .active: sql += " AND m.is_active"
+    case .inactive: sql += " AND NOT m.is_active"
+    case .notTested:
+      sql += """
+         AND ((m.incoming_method = 'server-side-sync' AND m.incoming_status = 'not-run')
+        OR (m.outgoing_method = 'server-side-sync' AND m.outgoing_status = 'not-run'))
+        """
+    case .failing: sql += " AND (m.incoming_status = 'failure' OR m.outgoing_status = 'failure')"
+    case .pendingApproval: sql += " AND m.approval = 'pending'"
+    case nil: break
+    }
+    if let address {
+      sql += " AND m.address_key = lower($\(first + parameters.count))"
+      parameters.append(.text(address))
+    }
+    if let profileID {
+      sql += " AND m.profile_id = $\(first + parameters.count)"
+      parameters.append(.id(profileID))
+    }
+    return (sql, parameters)
+  }
+}

@@ -1,0 +1,31 @@
+import Crypto
+import FoundationEssentials
+
+/// One forward-only step of the schema, embedded in the program.
+struct Migration: Sendable {
+  /// 1, 2, 3, … without gaps.
+  var version: Int
+  /// The file's name without number and ending.
+  var name: String
+  /// The statements.
+  var sql: String
+
+  /// SHA-256 of the statements in hexadecimal: an applied migration is never edited.
+  var checksum: String {
+    SHA256.hash(data: Data(sql.utf8)).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+  }
+
+  private init(_ version: Int, _ name: String, _ octets: [UInt8]) {
+    self.version = version
+    self.name = name
+    sql = String(decoding: octets, as: UTF8.self)
+  }
+
+  /// All of them, oldest first. The build names a resource after its file, the first digit becoming `_`.
+  static let all = [
+    Migration(1, "initial", PackageResources._001_initial_sql)
+  ]
+
+  /// The schema versions this program works with.
+  static let supported = 1...1
+}

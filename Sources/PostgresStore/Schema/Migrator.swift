@@ -1,0 +1,217 @@
+import CLibPQ
+import FoundationEssentials
+import Logging
+import PostriderCore
+
+/// A migration and whether the database has it.
+public struct MigrationStatus: Hashable, Sendable, Codable {
+  /// 1 and up.
+  public var version: Int
+  /// What it is called.
+  public var name: String
+  /// When it was applied; `nil` when it was not.
+  public var appliedAt: Date?
+}
+
+/// Brings a database's schema up to this program's, forward only.
+///
+/// Safe to run from several processes at once (an advisory lock lets one pass) and while the previous release still
+/// runs. Needs a direct connection, not one through a transaction pooler.
+public struct Migrator: Sendable {
+  private let connection: PostgresConnection
+  private let applicationURL: ConnectionURL
+  private let logger: Logger
+
+  /// A migrator for one database.
+  ///
+  /// - Parameters:
+  ///   - url: libpq URI of a role that may create tables and, the first time, roles.
+  ///   - applicationURL: libpq URI that the other processes use; its role is granted what they need. `nil`: the same.
+  ///   - logger: Told of each migration.
+  public init(url: String, applicationURL: String? = nil, logger: Logger) {
+    connection = PostgresConnection(
+      url: ConnectionURL(url),
+      options: PostgresConnection.Options(
+        application: "postrider migrate", connectTimeout: .seconds(10), statementTimeout: .seconds(600)))
+    self.applicationURL = ConnectionURL(applicationURL ?? url)
+    self.logger = logger
+  }
+
+  /// Applies what is missing; returns the versions applied now. Throws ``StoreError``.
+  @discardableResult
+  public func migrate() async throws -> [Int] {
+    let user = try applicationURL.userName()
+    do {
+      return try await connection.run { [logger] db in try db.migrate(applicationUser: user, logger) }
+    } catch {
+      await connection.close()
+      throw Self.explain(error)
+    }
+  }
+
+  /// What the database has and lacks. Throws ``StoreError``.
+  public func status() async throws -> [MigrationStatus] {
+    do {
+      return try await connection.run { db in
+        let applied = try db.appliedMigrations()
+        return Migration.all.map { migration in
+          MigrationStatus(
+            version: migration.version, name: migration.name, appliedAt: applied[migration.version]?.appliedAt)
+        }
+      }
+    } catch {
+      throw Self.explain(error)
+    }
+  }
+
+  private static func explain(_ error: any Error) -> any Error {
+    guard let error = error as? PostgresError else { return error }
+    switch error.sqlState {
+    // A migration's own errors are bugs to be seen as they are, not "run postrider migrate".
+    case "42501": return StoreError.schema(reason: "the migrating role lacks a right: \(error.message)")
+    case "42P01", "42703", "42883": return StoreError.statement(sqlState: error.sqlState, message: error.message)
+    default: return error.storeError
+    }
+  }
+}
+
+struct AppliedMigration {
+  var checksum: String
+  var appliedAt: Date
+}
+
+extension PostgresConnection {
+  fileprivate func migrate(applicationUser: String?, _ logger: Logger) throws -> [Int] {
+    // Session lock of this database; waits for another migrator, not for ever.
+    try query("SELECT set_config('lock_timeout', '120000', false)")
+    try query("SELECT pg_advisory_lock(7406100, 0)")
+    defer { close() }
+    try query(
+      """
+      CREATE TABLE IF NOT EXISTS schema_migration (
+        version int PRIMARY KEY, name text NOT NULL, checksum text NOT NULL,
+        applied_at timestamptz NOT NULL DEFAULT now())
+      """)
+    try ensureRoles()
+    let applied = try appliedMigrations()
+    try check(applied)
+    var done: [Int] = []
+    for migration in Migration.all where applied[migration.version] == nil {
+      try apply(migration, logger)
+      done.append(migration.version)
+      logger.notice(
+        "Applied a migration",
+        metadata: ["schema.version": "\(migration.version)", "schema.name": "\(migration.name)"])
+    }
+    try query("GRANT SELECT ON schema_migration TO postrider_api, postrider_worker")
+    try grantRoles(to: applicationUser)
+    return done
+  }
+
+  fileprivate func appliedMigrations() throws -> [Int: AppliedMigration] {
+    guard try query("SELECT to_regclass('schema_migration') IS NOT NULL").first?.isTrue == true else { return [:] }
+    let rows = try query("SELECT version, checksum, applied_at FROM schema_migration").map { row in
+      (Int(try row.int()), AppliedMigration(checksum: try row.text(), appliedAt: try row.date()))
+    }
+    return Dictionary(uniqueKeysWithValues: rows)
+  }
+
+  private func check(_ applied: [Int: AppliedMigration]) throws(StoreError) {
+    let known = Dictionary(uniqueKeysWithValues: Migration.all.map { ($0.version, $0.checksum) })
+    for (version, migration) in applied {
+      guard let checksum = known[version] else {
+        throw .schema(
+          reason: "the database has migration \(version), which this program does not know: it belongs to a newer"
+            + " release; use that one")
+      }
+      if checksum != migration.checksum {
+        throw .schema(
+          reason: "migration \(version) was applied with other contents than this program holds; the database belongs"
+            + " to another build")
+      }
+    }
+  }
+
+  /// Applies one migration in a transaction. It gives up a lock it cannot get within 5 s, so that it never stands in
+  /// front of everyday work for long, and tries again.
+  private func apply(_ migration: Migration, _ logger: Logger) throws {
+    var attempt = 1
+    while true {
+      do {
+        try script("BEGIN; SET LOCAL lock_timeout = '5s'")
+        try script(migration.sql)
+        try query(
+          "INSERT INTO schema_migration (version, name, checksum) VALUES ($1, $2, $3)",
+          [.int(Int64(migration.version)), .text(migration.name), .text(migration.checksum)])
+        try script("COMMIT")
+        return
+      } catch let error as PostgresError {
+        try script("ROLLBACK")
+        guard error.sqlState == "55P03" || error.isRetryable, attempt < 10 else { throw error }
+        logger.warning(
+          "A migration could not get its lock and is tried again",
+          metadata: ["schema.version": "\(migration.version)", "attempt": "\(attempt)"])
+        attempt += 1
+      }
+    }
+  }
+
+  /// The group roles are shared by all databases of a server, so another database's migration may create them now.
+  private func ensureRoles() throws {
+    for role in ["postrider_api", "postrider_worker"] {
+      let exists = try query("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", [.text(role)])
+      if exists.first?.isTrue == true { continue }
+      do {
+        try query("CREATE ROLE \(role) NOLOGIN")
+      } catch let error as PostgresError where ["42710", "23505"].contains(error.sqlState) {
+        continue
+      } catch let error as PostgresError where error.sqlState == "42501" {
+        throw StoreError.schema(
+          reason: "the migrating role may not create roles; have an administrator of the server run:"
+            + " CREATE ROLE postrider_api NOLOGIN; CREATE ROLE postrider_worker NOLOGIN;")
+      }
+    }
+  }
+
+  /// The migrating role acts as the group roles too (`postrider init`).
+  private func grantRoles(to applicationUser: String?) throws {
+    let current = try query("SELECT current_user::text").map { try $0.text() }
+    for user in Set(current + (applicationUser.map { [$0] } ?? [])) {
+      guard try query("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", [.text(user)]).first?.isTrue == true
+      else {
+        throw StoreError.schema(reason: "the application's role \(user) does not exist; create it and migrate again")
+      }
+      for role in ["postrider_api", "postrider_worker"] {
+        let member = try query("SELECT pg_has_role($1::name, $2::name, 'MEMBER')", [.text(user), .text(role)])
+        if member.first?.isTrue == true { continue }
+        try grant(role, to: user)
+      }
+    }
+  }
+
+  private func grant(_ role: String, to user: String) throws {
+    let quoted = "\"" + user.split(separator: "\"", omittingEmptySubsequences: false).joined(separator: "\"\"") + "\""
+    var attempt = 1
+    while true {
+      do {
+        try query("GRANT \(role) TO \(quoted)")
+        return
+      } catch let error as PostgresError where error.sqlState == "XX000" && attempt < 20 {
+        // "tuple concurrently updated": another database's migration grants the same.
+        attempt += 1
+      } catch let error as PostgresError where error.sqlState == "42501" {
+        throw StoreError.schema(
+          reason: "the migrating role may not grant roles; have an administrator of the server run:"
+            + " GRANT postrider_api, postrider_worker TO \(quoted);")
+      }
+    }
+  }
+}
+
+extension Row {
+  /// Whether the first column is true.
+  fileprivate var isTrue: Bool {
+    var row = self
+    return (try? row.bool()) ?? false
+  }
+}

@@ -1,0 +1,127 @@
+import FoundationEssentials
+import PostriderCore
+
+/// The hot row of a claimed job with the versions of what its settings are made of.
+private struct HotRow: Sendable {
+  var job: JobID
+  var profile: ProfileID?
+  var enabled: Bool
+  var due: Bool
+  var generation: Int64
+  var requested: Int64
+  var served: Int64
+  var failures: Int
+  var failureCode: String?
+  var dueAt: Date
+  var reason: String
+  var verbose: Bool
+  var version: SettingsVersion?
+}
+
+extension PostgresStore {
+  /// Checks a claimed batch with one statement on the hot rows and adds the (cached) settings.
+  ///
+  /// Besides the seam's words a job is skipped with `missing-key` when its password cannot be read: one mailbox with a
+  /// lost key must not stop the others of its batch.
+  public func check(_ leases: [Lease]) async throws -> [JobID: CheckedJob] {
+    if leases.isEmpty { return [:] }
+    let rows = try await hotRows(leases)
+    let missing = rows.values.compactMap { row -> MailboxID? in
+      guard row.enabled, row.due, let version = row.version else { return nil }
+      return settings.value(row.job.mailbox, version: version) == nil ? row.job.mailbox : nil
+    }
+    let loaded = try await loadSettings(of: Array(Set(missing)))
+    var checked: [JobID: CheckedJob] = [:]
+    for lease in leases { checked[lease.job] = try check(lease, rows[lease.job], loaded) }
+    return checked
+  }
+
+  private func check(_ lease: Lease, _ row: HotRow?, _ loaded: [MailboxID: CachedSettings]) throws -> CheckedJob {
+    guard let row else { return .skip("gone") }
+    guard row.enabled else { return .skip("disabled") }
+    guard let version = row.version, row.profile == lease.profile else { return .skip("moved") }
+    guard row.due else { return .skip("not-due") }
+    guard let cached = loaded[row.job.mailbox] ?? settings.value(row.job.mailbox, version: version) else {
+      return .skip("gone")
+    }
+    do {
+      var settings = cached.settings
+      settings.incomingCredentials = try open(cached.incoming)
+      settings.outgoingCredentials = try open(cached.outgoing)
+      settings.verbose = row.verbose
+      return .run(
+        Assignment(
+          settings: settings, generation: row.generation, requested: row.requested, served: row.served,
+          failures: row.failures, lastFailureCode: row.failureCode.flatMap { FailureCode(rawValue: $0) },
+          dueAt: row.dueAt, trigger: row.trigger))
+    } catch StoreError.missingKey(let id) {
+      logger.error(
+        "A password cannot be read: its key is not in the key ring",
+        metadata: ["mailbox.id": "\(row.job.mailbox)", "key.id": "\(id)"])
+      return .skip("missing-key")
+    }
+  }
+
+  private func open(_ sealed: SealedCredentials?) throws -> Credentials? {
+    guard let sealed else { return nil }
+    guard let ring = configuration.keyRing else {
+      throw StoreError.missingKey(id: KeyRing.keyID(of: sealed.password) ?? "unknown")
+    }
+    return Credentials(userName: sealed.userName, password: try ring.open(sealed.password, for: sealed.place))
+  }
+
+  private func hotRows(_ leases: [Lease]) async throws -> [JobID: HotRow] {
+    let rows = try await pool.transaction(.worker) { db in
+      try db.commit([
+        Statement(
+          """
+          SELECT i.mailbox_id, i.kind, i.lane, s.profile_id, s.enabled,
+            s.requested > s.served OR coalesce(s.next_due_at <= now(), false),
+            s.generation, s.requested, s.served, s.failures, s.failure_code, coalesce(s.next_due_at, now()), s.reason,
+            s.verbose_runs > 0, m.version, p.version, o.version
+          FROM unnest($1, $2, $3) AS i (mailbox_id, kind, lane)
+          JOIN mailbox_schedule s ON s.mailbox_id = i.mailbox_id AND s.kind = i.kind
+          JOIN mailbox m ON m.id = s.mailbox_id
+          JOIN organization o ON o.id = s.organization_id
+          LEFT JOIN server_profile p ON p.id = s.profile_id
+          """,
+          [
+            .ids(leases.map(\.job.mailbox)), .texts(leases.map(\.job.kind.rawValue)),
+            .ints(leases.map { Int64($0.job.lane) }),
+          ])
+      ])[0].map { try HotRow(&$0) }
+    }
+    return Dictionary(rows.map { ($0.job, $0) }, uniquingKeysWith: { first, _ in first })
+  }
+}
+
+extension HotRow {
+  fileprivate init(_ row: inout Row) throws {
+    job = JobID(mailbox: try row.id(), kind: try row.word(), lane: Int(try row.int()))
+    profile = try row.idOrNil()
+    enabled = try row.bool()
+    due = try row.bool()
+    generation = try row.int()
+    requested = try row.int()
+    served = try row.int()
+    failures = Int(try row.int())
+    failureCode = try row.textOrNil()
+    dueAt = try row.date()
+    reason = try row.text()
+    verbose = try row.bool()
+    let mailbox = try row.int()
+    let profileVersion = try row.intOrNil()
+    let organization = try row.int()
+    if let profile, let profileVersion {
+      version = SettingsVersion(
+        mailbox: mailbox, profile: profile, profileVersion: profileVersion, organization: organization)
+    }
+  }
+
+  /// Why it runs, in the order in which the reasons count.
+  fileprivate var trigger: RunTrigger {
+    if requested > served { return .request }
+    if failures > 0 { return .retry }
+    return reason == "enabled" ? .enabled : .slot
+  }
+}

@@ -1,0 +1,74 @@
+import PostriderCore
+
+extension PostgresStore {
+  /// After so many failed attempts a message is quarantined.
+  static let maximumAttempts: Int64 = 3
+
+  /// Enters messages into the ledger without storing them.
+  public func skip(_ uidls: [String: SkipReason], writer: SessionGuard) async throws {
+    if uidls.isEmpty { return }
+    // Sorted, so that two writers of one mailbox lock in the same order.
+    let entries = uidls.sorted { $0.key < $1.key }
+    let statement = Statement(
+      """
+      INSERT INTO ledger AS l (mailbox_id, organization_id, uidl, state)
+      SELECT $1, $2, i.uidl, i.state FROM unnest($3, $4) AS i (uidl, state)
+      ON CONFLICT (mailbox_id, uidl) DO UPDATE SET state = EXCLUDED.state, seen_at = now() WHERE l.state = 'failing'
+      """,
+      [
+        .id(writer.job.mailbox), .id(writer.organizationID), .texts(entries.map(\.key)),
+        .texts(entries.map(\.value.rawValue)),
+      ])
+    try await guarded(writer, first: [statement]) { db, _ in _ = try db.commit() }
+  }
+
+  /// Counts a failed attempt at one message; after the third it is quarantined with its raw octets, if any, and
+  /// entered into the ledger. Returns whether it was quarantined now.
+  public func messageFailed(
+    uidl: String, failure: Failure, raw: Content?, writer: SessionGuard
+  ) async throws -> Bool {
+    let key: [PostgresValue] = [.id(writer.job.mailbox), .text(uidl)]
+    let count = Statement(
+      """
+      INSERT INTO ledger AS l (mailbox_id, uidl, organization_id, state, attempts, failure_code)
+      VALUES ($1, $2, $3, 'failing', 1, $4)
+      ON CONFLICT (mailbox_id, uidl) DO UPDATE SET attempts = l.attempts + 1, failure_code = EXCLUDED.failure_code,
+        seen_at = now()
+      WHERE l.state = 'failing'
+      RETURNING attempts
+      """, key + [.id(writer.organizationID), .text(failure.code.rawValue)])
+    let details = try PostgresValue.jsonText(failure)
+    return try await guarded(
+      writer, first: [count, Statement("SELECT nextval('content_id_seq')")]
+    ) { db, results in
+      // No row: it is stored or was quarantined before.
+      let attempts = try results[0].map { try $0.int() }.first ?? 0
+      guard attempts >= Self.maximumAttempts else {
+        try db.commit()
+        return false
+      }
+      let content = try results[1].map { try $0.int() }[0]
+      try db.commit { send in
+        if let raw {
+          try send(Self.contentStatement([(content, raw)], writer.organizationID))
+          try withoutActuallyEscaping(send) { send in
+            var batch = ChunkBatch(organization: writer.organizationID, send: send)
+            try batch.add(raw, id: content)
+            try batch.flush()
+          }
+        }
+        try send(
+          Statement(
+            """
+            INSERT INTO quarantine (mailbox_id, uidl, organization_id, failure, attempts, content_id)
+            VALUES ($1, $2, $3, $4::jsonb, $5, $6)
+            """,
+            key + [
+              .id(writer.organizationID), .text(details), .int(attempts), .int(raw == nil ? nil : content),
+            ]))
+        try send(Statement("UPDATE ledger SET state = 'quarantined' WHERE mailbox_id = $1 AND uidl = $2", key))
+      }
+      return true
+    }
+  }
+}

@@ -1,0 +1,113 @@
+import FoundationEssentials
+import PostriderCore
+
+extension PostgresStore {
+  /// Reads the settings of mailboxes into the cache; mailboxes that are gone or without a profile are left out.
+  func loadSettings(of mailboxes: [MailboxID]) async throws -> [MailboxID: CachedSettings] {
+    if mailboxes.isEmpty { return [:] }
+    let rows = try await pool.transaction(.worker) { db in
+      try db.commit([
+        Statement(
+          """
+          SELECT m.id, m.version, p.id, p.version, o.id, o.version, m.address, m.allows_credentials, m.user_name,
+            m.password, m.process_email_from, m.delete_after_processing, m.incoming_method, m.outgoing_method,
+            p.process_email_from, p.minimum_polling_interval_minutes, p.connection_timeout_seconds,
+            p.ca_certificates_pem, o.polling_interval_minutes, o.session_deadline_seconds, o.maximum_message_octets,
+            o.maximum_attachment_octets, o.messages_per_poll, \(ServerColumns.list)
+          FROM mailbox m JOIN server_profile p ON p.id = m.profile_id JOIN organization o ON o.id = m.organization_id
+          WHERE m.id = ANY ($1)
+          """, [.ids(mailboxes)])
+      ])[0].map { try Self.settings(&$0) }
+    }
+    for (version, value) in rows { settings.insert(value, for: value.settings.mailboxID, version: version) }
+    return Dictionary(uniqueKeysWithValues: rows.map { ($0.1.settings.mailboxID, $0.1) })
+  }
+
+  private static func settings(_ row: inout Row) throws -> (SettingsVersion, CachedSettings) {
+    let mailbox: MailboxID = try row.id()
+    let mailboxVersion = try row.int()
+    let profile: ProfileID = try row.id()
+    let profileVersion = try row.int()
+    let organization: OrganizationID = try row.id()
+    let organizationVersion = try row.int()
+    let address = try row.text()
+    let own = MailboxCredentials(
+      allowed: try row.bool(), userName: try row.textOrNil() ?? address, password: try row.bytesOrNil(),
+      mailbox: mailbox, profile: profile)
+    let mailboxFloor = try row.dateOrNil()
+    let deletes = try row.bool()
+    let incomingMethod: SyncMethod = try row.word()
+    let outgoingMethod: SyncMethod = try row.word()
+    let profileFloor = try row.dateOrNil()
+    let minimum = try row.int()
+    let timeout = try row.int()
+    let certificates = try row.textOrNil()
+    let interval = try row.int()
+    let deadline = try row.int()
+    let maximumMessage = try row.int()
+    let maximumAttachment = try row.int()
+    let messagesPerPoll = Int(try row.int())
+    let incoming = try ServerColumns(&row)
+    let outgoing = try ServerColumns(&row)
+    let settings = SessionSettings(
+      organizationID: organization, mailboxID: mailbox, profileID: profile, address: address,
+      incoming: incoming.settings, outgoing: outgoing.settings, incomingMethod: incomingMethod,
+      outgoingMethod: outgoingMethod, caCertificatesPEM: certificates, connectionTimeout: .seconds(timeout),
+      sessionDeadline: .seconds(deadline), pollingInterval: .seconds(60 * (minimum > 0 ? minimum : interval)),
+      processEmailFrom: [mailboxFloor, profileFloor].compactMap { $0 }.max(), deleteAfterProcessing: deletes,
+      maximumMessageOctets: maximumMessage, maximumAttachmentOctets: maximumAttachment,
+      messagesPerPoll: messagesPerPoll)
+    return (
+      SettingsVersion(
+        mailbox: mailboxVersion, profile: profile, profileVersion: profileVersion, organization: organizationVersion),
+      CachedSettings(
+        settings: settings, incoming: own.credentials(for: incoming, column: "incoming_password"),
+        outgoing: own.credentials(for: outgoing, column: "outgoing_password"))
+    )
+  }
+}
+
+/// The credentials given by a mailbox's owner, and the choice between them and the profile's.
+private struct MailboxCredentials {
+  var allowed: Bool
+  var userName: String
+  var password: [UInt8]?
+  var mailbox: MailboxID
+  var profile: ProfileID
+
+  func credentials(for server: ServerColumns, column: String) -> SealedCredentials? {
+    switch server.settings.credentials {
+    case .mailbox:
+      guard allowed, let password else { return nil }
+      return SealedCredentials(
+        userName: userName, password: password,
+        place: SealedPlace(table: "mailbox", column: "password", row: mailbox.value))
+    case .profile:
+      guard let name = server.settings.userName, let password = server.password else { return nil }
+      return SealedCredentials(
+        userName: name, password: password,
+        place: SealedPlace(table: "server_profile", column: column, row: profile.value))
+    case .integrated, .oauth, .anonymous: return nil
+    }
+  }
+}
+
+/// One direction's columns of `server_profile`.
+struct ServerColumns {
+  /// Both directions' columns of a profile called `p`, incoming first.
+  static let list = ["incoming", "outgoing"].map { direction in
+    ["host", "port", "tls", "credentials", "mechanism", "user_name", "password"].map { "p.\(direction)_\($0)" }
+      .joined(separator: ", ")
+  }.joined(separator: ", ")
+
+  var settings: ServerSettings
+  var password: [UInt8]?
+
+  init(_ row: inout Row) throws {
+    settings = ServerSettings(
+      host: try row.text(), port: Int(try row.int()), tls: try row.word(), credentials: try row.word(),
+      mechanism: try row.word(), userName: try row.textOrNil())
+    password = try row.bytesOrNil()
+    settings.passwordSet = password != nil
+  }
+}
