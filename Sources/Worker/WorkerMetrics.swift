@@ -32,7 +32,7 @@ struct WorkerMetrics: Sendable {
   }
 
   func interrupted(_ task: SessionTask, _ outcome: String) {
-    finished(kind: task.lease.job.kind.word, outcome: outcome, errorClass: "none")
+    finished(kind: task.lease.job.kind.word, outcome: outcome, errorClass: "")
   }
 
   func finished(_ outcome: SessionOutcome, _ result: OutcomeResult) {
@@ -41,7 +41,7 @@ struct WorkerMetrics: Sendable {
     let kind = outcome.writer.job.kind.word
     finished(
       kind: kind, outcome: result == .fenced ? "fenced" : run.result.rawValue,
-      errorClass: run.failure?.failureClass.rawValue ?? "none")
+      errorClass: run.failure?.failureClass.rawValue ?? "")
     Timer(label: "postrider_session_seconds", dimensions: [("kind", kind), ("outcome", run.result.rawValue)])
       .recordNanoseconds(Int64(max(run.finishedAt.timeIntervalSince(run.startedAt), 0) * 1_000_000_000))
     if run.messagesStored > 0 {

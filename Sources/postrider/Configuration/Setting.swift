@@ -81,7 +81,9 @@ struct Setting: Sendable {
   static let egressAllow = Setting(
     "egress.allow", .list, "",
     "Networks that mail may go to although the policy denies them: CIDR, CIDR:port or CIDR:*.")
-  static let egressPorts = Setting("egress.ports", .list, "110,995,25,465,587", "Ports that mail may go to.")
+  static let egressPorts = Setting(
+    "egress.ports", .text, "default",
+    "Ports that mail may go to: default (110, 995, 25, 465, 587), us-government (80, 443, 465, 995), or a list.")
   static let allowsNonTLS = Setting(
     "mail.allowNonTls", .flag, "false", "Whether profiles may use TLS mode `none` (allowNonTLSMail).")
   static let apiHost = Setting("api.host", .text, "127.0.0.1", "Address the API listens on.")

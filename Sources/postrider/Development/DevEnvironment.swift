@@ -19,24 +19,26 @@ struct DevEnvironment {
     let directory = try await DataDirectory.open(command.directory)
     defer { directory.close() }
     let marker = "\(directory.path)/\(Self.marker)"
-    if !FileManager.default.fileExists(atPath: marker) {
-      FileManager.default.createFile(atPath: marker, contents: Data("made by postrider dev\n".utf8))
-    }
+    try Data("made by postrider dev\n".utf8).write(to: URL(fileURLWithPath: marker))
     try LogFile.bootstrap(path: directory.logPath("postrider"))
     let logger = Logger(label: "postrider.dev")
     let screen = Screen()
     screen.say("Postrider \(Version.text), for development – not for production")
     screen.say("  data    \(directory.path)")
 
-    let postgres = try await PrivatePostgres.start(in: directory, options: .init(restart: .standard), logger: logger)
+    var postgresOptions = PrivatePostgres.Options()
+    postgresOptions.restart = .standard
+    var redisOptions = PrivateRedis.Options()
+    redisOptions.restart = .standard
+    let postgres = try await PrivatePostgres.start(in: directory, options: postgresOptions, logger: logger)
     screen.done("PostgreSQL", postgres.socketDirectory)
-    let redis = try await PrivateRedis.start(in: directory, options: .init(restart: .standard), logger: logger)
+    let redis = try await PrivateRedis.start(in: directory, options: redisOptions, logger: logger)
     screen.done("Redis", redis.socketPath)
     var mail: MailSandbox?
     if command.sandbox {
       let started = try await MailSandbox.start(in: directory, logger: logger)
       mail = started
-      screen.done("Dovecot, Postfix", "POP3S port \(started.pop3sPort), submission port \(started.submissionPort)")
+      screen.done("Dovecot, Postfix", "POP3S port \(started.pop3sPort), submission port \(started.submissionPort ?? 0)")
     }
     do {
       try await serve(directory, postgres, redis, mail, screen, logger)
@@ -70,7 +72,7 @@ struct DevEnvironment {
     if !FileManager.default.fileExists(atPath: keys) {
       guard
         FileManager.default.createFile(
-          atPath: keys, contents: Data(KeyRing.generate().utf8), attributes: [.posixPermissions: 0o600])
+          atPath: keys, contents: Data(KeyRing.generate().text.revealed.utf8), attributes: [.posixPermissions: 0o600])
       else { throw CocoaError(.fileWriteUnknown, userInfo: [NSFilePathErrorKey: keys]) }
     }
     let socket = "\(directory.runtimePath)/api.sock"
@@ -84,7 +86,7 @@ struct DevEnvironment {
     let settings = try await Settings.load(environment: environment)
     let deployment = Deployment(settings, logger: logger)
 
-    try await Migrator(url: databaseURL, applicationURL: databaseURL, logger: logger).migrate()
+    _ = try await Migrator(url: databaseURL, applicationURL: databaseURL, logger: logger).migrate()
     let (_, token) = try await Bootstrap(url: databaseURL, logger: logger).ensureOrganization(
       name: "Development", administratorName: "Administrator", administratorAddress: "admin@sandbox.test")
     try ClusterFile.write(cluster, to: ClusterFile.cluster, in: directory.path)
@@ -117,10 +119,16 @@ struct DevEnvironment {
           let client = APIClient(
             ClientSettings(url: "http+unix://\(escaped)", token: token, source: directory.path))
           let driver = SandboxDriver(mail: mail, client: client, mailboxes: command.mailboxes, screen: screen)
-          if command.once {
-            await verdict.set(try await driver.check(limit: .seconds(command.timeout)))
-          } else {
-            try await driver.run()
+          do {
+            if command.once {
+              await verdict.set(try await driver.check(limit: .seconds(command.timeout)))
+            } else {
+              try await driver.run()
+            }
+            await client.close()
+          } catch {
+            await client.close()
+            throw error
           }
         }
       })

@@ -10,6 +10,7 @@ struct SandboxDriver {
   let screen: Screen
   /// Only what happens from here on counts: the data directory may hold an earlier sandbox.
   let startedAt = Date()
+  let log = DeliveryLog()
 
   init(mail: MailSandbox, client: APIClient, mailboxes: Int, screen: Screen) {
     self.mail = mail
@@ -58,7 +59,7 @@ struct SandboxDriver {
         while true {
           screen.show(try await status(of: mailboxes))
           let evidence = try await SandboxEvidence.gather(
-            mailboxes: mailboxes, since: startedAt, mail: mail, client: client)
+            mailboxes: mailboxes, since: startedAt, mail: mail, log: log, client: client)
           if evidence.missing == nil {
             evidence.show(on: screen)
             return nil
@@ -80,11 +81,11 @@ struct SandboxDriver {
 
   private func setUp() async throws -> [Mailbox] {
     let addresses = addresses
-    for address in addresses { try await mail.addAccount(address, password: Self.password) }
     let guest = "guest@\(mail.domain)"
-    try await mail.addAccount(guest, password: Self.password)
+    try await mail.addAccounts((addresses + [guest]).map { ($0, Self.password) })
+    try log.deliver(mail, to: guest, subject: "Welcome, guest")
     for address in addresses {
-      for number in 1...2 { _ = try await mail.deliver(to: address, subject: "Waiting since before, \(number)") }
+      for number in 1...2 { try log.deliver(mail, to: address, subject: "Waiting since before, \(number)") }
     }
     let profile = try await ensureProfile()
     screen.done("Profile", "\(profile.name) (\(profile.id))")
@@ -109,20 +110,19 @@ struct SandboxDriver {
 
   private func ensureProfile() async throws -> ServerProfile {
     let page: Page<ServerProfile> = try await client.get("/server-profiles", [("limit", "500")])
-    let server = "127.0.0.1"
     let known = page.items.filter { $0.name.hasPrefix("Sandbox") }
-    if let same = known.first(where: {
-      $0.incoming.port == mail.pop3sPort && $0.outgoing.port == mail.submissionPort && $0.caCertificatesPEM == mail.caPEM
-    }) {
-      return same
+    let same = known.first { profile in
+      profile.incoming.port == mail.pop3sPort && profile.outgoing.port == mail.submissionPort
+        && profile.caCertificatesPEM == mail.caPEM
     }
+    if let same { return same }
     let created: CreatedProfile = try await client.post(
       "/server-profiles",
       ProfileRequest(
         name: known.isEmpty ? "Sandbox" : "Sandbox \(known.count + 1)",
         description: "The private mail server of postrider dev --sandbox", type: .pop3SMTP, isDefault: true,
-        incoming: ServerRequest(host: server, port: mail.pop3sPort, tls: .implicit),
-        outgoing: ServerRequest(host: server, port: mail.submissionPort, tls: .starttls),
+        incoming: ServerRequest(host: mail.host, port: mail.pop3sPort, tls: .implicit),
+        outgoing: ServerRequest(host: mail.host, port: mail.submissionPort, tls: .starttls),
         minimumPollingIntervalMinutes: 1, caCertificatesPEM: mail.caPEM))
     return created.profile
   }
@@ -192,7 +192,7 @@ struct SandboxDriver {
     var round = 1
     while limitPerMailbox.map({ round <= $0 }) ?? true {
       for address in addresses {
-        _ = try await mail.deliver(to: address, subject: "Trickle \(round)")
+        try log.deliver(mail, to: address, subject: "Trickle \(round)")
         try await Task.sleep(for: .milliseconds(1_000))
       }
       round += 1

@@ -33,17 +33,19 @@ struct SandboxEvidence {
 
   /// Reads runs and messages of every mailbox.
   static func gather(
-    mailboxes: [Mailbox], since: Date, mail: MailSandbox, client: APIClient
+    mailboxes: [Mailbox], since: Date, mail: MailSandbox, log: DeliveryLog, client: APIClient
   ) async throws -> SandboxEvidence {
     let page: Page<Mailbox> = try await client.get("/mailboxes", [("limit", "500")])
     let now = Dictionary(page.items.map { ($0.id, $0) }, uniquingKeysWith: { $1 })
     var rows: [Row] = []
     for mailbox in mailboxes {
       let runs = try await all(
-        "/runs", [("kind", "poll"), ("mailbox", "\(mailbox.id)")], of: RunRecord.self, client) { $0.startedAt >= since }
+        "/runs", [("kind", "poll"), ("mailbox", "\(mailbox.id)")], of: RunRecord.self, client
+      ) { $0.startedAt >= since }
       let emails = try await all("/emails", [("mailbox", "\(mailbox.id)")], of: EmailRecord.self, client) { _ in true }
-      let delivered = await mail.delivered(to: mailbox.address)
-      let stored = Dictionary(emails.compactMap { email in email.envelope.messageID.map { ($0, 1) } }, uniquingKeysWith: +)
+      let delivered = mail.deliveredMessageIDs(to: mailbox.address).map(DeliveryLog.bare)
+      let stored = Dictionary(
+        emails.compactMap { email in email.envelope.messageID.map { ($0, 1) } }, uniquingKeysWith: +)
       let successful = runs.filter { $0.result == .success }
       let firstPoll = successful.map(\.finishedAt).min() ?? .distantFuture
       let state = now[mailbox.id]
@@ -52,10 +54,11 @@ struct SandboxEvidence {
           address: mailbox.address,
           tested: state.map { [$0.incoming, $0.outgoing].allSatisfy { $0.enabled && $0.status == .success } } ?? false,
           slotPolls: successful.count { $0.trigger == .slot }, failures: runs.count - successful.count,
-          delivered: delivered.count, deliveredAfterFirstPoll: delivered.count { $0.at > firstPoll },
-          stored: delivered.count { stored[$0.messageID] != nil },
+          delivered: delivered.count,
+          deliveredAfterFirstPoll: delivered.count { (log.time(of: $0) ?? .distantPast) > firstPoll },
+          stored: delivered.count { stored[$0] != nil },
           doubled: stored.values.count { $0 > 1 },
-          lost: delivered.count { stored[$0.messageID] == nil }))
+          lost: delivered.count { stored[$0] == nil }))
     }
     return SandboxEvidence(rows: rows)
   }

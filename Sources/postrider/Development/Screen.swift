@@ -1,5 +1,6 @@
 import Foundation
 import Logging
+import PostriderCore
 import Synchronization
 import Telemetry
 
@@ -46,7 +47,7 @@ final class Screen: Sendable {
 enum LogFile {
   static func bootstrap(path: String) throws {
     if !FileManager.default.fileExists(atPath: path) {
-      FileManager.default.createFile(atPath: path, contents: nil, attributes: [.posixPermissions: 0o640])
+      _ = FileManager.default.createFile(atPath: path, contents: nil, attributes: [.posixPermissions: 0o640])
     }
     guard let handle = FileHandle(forWritingAtPath: path) else {
       throw CocoaError(.fileWriteUnknown, userInfo: [NSFilePathErrorKey: path])

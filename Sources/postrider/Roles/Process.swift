@@ -84,7 +84,7 @@ struct Deployment: Sendable {
   }
 
   func keyRing() throws -> KeyRing {
-    if let text = settings.text(.keysRing) { return try KeyRing(text: text) }
+    if let text = settings.text(.keysRing) { return try KeyRing(Secret(text)) }
     guard let path = settings.text(.keysFile) else {
       throw Settings.Problems(lines: [
         "\(Setting.keysFile.environmentName): is required (or \(Setting.keysRing.environmentName)). "
@@ -92,7 +92,7 @@ struct Deployment: Sendable {
       ])
     }
     do {
-      return try KeyRing(text: String(contentsOfFile: path, encoding: .utf8))
+      return try KeyRing(Secret(String(contentsOfFile: path, encoding: .utf8)))
     } catch {
       throw Settings.Problems(lines: ["\(Setting.keysFile.environmentName): \(path): \(error)"])
     }
@@ -107,13 +107,12 @@ struct Deployment: Sendable {
   }
 
   func queue() throws -> RedisJobQueue {
+    let url = try settings.required(.redisURL)
     do {
-      return try RedisJobQueue(
-        configuration: RedisQueueConfiguration(
-          url: try settings.required(.redisURL), leaseDuration: .seconds(settings.number(.queueLease))),
+      return RedisJobQueue(
+        configuration: try RedisQueueConfiguration(
+          url: url, leaseDuration: .seconds(settings.number(.queueLease))),
         logger: logger)
-    } catch let problems as Settings.Problems {
-      throw problems
     } catch {
       throw Settings.Problems(lines: ["\(Setting.redisURL.environmentName): \(error)"])
     }
@@ -121,17 +120,12 @@ struct Deployment: Sendable {
 
   func egress() throws -> EgressPolicy {
     do {
-      let ports = try settings.list(.egressPorts).map { text in
-        guard let port = Int(text), (1...65_535).contains(port) else {
-          throw Settings.Problems(lines: ["\(Setting.egressPorts.environmentName): `\(text)` is not a port"])
-        }
-        return port
-      }
-      return try EgressPolicy(allowedPorts: Set(ports), allow: settings.list(.egressAllow))
-    } catch let problems as Settings.Problems {
-      throw problems
+      return try EgressPolicy(
+        ports: settings.text(.egressPorts) ?? "default", allow: settings.text(.egressAllow) ?? "")
     } catch {
-      throw Settings.Problems(lines: ["\(Setting.egressAllow.environmentName): \(error)"])
+      throw Settings.Problems(lines: [
+        "\(Setting.egressPorts.environmentName), \(Setting.egressAllow.environmentName): \(error)"
+      ])
     }
   }
 

@@ -28,12 +28,14 @@ struct MigrateCommand: AsyncParsableCommand {
       url: settings.text(.databaseMigrateURL) ?? url, applicationURL: url, logger: deployment.logger)
     do {
       if status {
-        let status = try await migrator.status()
-        print("applied: \(status.applied.map(String.init).joined(separator: ", "))")
-        print("missing: \(status.pending.isEmpty ? "none" : status.pending.map(String.init).joined(separator: ", "))")
+        for migration in try await migrator.status() {
+          print("\(migration.version)  \(migration.name)  \(migration.appliedAt.map { "applied \($0)" } ?? "missing")")
+        }
       } else {
-        try await migrator.migrate()
-        print("The schema is up to date.")
+        let applied = try await migrator.migrate()
+        print(
+          applied.isEmpty ? "The schema is up to date." : "Applied \(applied.map(String.init).joined(separator: ", "))."
+        )
       }
     } catch StoreError.unavailable(let reason) {
       throw ServiceUnreachable(description: "PostgreSQL cannot be reached: \(reason)")
@@ -110,7 +112,7 @@ struct KeysCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-      let text = KeyRing.generate()
+      let text = KeyRing.generate().text.revealed
       guard let file else {
         print(text, terminator: text.hasSuffix("\n") ? "" : "\n")
         return
