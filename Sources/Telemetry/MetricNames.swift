@@ -80,6 +80,17 @@ public enum MetricNames {
   public static let buildInfo = MetricDefinition(
     "postrider_build_info", .gauge, labels: ["version", "commit", "swift"],
     help: "Always 1; the labels say which build runs.")
+  /// Jobs put into the queue.
+  public static let jobsEnqueued = MetricDefinition(
+    "postrider_jobs_enqueued_total", .counter,
+    help: "Jobs that the scheduler put into the queue and that were not there.")
+  /// Jobs that were completed without a session.
+  public static let jobsSkipped = MetricDefinition(
+    "postrider_jobs_skipped_total", .counter, labels: ["reason"],
+    help: "Claimed jobs that were not due, not enabled or moved any more, and were completed without a session.")
+  /// Leases that a worker lost.
+  public static let leasesLost = MetricDefinition(
+    "postrider_leases_lost_total", .counter, help: "Sessions that were ended because their lease was lost.")
   /// Failed collections at scrape.
   public static let collectErrors = MetricDefinition(
     "postrider_collect_errors_total", .counter, labels: ["collector"],
@@ -93,7 +104,8 @@ public enum MetricNames {
   public static let all: [MetricDefinition] = [
     queueReady, queueBlocked, queueOldestDueSeconds, queueInflight, dispatchDelaySeconds, sessionSeconds, jobsFinished,
     messages, messageBytes, leasesReclaimed, resultsFenced, invariantRepairs, breakerOpen, alertsOpen, workerSlots,
-    schedulerLeader, scheduleLagSeconds, redisCallSeconds, storeBatchSeconds, buildInfo, collectErrors, metricsRefused,
+    schedulerLeader, scheduleLagSeconds, redisCallSeconds, storeBatchSeconds, buildInfo, jobsEnqueued,
+    jobsSkipped, leasesLost, collectErrors, metricsRefused,
   ].sorted { $0.name < $1.name }
 
   /// The table of the documentation, in Markdown.
