@@ -101,7 +101,10 @@ struct RequestWaiter {
       let elapsed = (clock.now - start) / Duration.seconds(1)
       if elapsed >= timeout { return }
       if !hasExplained && elapsed >= Self.patience && outcomes.values.allSatisfy({ $0.state == .refused }) {
-        hasExplained = try await explain(Array(pending.keys.sorted().prefix(5)), &progress)
+        if let words = try await explanation(Array(pending.keys.sorted().prefix(5))) {
+          progress.remark(words)
+          hasExplained = true
+        }
       }
       progress.wait(for: "waiting for mailbox \(first)")
       // Quick while things happen, then slower; many mailboxes are asked for less often.
@@ -145,20 +148,18 @@ struct RequestWaiter {
     try report(outcome, &progress)
   }
 
-  /// Says why nothing happens. Answers whether it was said.
-  private func explain(_ ids: [MailboxID], _ progress: inout Progress) async throws -> Bool {
+  /// Why nothing happens, as far as the queue knows; `nil` when a worker is at it.
+  func explanation(_ ids: [MailboxID]) async throws -> String? {
     var states: [JobLocation] = []
     for id in ids {
       let answer: InspectAnswer = try await session.api.get("/queue/inspect", [("mailbox", "\(id)")])
       states += answer.jobs.filter { JobID($0.job)?.kind.word == kind.rawValue }
     }
-    if states.contains(where: { $0.state == "leased" }) { return false }
-    if let waiting = states.first(where: { $0.state == "ready" || $0.state == "parked" }) {
-      let reason = waiting.blockedBy.map { " (\($0))" } ?? ""
-      progress.remark("no worker is free; the \(kind.rawValue) waits in the queue\(Terminal.safe(reason))")
-    } else {
-      progress.remark("the \(kind.rawValue) is not in the queue yet; is a scheduler running?")
+    if states.contains(where: { $0.state == "leased" }) { return nil }
+    guard let waiting = states.first(where: { $0.state == "ready" || $0.state == "parked" }) else {
+      return "the \(kind.rawValue) is not in the queue yet; is a scheduler running?"
     }
-    return true
+    let reason = waiting.blockedBy.map { " (\(Terminal.safe($0)))" } ?? ""
+    return "no worker is free; the \(kind.rawValue) waits in the queue\(reason)"
   }
 }
