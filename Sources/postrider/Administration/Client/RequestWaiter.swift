@@ -75,7 +75,8 @@ struct RequestWaiter {
         pending[mailbox.id] = kind.requested(fresh)
       }
     }
-    try await wait(&pending, &outcomes, &progress)
+    let addresses = Dictionary(mailboxes.map { ($0.id, $0.address) }, uniquingKeysWith: { first, _ in first })
+    try await wait(&pending, addresses, &outcomes, &progress)
     for mailbox in mailboxes where outcomes[mailbox.id] == nil {
       let words = "not done after \(Words.duration(timeout)); it goes on by itself"
       try note(Outcome(state: .waiting, message: words, mailbox: mailbox), &outcomes, &progress)
@@ -84,7 +85,8 @@ struct RequestWaiter {
   }
 
   private func wait(
-    _ pending: inout [MailboxID: Int64], _ outcomes: inout [MailboxID: Outcome], _ progress: inout Progress
+    _ pending: inout [MailboxID: Int64], _ addresses: [MailboxID: String], _ outcomes: inout [MailboxID: Outcome],
+    _ progress: inout Progress
   ) async throws {
     let clock = ContinuousClock()
     let start = clock.now
@@ -106,7 +108,7 @@ struct RequestWaiter {
           hasExplained = true
         }
       }
-      progress.wait(for: "waiting for mailbox \(first)")
+      progress.wait(for: "waiting for \(addresses[first] ?? "\(first)")")
       // Quick while things happen, then slower; many mailboxes are asked for less often.
       pause = pending.count < before ? 0.2 : min(2, max(pause * 1.3, Double(pending.count) / 200))
       try await clock.sleep(for: .seconds(min(pause, timeout - elapsed)))
