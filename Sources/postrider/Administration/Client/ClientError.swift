@@ -24,6 +24,8 @@ enum ClientError: Error, Hashable, Sendable {
   case failed(String)
   /// The reader of standard output has gone: nothing more to say.
   case outputClosed
+  /// A person pressed Ctrl-C at a question.
+  case interrupted
 
   /// 69 (`EX_UNAVAILABLE`) when trying again later may help, 64 (`EX_USAGE`) for a wrong call, else 1.
   var exitCode: Int32 {
@@ -33,6 +35,8 @@ enum ClientError: Error, Hashable, Sendable {
     case .usage: 64
     case .notTheAPI, .failed: 1
     case .outputClosed: 0
+    // As a shell counts a program ended by SIGINT.
+    case .interrupted: 130
     }
   }
 
@@ -49,7 +53,7 @@ enum ClientError: Error, Hashable, Sendable {
     case .refused(let problem, let status): Self.words(problem, status: status)
     case .notTheAPI(let url, let reason): "\(url) does not answer as Postrider's API: \(reason)"
     case .usage(let text), .failed(let text): text
-    case .outputClosed: nil
+    case .outputClosed, .interrupted: nil
     }
   }
 

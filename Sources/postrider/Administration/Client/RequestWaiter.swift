@@ -75,7 +75,8 @@ struct RequestWaiter {
         pending[mailbox.id] = kind.requested(fresh)
       }
     }
-    try await wait(&pending, &outcomes, &progress)
+    let addresses = Dictionary(mailboxes.map { ($0.id, $0.address) }, uniquingKeysWith: { first, _ in first })
+    try await wait(&pending, addresses, &outcomes, &progress)
     for mailbox in mailboxes where outcomes[mailbox.id] == nil {
       let words = "not done after \(Words.duration(timeout)); it goes on by itself"
       try note(Outcome(state: .waiting, message: words, mailbox: mailbox), &outcomes, &progress)
@@ -84,7 +85,8 @@ struct RequestWaiter {
   }
 
   private func wait(
-    _ pending: inout [MailboxID: Int64], _ outcomes: inout [MailboxID: Outcome], _ progress: inout Progress
+    _ pending: inout [MailboxID: Int64], _ addresses: [MailboxID: String], _ outcomes: inout [MailboxID: Outcome],
+    _ progress: inout Progress
   ) async throws {
     let clock = ContinuousClock()
     let start = clock.now
@@ -101,9 +103,12 @@ struct RequestWaiter {
       let elapsed = (clock.now - start) / Duration.seconds(1)
       if elapsed >= timeout { return }
       if !hasExplained && elapsed >= Self.patience && outcomes.values.allSatisfy({ $0.state == .refused }) {
-        hasExplained = try await explain(Array(pending.keys.sorted().prefix(5)), &progress)
+        if let words = try await explanation(Array(pending.keys.sorted().prefix(5))) {
+          progress.remark(words)
+          hasExplained = true
+        }
       }
-      progress.wait(for: "waiting for mailbox \(first)")
+      progress.wait(for: "waiting for \(addresses[first] ?? "\(first)")")
       // Quick while things happen, then slower; many mailboxes are asked for less often.
       pause = pending.count < before ? 0.2 : min(2, max(pause * 1.3, Double(pending.count) / 200))
       try await clock.sleep(for: .seconds(min(pause, timeout - elapsed)))
@@ -145,20 +150,18 @@ struct RequestWaiter {
     try report(outcome, &progress)
   }
 
-  /// Says why nothing happens. Answers whether it was said.
-  private func explain(_ ids: [MailboxID], _ progress: inout Progress) async throws -> Bool {
+  /// Why nothing happens, as far as the queue knows; `nil` when a worker is at it.
+  func explanation(_ ids: [MailboxID]) async throws -> String? {
     var states: [JobLocation] = []
     for id in ids {
       let answer: InspectAnswer = try await session.api.get("/queue/inspect", [("mailbox", "\(id)")])
       states += answer.jobs.filter { JobID($0.job)?.kind.word == kind.rawValue }
     }
-    if states.contains(where: { $0.state == "leased" }) { return false }
-    if let waiting = states.first(where: { $0.state == "ready" || $0.state == "parked" }) {
-      let reason = waiting.blockedBy.map { " (\($0))" } ?? ""
-      progress.remark("no worker is free; the \(kind.rawValue) waits in the queue\(Terminal.safe(reason))")
-    } else {
-      progress.remark("the \(kind.rawValue) is not in the queue yet; is a scheduler running?")
+    if states.contains(where: { $0.state == "leased" }) { return nil }
+    guard let waiting = states.first(where: { $0.state == "ready" || $0.state == "parked" }) else {
+      return "the \(kind.rawValue) is not in the queue yet; is a scheduler running?"
     }
-    return true
+    let reason = waiting.blockedBy.map { " (\(Terminal.safe($0)))" } ?? ""
+    return "no worker is free; the \(kind.rawValue) waits in the queue\(reason)"
   }
 }

@@ -70,7 +70,16 @@ struct PasswordOptions: ParsableArguments {
   @Flag(help: "Store no password and do not ask for one.")
   var noPassword = false
 
+  /// Only there to say why it is refused.
+  @Option(help: .hidden)
+  var password: String?
+
   func validate() throws {
+    if password != nil {
+      throw ValidationError(
+        "A password is never an argument, because every user of the machine can read arguments and the shell keeps "
+          + "them. Use --password-stdin or --password-file, and change the password that was just shown.")
+    }
     let given = [passwordStdin, passwordFile != nil, noPassword].filter { $0 }.count
     if given > 1 { throw ValidationError("Give one of --password-stdin, --password-file and --no-password.") }
   }

@@ -61,8 +61,7 @@ enum Terminal {
     var result = ""
     for scalar in text.unicodeScalars {
       switch scalar.value {
-      case 0x0A,
-        0x09 where keepsNewlines:
+      case 0x0A where keepsNewlines, 0x09 where keepsNewlines:
         result.unicodeScalars.append(scalar)
       case 0..<0x20, 0x7F..<0xA0, 0x200E...0x200F, 0x202A...0x202E, 0x2066...0x2069:
         result += "\\u{" + String(scalar.value, radix: 16) + "}"
@@ -74,7 +73,7 @@ enum Terminal {
 
   /// Asks for a secret on the terminal without showing what is typed. `nil` for an empty answer.
   ///
-  /// Throws ``ClientError/outputClosed`` on Ctrl-C; the terminal is as before in every case.
+  /// Throws ``ClientError/interrupted`` on Ctrl-C; the terminal is as before in every case.
   static func askSecret(_ question: String) throws -> String? {
     tell(question)
     var before = termios()
@@ -93,7 +92,7 @@ enum Terminal {
       if count < 0 && errno == EINTR { continue }
       if count <= 0 { break }
       switch byte {
-      case 0x03: throw ClientError.outputClosed
+      case 0x03: throw ClientError.interrupted
       case 0x04, 0x0A, 0x0D: return bytes.isEmpty ? nil : String(decoding: bytes, as: UTF8.self)
       case 0x08, 0x7F:
         // One character back, however many octets it has.

@@ -1,0 +1,95 @@
+import Foundation
+import PostriderCore
+import Testing
+
+@testable import postrider
+
+@Suite("Where the API is found")
+struct SettingsTests {
+  private func find(_ arguments: [String] = [], _ environment: [String: String] = [:]) throws -> ClientSettings {
+    try ClientSettings.find(
+      try ClientOptions.parse(arguments),
+      environment: ["POSTRIDER_DATA": "/nonexistent"].merging(environment) { _, new in new })
+  }
+
+  private func write(_ text: String, _ path: String, mode: Int = 0o600) {
+    #expect(
+      FileManager.default.createFile(atPath: path, contents: Data(text.utf8), attributes: [.posixPermissions: mode]))
+  }
+
+  @Test func optionsGoBeforeTheEnvironment() throws {
+    let settings = try find(
+      ["--api-url", "http://a:1/", "--token", "t1"], ["POSTRIDER_API_URL": "http://b:1", "POSTRIDER_TOKEN": "t2"])
+    #expect(settings.url == "http://a:1")
+    #expect(settings.token.revealed == "t1")
+    #expect(settings.source == "--api-url")
+    #expect(try find([], ["POSTRIDER_API_URL": "http://b:1/api/v1", "POSTRIDER_TOKEN": "t2"]).url == "http://b:1")
+  }
+
+  @Test func theFileOfARunningServerIsFound() async throws {
+    try await withFolder { (folder: String) async throws in
+      write("# dev\nPOSTRIDER_API_URL=http://127.0.0.1:9\nPOSTRIDER_TOKEN=from=file\n", "\(folder)/cli.env")
+      for variables in [["POSTRIDER_DATA": folder], ["POSTRIDER_CLI_ENV": "\(folder)/cli.env"]] {
+        let settings = try find([], variables)
+        #expect(settings.url == "http://127.0.0.1:9")
+        #expect(settings.token.revealed == "from=file")
+        #expect(settings.source == "\(folder)/cli.env")
+        #expect(settings.warnings == [])
+      }
+    }
+  }
+
+  @Test func aFileOthersCanReadIsPointedOut() async throws {
+    try await withFolder { (folder: String) async throws in
+      write("POSTRIDER_API_URL=http://127.0.0.1:9\nPOSTRIDER_TOKEN=t\n", "\(folder)/cli.env", mode: 0o644)
+      #expect(try find([], ["POSTRIDER_DATA": folder]).warnings.count == 1)
+    }
+  }
+
+  @Test func theFilesTokenIsNeverSentElsewhere() async throws {
+    try await withFolder { (folder: String) async throws in
+      write("POSTRIDER_API_URL=http://127.0.0.1:9\nPOSTRIDER_TOKEN=t\n", "\(folder)/cli.env")
+      let error = #expect(throws: ClientError.self) {
+        try find(["--api-url", "http://elsewhere:9"], ["POSTRIDER_DATA": folder])
+      }
+      #expect(error?.exitCode == 64)
+      #expect(try find(["--api-url", "http://127.0.0.1:9/"], ["POSTRIDER_DATA": folder]).token.revealed == "t")
+    }
+  }
+
+  @Test func tokensComeFromFilesToo() async throws {
+    try await withFolder { (folder: String) async throws in
+      write("secret-token\n", "\(folder)/token")
+      let url = ["--api-url", "http://a:1"]
+      #expect(try find(url, ["POSTRIDER_TOKEN_FILE": "\(folder)/token"]).token.revealed == "secret-token")
+      #expect(try find(url + ["--token-file", "\(folder)/token"]).token.revealed == "secret-token")
+      #expect(throws: ClientError.self) { try find(url + ["--token-file", "\(folder)/none"]) }
+      #expect(throws: ClientError.self) { try find(url, ["POSTRIDER_TOKEN": "two words"]) }
+    }
+  }
+
+  @Test func nothingGivenNamesEveryPlaceLookedAt() throws {
+    let error = #expect(throws: ClientError.self) { try find() }
+    #expect(error?.exitCode == 69)
+    let words = error?.words ?? ""
+    for place in ["--api-url", "POSTRIDER_API_URL", "/nonexistent/cli.env", "postrider dev"] {
+      #expect(words.contains(place))
+    }
+  }
+
+  @Test("URLs", arguments: ["ftp://a", "a:1", "http://", "http://a b", "unix:/x"])
+  func badURLs(url: String) {
+    let error = #expect(throws: ClientError.self) { try find(["--api-url", url, "--token", "t"]) }
+    #expect(error?.exitCode == 64)
+  }
+
+  @Test func dataDirectories() {
+    #expect(ClientSettings.dataDirectory(["POSTRIDER_DATA": "/x"]) == "/x")
+    let own = ClientSettings.dataDirectory(["XDG_STATE_HOME": "/s", "HOME": "/h"])
+    #expect(own == (geteuid() == 0 ? "/var/lib/postrider" : "/s/postrider"))
+  }
+
+  @Test func settingsDoNotPrintTheToken() throws {
+    #expect(!"\(try find(["--api-url", "http://a:1", "--token", "hunter2"]))".contains("hunter2"))
+  }
+}
