@@ -97,7 +97,7 @@ let package = Package(
     tests(of: "PostgresStore", ["PostriderTesting"]),
     tests(of: "MailProtocols", ["PostriderTesting", nioEmbedded, nioTestUtils]),
     tests(of: "MailMessage"),
-    tests(of: "postrider", ["PostriderCore", hummingbird, nioCore, subprocess, logging]),
+    tests(of: "postrider", ["PostriderCore", "PostriderTesting", hummingbird, nioCore, logging]),
     tests(of: "Scheduler", ["PostriderTesting", "RedisQueue", "PostgresStore"]),
     tests(of: "Worker", ["PostriderTesting", "RedisQueue", "PostgresStore"]),
     tests(of: "AdminServer", ["PostriderTesting", "PostgresStore", hummingbirdTesting, httpClient]),

@@ -108,28 +108,25 @@ struct DevEnvironment {
     let guide = Guide(directory: directory.path, isDefault: command.data == nil, token: token)
     services.append(
       Running { [command] in
-        try await cancelWhenGracefulShutdown {
-          let addresses = try await api.listening()
-          guide.show(addresses.map(\.description), on: screen)
-          guard let mail else {
-            screen.say("Running. Ctrl-C ends it.")
-            try await Task.sleep(for: .seconds(86_400 * 365))
-            return
+        let addresses = try await api.listening()
+        guide.show(addresses.map(\.description), on: screen)
+        guard let mail else {
+          screen.say("Running. Ctrl-C ends it.")
+          try await Task.sleep(for: .seconds(86_400 * 365))
+          return
+        }
+        let client = APIClient(ClientSettings(url: "http+unix://\(escaped)", token: token, source: directory.path))
+        let driver = SandboxDriver(mail: mail, client: client, mailboxes: command.mailboxes, screen: screen)
+        do {
+          if command.once {
+            await verdict.set(try await driver.check(limit: .seconds(command.timeout)))
+          } else {
+            try await driver.run()
           }
-          let client = APIClient(
-            ClientSettings(url: "http+unix://\(escaped)", token: token, source: directory.path))
-          let driver = SandboxDriver(mail: mail, client: client, mailboxes: command.mailboxes, screen: screen)
-          do {
-            if command.once {
-              await verdict.set(try await driver.check(limit: .seconds(command.timeout)))
-            } else {
-              try await driver.run()
-            }
-            await client.close()
-          } catch {
-            await client.close()
-            throw error
-          }
+          await client.close()
+        } catch {
+          await client.close()
+          throw error
         }
       })
     do {
@@ -149,7 +146,6 @@ struct DevEnvironment {
       for stream in streams {
         group.addTask { for await failure in stream { throw failure } }
       }
-      group.addTask { try await gracefulShutdown() }
       try await group.next()
       group.cancelAll()
     }

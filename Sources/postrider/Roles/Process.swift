@@ -134,13 +134,19 @@ struct Deployment: Sendable {
   }
 }
 
-/// A closure with the life of a service.
+/// A closure with the life of a service: stopping the service cancels it.
 struct Running: Service {
   let body: @Sendable () async throws -> Void
 
   init(_ body: @escaping @Sendable () async throws -> Void) { self.body = body }
 
-  func run() async throws { try await body() }
+  func run() async throws {
+    do {
+      try await cancelWhenGracefulShutdown { try await body() }
+    } catch is CancellationError {
+      // Stopped as asked.
+    }
+  }
 }
 
 extension Deployment {

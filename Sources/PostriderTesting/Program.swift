@@ -1,0 +1,135 @@
+import Foundation
+import Synchronization
+
+/// The `postrider` program as it was built beside the tests, run as a process of its own.
+public enum Program {
+  /// Where it is.
+  public static let path: String = {
+    let folder = Bundle.main.executableURL?.deletingLastPathComponent() ?? URL(filePath: ".")
+    return folder.appending(path: "postrider").path
+  }()
+
+  /// What a run left behind.
+  public struct Result: Sendable {
+    /// The exit code; 128 and the signal's number when it was ended by one.
+    public var exitCode: Int
+    /// Standard output.
+    public var output: String
+    /// Standard error.
+    public var errors: String
+  }
+
+  /// Runs it to its end, with an environment of its own, so that nothing of the developer's reaches the tests.
+  public static func run(
+    _ arguments: [String], environment: [String: String] = [:], input: String = ""
+  ) async throws -> Result {
+    let running = try RunningProgram(arguments, environment: environment, input: input)
+    let code = await running.exit()
+    defer { running.forget() }
+    return Result(exitCode: code, output: running.output, errors: running.errors)
+  }
+}
+
+/// A `postrider` process that goes on.
+///
+/// Its output goes to files, so that it never waits for a reader.
+public final class RunningProgram: Sendable {
+  private let folder: String
+  private let exitSignal = WakeFlag()
+  /// Its process number.
+  public let processID: Int32
+
+  /// Starts it.
+  public init(_ arguments: [String], environment: [String: String] = [:], input: String = "") throws {
+    let folder = FileManager.default.temporaryDirectory.appending(path: "program-\(UUID().uuidString)").path
+    try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+    self.folder = folder
+    for name in ["out", "err"] { _ = FileManager.default.createFile(atPath: "\(folder)/\(name)", contents: nil) }
+    try Data(input.utf8).write(to: URL(fileURLWithPath: "\(folder)/in"))
+    let process = Process()
+    process.executableURL = URL(fileURLWithPath: Program.path)
+    process.arguments = arguments
+    process.environment = ["PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "POSTRIDER_DATA": "/nonexistent/postrider"]
+      .merging(environment) { $1 }
+    process.standardInput = FileHandle(forReadingAtPath: "\(folder)/in")
+    process.standardOutput = FileHandle(forWritingAtPath: "\(folder)/out")
+    process.standardError = FileHandle(forWritingAtPath: "\(folder)/err")
+    process.terminationHandler = { [exitSignal] process in
+      let status = Int(process.terminationStatus)
+      exitSignal.set(process.terminationReason == .uncaughtSignal ? 128 + status : status)
+    }
+    try process.run()
+    processID = process.processIdentifier
+  }
+
+  /// What it has written to standard output so far.
+  public var output: String { read("out") }
+  /// What it has written to standard error so far.
+  public var errors: String { read("err") }
+
+  /// Sends a signal, if it still runs.
+  public func signal(_ number: Int32) {
+    if exitSignal.value == nil { kill(processID, number) }
+  }
+
+  /// Waits for its end and says its exit code.
+  public func exit() async -> Int { await exitSignal.wait() }
+
+  /// Whether it still runs.
+  public var isRunning: Bool { exitSignal.value == nil }
+
+  /// Removes the files with its output.
+  public func forget() {
+    // Left-over files in the temporary folder harm nobody.
+    try? FileManager.default.removeItem(atPath: folder)
+  }
+
+  private func read(_ name: String) -> String {
+    String(decoding: FileManager.default.contents(atPath: "\(folder)/\(name)") ?? Data(), as: UTF8.self)
+  }
+}
+
+/// A value that is set once and can be waited for.
+private final class WakeFlag: Sendable {
+  private struct State {
+    var value: Int?
+    var waiters: [CheckedContinuation<Int, Never>] = []
+  }
+
+  private let state = Mutex(State())
+
+  var value: Int? { state.withLock(\.value) }
+
+  func set(_ value: Int) {
+    let waiters = state.withLock { state in
+      state.value = value
+      defer { state.waiters = [] }
+      return state.waiters
+    }
+    for waiter in waiters { waiter.resume(returning: value) }
+  }
+
+  func wait() async -> Int {
+    await withCheckedContinuation { continuation in
+      let value = state.withLock { state in
+        if state.value == nil { state.waiters.append(continuation) }
+        return state.value
+      }
+      if let value { continuation.resume(returning: value) }
+    }
+  }
+}
+
+/// Waits until a condition holds; `false` when it does not within the limit. Looks every 50 ms.
+public func eventually(
+  within limit: Duration = .seconds(20), _ condition: () async throws -> Bool
+) async rethrows -> Bool {
+  let clock = ContinuousClock()
+  let end = clock.now + limit
+  while true {
+    if try await condition() { return true }
+    guard clock.now < end else { return false }
+    // A cancelled wait looks once more and ends by the limit.
+    try? await clock.sleep(for: .milliseconds(50))
+  }
+}
