@@ -11,8 +11,8 @@ struct JobQueueContractTests {
     try await kind.withQueue { test in
       try await test.queue.update(profiles: [profile()])
       #expect(try await test.queue.enqueue([job(1, due: 5), job(2, due: 6), job(1, due: 9)]) == 2)
-      #expect(try await test.queue.enqueue([job(1, due: 99), job(1, .test, .batchTest, due: 3)]) == 1)
-      #expect(try await test.queue.enqueue([job(1, .batchTest, due: 1)]) == 0)
+      #expect(try await test.queue.enqueue([job(1, due: 99), job(1, .test, as: .batchTest, due: 3)]) == 1)
+      #expect(try await test.queue.enqueue([job(1, as: .batchTest, due: 1)]) == 0)
       let statistics = try await test.queue.statistics()
       #expect(statistics.ready == ["interactive": 0, "send": 0, "poll": 2, "batch-test": 1])
       #expect(statistics.oldestDueMilliseconds == ["poll": 5, "batch-test": 3])
@@ -25,7 +25,7 @@ struct JobQueueContractTests {
     try await kind.withQueue { test in
       try await test.queue.update(profiles: [profile()])
       try await test.queue.enqueue([job(1, due: 5), job(2, due: 1)])
-      #expect(try await test.queue.enqueue([job(1, .interactive, due: 50)]) == 0)
+      #expect(try await test.queue.enqueue([job(1, as: .interactive, due: 50)]) == 0)
       let claim = try await test.queue.claim(limit: 1, worker: "w")
       #expect(claim.leases.map(\.job) == [job(1).id])
       #expect(claim.leases.first?.jobClass == .interactive)
@@ -42,7 +42,7 @@ struct JobQueueContractTests {
       try await test.queue.update(profiles: [profile()])
       try await test.queue.enqueue([job(1)])
       let first = try await test.queue.claim(limit: 8, worker: "w").leases
-      #expect(try await test.queue.enqueue([job(1, jobClass, due: 2_000)]) == 0)
+      #expect(try await test.queue.enqueue([job(1, as: jobClass, due: 2_000)]) == 0)
       #expect(try await test.queue.claim(limit: 8, worker: "w").leases.isEmpty)
       #expect(try await test.queue.complete(first) == [.ended])
       let second = try await test.queue.claim(limit: 8, worker: "w").leases
@@ -59,7 +59,7 @@ struct JobQueueContractTests {
       try await test.queue.update(profiles: [profile()])
       try await test.queue.enqueue([job(1)])
       let first = try await test.queue.claim(limit: 8, worker: "w").leases
-      #expect(try await test.queue.enqueue([job(1, jobClass)]) == 0)
+      #expect(try await test.queue.enqueue([job(1, as: jobClass)]) == 0)
       try await test.queue.complete(first)
       #expect(try await test.queue.statistics().totalReady == 0)
     }
@@ -130,7 +130,7 @@ struct JobQueueContractTests {
   func exclusivePOP3(_ kind: QueueKind, _ onProfile: Bool) async throws {
     try await kind.withQueue { test in
       try await test.queue.update(profiles: [profile(limit: 300, incoming: onProfile, outgoing: onProfile)])
-      try await test.queue.enqueue([job(1), job(1, .test, .interactive), job(1, .send)])
+      try await test.queue.enqueue([job(1), job(1, .test, as: .interactive), job(1, .send)])
       let first = try await test.queue.claim(limit: 8, worker: "a").leases
       #expect(Set(first.map(\.job)) == [job(1, .test).id, job(1, .send).id])
       // Only the test in the way matters.
@@ -199,7 +199,7 @@ struct JobQueueContractTests {
   func classes(_ kind: QueueKind) async throws {
     try await kind.withQueue { test in
       try await test.queue.update(profiles: [profile(limit: 300)])
-      try await test.queue.enqueue((1...40).map { job($0, .interactive) })
+      try await test.queue.enqueue((1...40).map { job($0, as: .interactive) })
       try await test.queue.enqueue((101...140).map { job($0, .send) } + (201...240).map { job($0) })
       try await test.queue.enqueue((301...340).map { job($0, .test) })
       let claim = try await test.queue.claim(limit: 32, worker: "a").leases
@@ -213,7 +213,7 @@ struct JobQueueContractTests {
   func unusedShare(_ kind: QueueKind) async throws {
     try await kind.withQueue { test in
       try await test.queue.update(profiles: [profile(limit: 300), profile(2, paused: true)])
-      try await test.queue.enqueue((1...40).map { job($0, .interactive) } + [job(50, profile: 2)])
+      try await test.queue.enqueue((1...40).map { job($0, as: .interactive) } + [job(50, profile: 2)])
       #expect(try await test.queue.claim(limit: 32, worker: "a").leases.count == 32)
     }
   }
@@ -222,7 +222,8 @@ struct JobQueueContractTests {
   func smallClaims(_ kind: QueueKind) async throws {
     try await kind.withQueue { test in
       try await test.queue.update(profiles: [profile(limit: 300)])
-      let all = (1...20).map { job($0, .interactive) } + (21...40).map { job($0, .send) } + [job(50), job(51, .test)]
+      let all =
+        (1...20).map { job($0, as: .interactive) } + (21...40).map { job($0, .send) } + [job(50), job(51, .test)]
       try await test.queue.enqueue(all)
       var seen: [JobClass] = []
       for _ in 0..<16 { seen += try await test.queue.claim(limit: 1, worker: "a").leases.map(\.jobClass) }

@@ -30,6 +30,7 @@ final class RedisServerProcess: Sendable {
   func start() throws {
     let process = Process()
     process.executableURL = URL(filePath: "/bin/sh")
+    // SIGKILL, as the threads that tests run on block other signals and a child inherits that.
     let script = """
       dir=$1; shift
       exec 3<&0
@@ -37,7 +38,7 @@ final class RedisServerProcess: Sendable {
         --maxmemory-policy noeviction "$@" </dev/null >"$dir/log" 2>&1 3<&- &
       pid=$!
       cat <&3 >/dev/null
-      kill $pid; wait $pid
+      kill -9 $pid; wait $pid
       if [ ! -e "$dir/keep" ]; then rm -rf "$dir"; fi
       """
     process.arguments = ["-c", script, "redis", directory] + arguments
@@ -46,7 +47,7 @@ final class RedisServerProcess: Sendable {
     try process.run()
     lifeline.withLock { $0 = (process, pipe) }
     let deadline = ContinuousClock.now + .seconds(10)
-    while !(FileManager.default.fileExists(atPath: directory + "/s") && log.contains("Ready to accept")) {
+    while !(FileManager.default.fileExists(atPath: directory + "/s") && log.contains("ready to accept")) {
       guard ContinuousClock.now < deadline else { throw NotReady() }
       usleep(5_000)
     }
@@ -59,7 +60,7 @@ final class RedisServerProcess: Sendable {
       return life
     }
     guard let life else { return }
-    if keeping { FileManager.default.createFile(atPath: directory + "/keep", contents: nil) }
+    if keeping { _ = FileManager.default.createFile(atPath: directory + "/keep", contents: nil) }
     try? life.pipe.fileHandleForWriting.close()
     life.process.waitUntilExit()
     if keeping {

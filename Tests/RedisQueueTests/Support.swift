@@ -132,7 +132,7 @@ extension RedisJobQueue {
 }
 
 func job(
-  _ mailbox: Int64, _ kind: JobKind = .poll, lane: Int = 0, profile: Int64 = 1, _ jobClass: JobClass? = nil,
+  _ mailbox: Int64, _ kind: JobKind = .poll, lane: Int = 0, profile: Int64 = 1, as jobClass: JobClass? = nil,
   due: Int64 = 1_000
 ) -> Job {
   let natural: JobClass =

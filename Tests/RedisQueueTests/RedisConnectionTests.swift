@@ -1,0 +1,161 @@
+import NIOCore
+import PostriderCore
+import Testing
+
+@testable import RedisQueue
+
+@Suite("Redis connection", .timeLimit(.minutes(1)))
+struct RedisConnectionTests {
+  @Test("many requests in flight get their own replies")
+  func pipelining() async throws {
+    try await withRawConnection { connection in
+      try await withThrowingTaskGroup(of: Bool.self) { group in
+        for number in 0..<1_000 {
+          let text = String(repeating: "x", count: number % 97) + String(number)
+          group.addTask { try await connection.command(["ECHO", text]) == .string(text) }
+        }
+        for try await matches in group { #expect(matches) }
+      }
+    }
+  }
+
+  @Test("replies come in the order of the requests, errors between them included")
+  func order() async throws {
+    try await withRawConnection { connection in
+      let key = "order\(UInt32.random(in: 0...UInt32.max))"
+      async let first = connection.send(["INCR", key])
+      async let second = connection.send(["HGET", key, "x"])
+      async let third = connection.send(["DEL", key])
+      let replies = try await [first, second, third]
+      #expect(replies.contains { if case .error(let text) = $0 { text.hasPrefix("WRONGTYPE") } else { $0 == .null } })
+      #expect(try await connection.send(["PING"]) == .string("PONG"))
+    }
+  }
+
+  @Test("more requests than the bound are refused, the others answered")
+  func bound() async throws {
+    let server = try RedisServerProcess()
+    defer { server.stop() }
+    try await withRawConnection(to: server) { connection in
+      try await withRawConnection(to: server) { try await $0.command(["CLIENT", "PAUSE", "300", "ALL"]) }
+      let refused = await withTaskGroup(of: Bool.self) { group in
+        for _ in 0..<(RESPHandler.maximumInFlight + 100) {
+          group.addTask {
+            do { return try await connection.send(["PING"]) != .string("PONG") } catch { return true }
+          }
+        }
+        return await group.reduce(0) { $0 + ($1 ? 1 : 0) }
+      }
+      #expect(refused == 100)
+    }
+  }
+
+  @Test("requests waiting when the connection ends fail")
+  func closed() async throws {
+    try await withRawConnection { connection in
+      let waiting = Task { try await connection.send(["BLPOP", "never\(UInt32.random(in: 0...UInt32.max))", "0"]) }
+      try await withRawConnection { other in
+        _ = try await eventually("the request is waiting") {
+          try await other.command(["INFO", "clients"]).string?.contains("blocked_clients:0") == false ? true : nil
+        }
+      }
+      let start = ContinuousClock.now
+      connection.close()
+      await #expect(throws: JobQueueError.unavailable(reason: "the connection was closed")) { try await waiting.value }
+      #expect(ContinuousClock.now - start < .seconds(1))
+    }
+  }
+
+  @Test("replies cut anywhere are read whole")
+  func cutReplies() throws {
+    let text = "*3\r\n:42\r\n$5\r\nhe\r\no\r\n*2\r\n$-1\r\n-ERR no\r\n+OK\r\n$0\r\n\r\n"
+    let reader = RESPReader()
+    var values: [RedisValue] = []
+    for byte in text.utf8 {
+      try withUnsafeBytes(of: byte) { try reader.feed($0) }
+      while let value = try reader.next() { values.append(value) }
+    }
+    #expect(
+      values == [
+        .array([.integer(42), .string("he\r\no"), .array([.null, .error("ERR no")])]), .string("OK"), .string(""),
+      ])
+  }
+
+  @Test("what is no reply is an error")
+  func malformed() throws {
+    let reader = RESPReader()
+    Array("HTTP/1.1 400 Bad Request\r\n".utf8).withUnsafeBytes { bytes -> Void in
+      #expect(throws: RedisConnectionFailure.self) {
+        try reader.feed(bytes)
+        _ = try reader.next()
+      }
+    }
+  }
+
+  @Test("commands are formatted with every byte")
+  func formatting() throws {
+    var buffer = ByteBuffer()
+    try writeCommand(["SET", "", "a\r\nbé%s"], to: &buffer)
+    #expect(String(buffer: buffer) == "*3\r\n$3\r\nSET\r\n$0\r\n\r\n$8\r\na\r\nbé%s\r\n")
+  }
+
+  struct Address: Sendable, CustomTestStringConvertible {
+    var url: String
+    var shown: String
+    var user: String?
+    var password: String?
+    var database = 0
+    var testDescription: String { url }
+  }
+
+  @Test(
+    "URLs",
+    arguments: [
+      Address(url: "redis://localhost", shown: "localhost:6379"),
+      Address(url: "redis://:p%40ss@10.0.0.1:7000/4", shown: "10.0.0.1:7000", password: "p@ss", database: 4),
+      Address(url: "redis://u:p@[::1]:7000/", shown: "::1:7000", user: "u", password: "p"),
+      Address(url: "unix:///run/redis.sock?db=2", shown: "/run/redis.sock", database: 2),
+      Address(url: "unix://u:p@/run/redis.sock", shown: "/run/redis.sock", user: "u", password: "p"),
+    ])
+  func urls(_ address: Address) throws {
+    let parsed = try RedisServerAddress(url: address.url)
+    #expect(parsed.description == address.shown)
+    #expect(parsed.user == address.user)
+    #expect(parsed.password?.revealed == address.password)
+    #expect(parsed.database == address.database)
+  }
+
+  @Test(
+    "wrong URLs are told without their secrets",
+    arguments: [
+      "", "redis://", "http://u:s3cret@host", "redis://u:s3cret@host:99999", "redis://u:s3cret@host/x",
+      "redis://u:s3cret@host?tls=1", "unix://u:s3cret@run/redis.sock", "unix:///r?db=-1", "redis://u@host",
+      "rediss://u:s3cret@host", "unix://u:s3cret@/" + String(repeating: "x", count: 107),
+    ])
+  func wrongURLs(_ url: String) {
+    let error = #expect(throws: JobQueueError.self) { try RedisServerAddress(url: url) }
+    #expect(error?.description.contains("s3cret") == false)
+  }
+
+  @Test("configuration out of range is refused")
+  func ranges() {
+    let url = "redis://localhost"
+    #expect(throws: JobQueueError.self) { try RedisQueueConfiguration(url: url, keyPrefix: "") }
+    #expect(throws: JobQueueError.self) { try RedisQueueConfiguration(url: url, keyPrefix: "a*") }
+    #expect(throws: JobQueueError.self) { try RedisQueueConfiguration(url: url, shards: 2) }
+    #expect(throws: JobQueueError.self) { try RedisQueueConfiguration(url: url, leaseDuration: .zero) }
+    #expect(throws: JobQueueError.self) { try RedisQueueConfiguration(url: url, callTimeout: .seconds(100)) }
+  }
+
+  @Test("pauses between attempts grow from 50 ms to the maximum")
+  func reconnectDelay() {
+    var delay = ReconnectDelay(maximum: .seconds(2))
+    let first = delay.next()
+    #expect(first >= .milliseconds(25) && first <= .milliseconds(75))
+    for _ in 0..<20 { _ = delay.next() }
+    let late = delay.next()
+    #expect(late >= .seconds(1) && late <= .seconds(3))
+    delay.reset()
+    #expect(delay.next() <= .milliseconds(75))
+  }
+}
