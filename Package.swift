@@ -93,7 +93,7 @@ let package = Package(
     tests(of: "Scheduler", ["PostriderTesting", "RedisQueue", "PostgresStore"]),
     tests(of: "Worker", ["PostriderTesting", "RedisQueue", "PostgresStore"]),
     tests(of: "AdminServer", ["PostriderTesting", "PostgresStore", hummingbirdTesting]),
-    tests(of: "PrivateServers", ["PostriderTesting"]),
+    tests(of: "PrivateServers", ["PostriderTesting", subprocess]),
     .testTarget(
       name: "EndToEndTests", dependencies: ["PostriderTesting", "PostriderCore", "postrider", httpClient],
       swiftSettings: shared),
