@@ -101,9 +101,9 @@ let package = Package(
     tests(of: "Scheduler", ["PostriderTesting", "RedisQueue", "PostgresStore"]),
     tests(of: "Worker", ["PostriderTesting", "RedisQueue", "PostgresStore"]),
     tests(of: "AdminServer", ["PostriderTesting", "PostgresStore", hummingbirdTesting, httpClient]),
-    tests(of: "PrivateServers", ["PostriderTesting"]),
+    tests(of: "PrivateServers", ["PostriderTesting", subprocess]),
     .testTarget(
-      name: "EndToEndTests", dependencies: ["PostriderTesting", "PostriderCore", "postrider", httpClient],
+      name: "EndToEndTests", dependencies: ["PostriderTesting", "PostriderCore", "postrider"],
       swiftSettings: shared),
   ]
 )

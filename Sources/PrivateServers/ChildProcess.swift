@@ -30,6 +30,29 @@ public final class ChildProcess: Sendable {
     var environment: [String: String] = [:]
     /// Belongs to this server alone, unless it is `/`: whatever works in it is one of its processes.
     var workingDirectory = "/"
+    /// Runs the program below a small shell that ends what the program leaves behind.
+    ///
+    /// For programs that lose the kernel's death signal, which a change of the effective user clears (Postfix), or whose
+    /// children stay for a while when they end (Dovecot). The shell is then the process that is named and signaled.
+    var isGuarded = false
+
+    /// The command to run.
+    var command: [String] {
+      isGuarded ? ["/bin/sh", "-c", Self.guardian, "sh", program] + arguments : [program] + arguments
+    }
+
+    /// A trapped signal ends the first `wait`; the program gets a second, then SIGKILL. Its process group may be its
+    /// own (Postfix) or the shell's (Dovecot).
+    private static let guardian = """
+      "$@" & child=$!
+      trap 'kill -TERM $child; (sleep 1; kill -KILL $child) &' TERM INT HUP
+      wait $child; status=$?
+      trap '' TERM INT HUP
+      if test $status -gt 128; then wait $child; status=$?; fi
+      echo "$1 ended with status $status"
+      kill -KILL -$child 2>/dev/null
+      kill -KILL 0
+      """
   }
 
   /// The process id, that of its session as well.
@@ -60,7 +83,7 @@ public final class ChildProcess: Sendable {
   static func start(_ launch: Launch, in data: DataDirectory) async throws -> ChildProcess {
     let log = try data.openLog(launch.name)
     let configuration = Configuration.child(
-      launch.program, launch.arguments, user: launch.user, deathSignal: launch.stopSignal,
+      launch.command, user: launch.user, deathSignal: launch.stopSignal,
       environment: Command.environment.merging(launch.environment) { $1 },
       workingDirectory: launch.workingDirectory)
     return try await withCheckedThrowingContinuation { continuation in

@@ -15,12 +15,12 @@ enum Command {
   @discardableResult
   static func run(
     _ program: String, _ arguments: [String], user: ServerUser? = nil, input: String = "",
-    environment: [String: String] = [:], timeout: Duration = .seconds(60)
+    workingDirectory: String = "/", timeout: Duration = .seconds(60)
   ) async throws -> String {
     let name = program.split(separator: "/").last.map(String.init) ?? program
     let configuration = Configuration.child(
-      program, arguments, user: user, deathSignal: .kill,
-      environment: Self.environment.merging(environment) { $1 })
+      [program] + arguments, user: user, deathSignal: .kill,
+      environment: Self.environment, workingDirectory: workingDirectory)
     return try await withThrowingTaskGroup(of: String?.self) { group in
       group.addTask {
         try await run(configuration, name: name, input: input)
@@ -57,7 +57,7 @@ extension Configuration {
   /// fires when the thread that forked ends, which is the subprocess library's own and lives as long as the process.
   /// The shell in between closes the gap before that request: a supervisor killed meanwhile is no longer the parent.
   static func child(
-    _ program: String, _ arguments: [String], user: ServerUser?, deathSignal: Signal, environment: [String: String],
+    _ command: [String], user: ServerUser?, deathSignal: Signal, environment: [String: String],
     workingDirectory: String = "/"
   ) -> Configuration {
     var options = PlatformOptions()
@@ -67,7 +67,7 @@ extension Configuration {
       options.groupID = user.groupID
       options.supplementaryGroups = user.groups
     }
-    var words = [program] + arguments
+    var words = command
     if let setpriv = Self.setpriv {
       words =
         [

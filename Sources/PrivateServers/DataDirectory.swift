@@ -22,6 +22,9 @@ public final class DataDirectory: Sendable {
   public let runtimePath: String
   /// The system user that the servers run as.
   public let user: ServerUser
+  /// The data directory's name in ``runtimePath``: a path without blanks or other characters that configuration files
+  /// give a meaning to.
+  var alias: String { runtimePath + "/data" }
   private let lock: Mutex<Int32?>
 
   /// `/var/lib/postrider` for root, `$XDG_STATE_HOME/postrider` or `~/.local/state/postrider` for everybody else.
@@ -74,6 +77,8 @@ public final class DataDirectory: Sendable {
     else { return }
     Files.remove(runtimePath)
     ftruncate(file, 0)
+    // Explicitly: a child that is just being forked elsewhere still has a copy of the file, and with it the lock.
+    flock(file, LOCK_UN)
     closeFile(file)
   }
 
@@ -99,11 +104,16 @@ public final class DataDirectory: Sendable {
 
   /// A server's directory for sockets below ``runtimePath``, owned by ``user``.
   ///
-  /// Mode 0700; 0711 where other users' servers have to reach a socket in it.
+  /// Mode 0700; 0755 where other users' servers have to reach a socket in it.
   func socketDirectory(for name: String, mode: UInt32 = 0o700) throws -> String {
     let directory = runtimePath + "/" + name
     try Files.ensureDirectory(directory, mode: mode, owner: user)
     return directory
+  }
+
+  /// A path below ``path`` as one below ``alias``; others as they are.
+  func aliased(_ file: String) -> String {
+    file.hasPrefix(path + "/") ? alias + file.dropFirst(path.count) : file
   }
 
   /// Where a server's output goes.
@@ -117,6 +127,8 @@ public final class DataDirectory: Sendable {
     guard file >= 0 else {
       throw PrivateServerError.unusable(path: log, reason: "cannot be opened: \(Files.lastError)")
     }
+    // Some servers open it again by themselves.
+    try Files.own(log, by: user)
     return file
   }
 
@@ -167,6 +179,8 @@ public final class DataDirectory: Sendable {
         let directory = "\(base)/\(name)\(suffix)"
         guard mkdir(directory, 0o700) == 0 || Files.isOwnDirectory(directory) else { continue }
         try Files.ensureDirectory(directory, mode: user.isOther ? 0o711 : 0o700)
+        unlink(directory + "/data")
+        guard symlink(path, directory + "/data") == 0 else { continue }
         return directory
       }
     }

@@ -1,6 +1,14 @@
 import Logging
 import Subprocess
 
+#if canImport(Darwin)
+  import Darwin
+#elseif canImport(Musl)
+  import Musl
+#else
+  import Glibc
+#endif
+
 /// What happens when a server ends by itself.
 public enum RestartPolicy: Hashable, Sendable {
   /// It stays ended; for tests.
@@ -76,6 +84,13 @@ actor ManagedServer {
 
   /// Sends a signal to the program alone.
   func signal(_ signal: Signal) { child?.signal(signal) }
+
+  /// Sends a signal to every process of the server, the program first.
+  func signalFamily(_ signal: Signal) {
+    guard let child else { return }
+    child.signal(signal)
+    for process in child.family { kill(process, signal.rawValue) }
+  }
 
   private func watch() async {
     var deaths: [ContinuousClock.Instant] = []

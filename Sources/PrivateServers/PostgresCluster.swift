@@ -148,9 +148,4 @@ struct PostgresCluster: Sendable {
     }
     Files.remove(file)
   }
-
-  /// Signals every process of the server.
-  static func signal(_ signal: Signal, workingIn dataPath: String) {
-    for process in ProcessTable.processes(workingIn: dataPath) { kill(process, signal.rawValue) }
-  }
 }

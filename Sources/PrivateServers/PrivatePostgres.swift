@@ -115,22 +115,16 @@ public final class PrivatePostgres: Sendable {
   public func kill9() async { await server.kill9() }
 
   /// Freezes it and its backends: connections stay open and nothing answers.
-  public func pause() async { await signalAll(.suspend) }
+  public func pause() async { await server.signalFamily(.suspend) }
 
   /// Ends ``pause()``.
-  public func resume() async { await signalAll(.resume) }
+  public func resume() async { await server.signalFamily(.resume) }
 
   /// The process id while it runs.
   public var processID: Int32? { get async { await server.processID } }
 
   /// The error after which it stays ended, should that happen; ends with ``stop()``.
   public var failures: AsyncStream<PrivateServerError> { server.failures }
-
-  private func signalAll(_ signal: Signal) async {
-    // The parent first, so that no new backend appears while the others are frozen.
-    await server.signal(signal)
-    PostgresCluster.signal(signal, workingIn: dataPath)
-  }
 
   /// Percent-encodes everything but unreserved characters (RFC 3986 section 2.3).
   private static func percent(_ text: String) -> String {

@@ -61,7 +61,7 @@ public final class PrivateRedis: Sendable {
       // While it loads its data it answers -LOADING.
       try await ManagedServer.waitUntilReady(
         child, within: options.startTimeout, logPath: logPath, logOffset: offset
-      ) { UnixSocket.ask("PING\r\n", at: socketPath) == "+PONG" }
+      ) { Probe.ask("PING\r\n", at: socketPath) == "+PONG" }
       return child
     }
     let redis = PrivateRedis(directory: directory, socketPath: socketPath, logPath: logPath, server: server)
@@ -95,7 +95,7 @@ public final class PrivateRedis: Sendable {
 
   /// Removes every key. Throws ``PrivateServerError/command(name:reason:output:)`` when Redis does not answer.
   public func flushAll() throws {
-    let answer = UnixSocket.ask("FLUSHALL\r\n", at: socketPath, limitMilliseconds: 10_000)
+    let answer = Probe.ask("FLUSHALL\r\n", at: socketPath, limitMilliseconds: 10_000)
     guard answer == "+OK" else {
       throw PrivateServerError.command(name: "FLUSHALL", reason: answer ?? "Redis does not answer", output: "")
     }

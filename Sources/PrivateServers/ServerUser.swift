@@ -55,6 +55,15 @@ public struct ServerUser: Hashable, Sendable {
   /// Whether this is another user than the one this process runs as.
   var isOther: Bool { userID != geteuid() }
 
+  /// The name of a group; `nil` when there is none with this id.
+  static func groupName(_ id: UInt32) -> String? {
+    var entry = group()
+    var result: UnsafeMutablePointer<group>?
+    var buffer = [CChar](repeating: 0, count: 65_536)
+    guard getgrgid_r(id, &entry, &buffer, buffer.count, &result) == 0, result != nil else { return nil }
+    return String(cString: entry.gr_name)
+  }
+
   private static func byID(_ id: uid_t) -> String? {
     var entry = passwd()
     var result: UnsafeMutablePointer<passwd>?

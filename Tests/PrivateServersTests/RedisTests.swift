@@ -9,19 +9,19 @@ struct RedisTests {
   func keepsData() async throws {
     let redis = try await TestServers.shared.dedicatedRedis(keepsData: true)
     #expect(redis.url == "unix://" + redis.socketPath)
-    #expect(UnixSocket.ask("SET key 7\r\n", at: redis.socketPath) == "+OK")
+    #expect(Probe.ask("SET key 7\r\n", at: redis.socketPath) == "+OK")
     try await redis.restart()
-    #expect(UnixSocket.ask("EXISTS key\r\n", at: redis.socketPath) == ":1")
+    #expect(Probe.ask("EXISTS key\r\n", at: redis.socketPath) == ":1")
     // SIGTERM writes everything; SIGKILL keeps what is in the file already.
     await redis.kill9()
-    #expect(UnixSocket.ask("PING\r\n", at: redis.socketPath) == nil)
+    #expect(Probe.ask("PING\r\n", at: redis.socketPath) == nil)
     try await redis.start()
-    #expect(UnixSocket.ask("EXISTS key\r\n", at: redis.socketPath) == ":1")
+    #expect(Probe.ask("EXISTS key\r\n", at: redis.socketPath) == ":1")
     try redis.flushAll()
-    #expect(UnixSocket.ask("DBSIZE\r\n", at: redis.socketPath) == ":0")
-    #expect(UnixSocket.ask("SET key 7\r\n", at: redis.socketPath) == "+OK")
+    #expect(Probe.ask("DBSIZE\r\n", at: redis.socketPath) == ":0")
+    #expect(Probe.ask("SET key 7\r\n", at: redis.socketPath) == "+OK")
     try await redis.restart(withData: false)
-    #expect(UnixSocket.ask("DBSIZE\r\n", at: redis.socketPath) == ":0")
+    #expect(Probe.ask("DBSIZE\r\n", at: redis.socketPath) == ":0")
     await redis.stop()
     #expect(await redis.processID == nil)
   }
@@ -49,7 +49,7 @@ struct RedisTests {
         #expect(
           await eventually {
             guard let next = await redis.processID else { return false }
-            return next != pid && UnixSocket.ask("PING\r\n", at: redis.socketPath) == "+PONG"
+            return next != pid && Probe.ask("PING\r\n", at: redis.socketPath) == "+PONG"
           })
       }
     }
