@@ -148,6 +148,47 @@ struct ConnectionTests {
     }
   }
 
+  @Test(
+    "a URL that is none, or leads nowhere, is refused without repeating its password",
+    arguments: [
+      "postgres:/u:hunter2@h/db", "host=h password=hunter2 x", "hunter2", "postgresql://u:hunter%2@h/db",
+      "postgresql://u:hunter2@/db?host=/nonexistent", "postgresql://u@/db?hunter2=1", "",
+    ])
+  func badURL(_ url: String) async throws {
+    let store = PostgresStore(configuration: PostgresStoreConfiguration(url: url), logger: .test)
+    let error = await #expect(throws: StoreError.self) { try await store.checkHealth() }
+    guard case .unavailable(let reason) = error else {
+      Issue.record("\(String(describing: error))")
+      return
+    }
+    #expect(!reason.contains("hunter"))
+    await store.close()
+  }
+
+  @Test("a migrating role that may not create roles is told the statements to run")
+  func missingRights() async throws {
+    let server = try await TestServer()
+    try await server.sql("postgres", "CREATE ROLE modest LOGIN")
+    try await server.sql("postgres", "CREATE DATABASE modest OWNER modest")
+    let migrator = { @Sendable in Migrator(url: server.url("modest", "modest"), logger: .test) }
+    let roles = await #expect(throws: StoreError.self) { try await migrator().migrate() }
+    #expect(roles?.description.contains("CREATE ROLE postrider_api NOLOGIN") == true)
+    try await server.sql("postgres", "CREATE ROLE postrider_api NOLOGIN")
+    try await server.sql("postgres", "CREATE ROLE postrider_worker NOLOGIN")
+    let grants = await #expect(throws: StoreError.self) { try await migrator().migrate() }
+    #expect(grants?.description.contains(#"GRANT postrider_api, postrider_worker TO "modest""#) == true)
+    try await server.sql("postgres", "GRANT postrider_api, postrider_worker TO modest")
+    // One role for everything works too, as in a small installation.
+    _ = try await migrator().migrate()
+    let made = try await Bootstrap(url: server.url("modest", "modest"), logger: .test).createOrganization(
+      name: "Small", administratorName: "Ada", administratorAddress: "ada@example.com")
+    let store = PostgresStore(
+      configuration: PostgresStoreConfiguration(url: server.url("modest", "modest")), logger: .test)
+    #expect(try await store.principal(token: made.token)?.organizationID == made.0)
+    await store.close()
+    try await server.stop()
+  }
+
   @Test("PostgreSQL restarts in the middle: unavailable, then all is well and nothing is lost")
   func restart() async throws {
     let server = try await TestServer()

@@ -38,10 +38,10 @@ final class TestServer: Sendable {
   func start(_ before: String = ":") async throws {
     let script = """
       \(before)
-      pg_ctl -D \(folder)/data -l \(folder)/server.log -w -t 60 start >/dev/null 2>&1 -o "-k \(folder) \
-        -c listen_addresses='' -c fsync=off -c max_connections=300 -c log_min_messages=panic" || exit 1
+      pg_ctl -D \(folder)/data -l \(folder)/server.log -w -t 60 -o "-k \(folder) -c listen_addresses='' -c fsync=off \
+        -c max_connections=300 -c log_min_messages=panic" start || exit 1
       read _
-      pg_ctl -D \(folder)/data -m fast -w stop >/dev/null 2>&1
+      pg_ctl -D \(folder)/data -m fast -w stop
       [ -e \(folder)/keep ] || rm -rf \(folder)
       """
     let pipe = Pipe()
@@ -61,6 +61,9 @@ final class TestServer: Sendable {
     process.environment = environment
     process.currentDirectoryURL = URL(fileURLWithPath: "/")
     process.standardInput = pipe
+    // Whoever waits for the end of the test's output must not wait for the shell.
+    process.standardOutput = FileHandle.nullDevice
+    process.standardError = FileHandle.nullDevice
     try process.run()
     shell.withLock { $0 = pipe }
     self.process.withLock { $0 = process }
