@@ -24,16 +24,22 @@ struct ConnectionURL: Sendable, CustomStringConvertible {
     ]
   }
 
-  /// The user that the URI logs in as: the one it names, else libpq's default.
-  func userName() throws(StoreError) -> String? {
-    var message: UnsafeMutablePointer<CChar>?
-    guard let options = PQconninfoParse(secret.revealed, &message) else {
-      let reason = message.map { String(cString: $0) } ?? "out of memory"
-      PQfreemem(message)
-      // libpq quotes parts of the URI, which may be the password.
-      _ = reason
+  /// Throws ``StoreError/unavailable(reason:)`` for anything but a URI, without repeating it: libpq's own messages quote
+  /// what they do not understand, and that may be the password.
+  func check() throws(StoreError) { PQconninfoFree(try parsed()) }
+
+  private func parsed() throws(StoreError) -> UnsafeMutablePointer<PQconninfoOption> {
+    let text = secret.revealed
+    guard text.hasPrefix("postgresql://") || text.hasPrefix("postgres://"), let options = PQconninfoParse(text, nil)
+    else {
       throw .unavailable(reason: "the database URL is not one that libpq understands (postgresql://…)")
     }
+    return options
+  }
+
+  /// The user that the URI logs in as: the one it names, else libpq's default.
+  func userName() throws(StoreError) -> String? {
+    let options = try parsed()
     defer { PQconninfoFree(options) }
     if let user = Self.value("user", in: options) { return user }
     guard let defaults = PQconndefaults() else { return nil }
