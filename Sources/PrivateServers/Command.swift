@@ -62,19 +62,26 @@ extension Configuration {
   ) -> Configuration {
     var options = PlatformOptions()
     options.createSession = true
-    if let user, user.isOther {
-      options.userID = user.userID
-      options.groupID = user.groupID
-      options.supplementaryGroups = user.groups
-    }
     var words = command
     if let setpriv = Self.setpriv {
+      // Changing the user is setpriv's work too: the library would do it between fork and exec, where glibc waits for
+      // ever when another thread is just being started.
+      let identity =
+        user.flatMap { user -> [String]? in
+          guard user.isOther else { return nil }
+          let groups = user.groups.map(String.init).joined(separator: ",")
+          return ["--reuid", String(user.userID), "--regid", String(user.groupID), "--groups", groups]
+        } ?? []
       words =
-        [
-          setpriv, "--pdeathsig", deathSignal == .interrupt ? "INT" : deathSignal == .kill ? "KILL" : "TERM", "--",
+        [setpriv] + identity + [
+          "--pdeathsig", deathSignal == .interrupt ? "INT" : deathSignal == .kill ? "KILL" : "TERM", "--",
           "/bin/sh", "-c",
           #"test "$PPID" = "$0" || exit 1; exec "$@""#, String(ownProcessID),
         ] + words
+    } else if let user, user.isOther {
+      options.userID = user.userID
+      options.groupID = user.groupID
+      options.supplementaryGroups = user.groups
     }
     return Configuration(
       executable: .path(.init(words[0])), arguments: Arguments(Array(words.dropFirst())),
