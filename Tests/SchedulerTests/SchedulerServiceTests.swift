@@ -13,8 +13,11 @@ struct SchedulerServiceTests {
   let profileDraft = ServerDraft(host: "127.0.0.1", port: 1, tls: TLSMode.none)
 
   /// A cluster with a queue that the test uses as a worker would.
-  func withCluster(_ body: @escaping @Sendable (TestCluster, RedisJobQueue) async throws -> Void) async throws {
-    let cluster = try await TestCluster.make()
+  func withCluster(
+    _ options: TestCluster.Options = .init(),
+    _ body: @escaping @Sendable (TestCluster, RedisJobQueue) async throws -> Void
+  ) async throws {
+    let cluster = try await TestCluster.make(options)
     let queue = try cluster.makeQueue()
     let result = await withTaskGroup(of: Void.self, returning: Result<Void, any Error>.self) { group in
       group.addTask { try? await queue.run() }
@@ -200,5 +203,27 @@ struct SchedulerServiceTests {
         group.cancelAll()
       }
     }
+  }
+
+  @Test("an emptied queue is noticed although nothing is due")
+  func emptied() async throws {
+    let redis = try await TestServers.shared.dedicatedRedis()
+    try await withCluster(.init(lease: .seconds(1), redis: redis)) { cluster, queue in
+      _ = try await cluster.mailbox(on: try await cluster.profile(incoming: self.profileDraft))
+      try await withThrowingTaskGroup(of: Void.self) { group in
+        group.addTask { try await self.schedule(cluster, self.configuration("only")) }
+        // The rescan after the opening may notice the first one; then there is only the watch.
+        for epoch in Int64(1)...3 {
+          try await eventually("epoch \(epoch)", within: .seconds(8)) {
+            (try? await queue.currentEpoch()).flatMap { $0 } ?? 0 >= epoch
+          }
+          // Open: the rescan has begun, and with one mailbox it is over at once.
+          try await eventually("an open queue") { (try? await queue.claim(limit: 1, worker: "test")) != nil }
+          try redis.flushAll()
+        }
+        group.cancelAll()
+      }
+    }
+    await redis.stop()
   }
 }

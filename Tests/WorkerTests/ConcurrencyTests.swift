@@ -114,6 +114,30 @@ struct ConcurrencyTests {
     await server.stop()
   }
 
+  @Test("polls asked for in a batch come too, for a mailbox that is being polled as well")
+  func batchRequestDuringPoll() async throws {
+    let (reached, go) = (ScriptSignal(), ScriptSignal())
+    let drop = Maildrop([("u1", message("one"))])
+    let server = try await ScriptedMailServer.start(held(drop, at: "QUIT", reached: reached, go: go), drop.script)
+    try await Spine.with { spine in
+      let cluster = spine.cluster
+      // More than a person waits for: the requests have the class of regular polls.
+      let ids = try await cluster.mailboxes(
+        (1...21).map { "m\($0)@example.org" }, on: try await cluster.profile(server))
+      try await cluster.enable(ids[0])
+      await reached.wait()
+      try await cluster.enable(ids)
+      _ = try await cluster.store.requestPoll(of: ids, by: cluster.principal)
+      go.fire()
+      // Well before the rescan of 30 s.
+      try await eventually("every request is served", within: .seconds(15)) {
+        try await cluster.sql("SELECT count(*) FROM mailbox_schedule WHERE kind = 'p' AND served = 1") == "21"
+      }
+      #expect(try await cluster.runs(of: ids[0]).count == 2)
+    }
+    await server.stop()
+  }
+
   @Test("polls keep the mailbox's phase, whatever made them run")
   func phase() async throws {
     let server = try await ScriptedMailServer.start(Maildrop().script)

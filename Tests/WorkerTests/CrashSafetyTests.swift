@@ -155,7 +155,8 @@ struct CrashSafetyTests {
   func lostLease() async throws {
     let (reached, go) = (ScriptSignal(), ScriptSignal())
     let server = try await ScriptedMailServer.start(held(Self.drop, reached: reached, go: go), Self.drop.script)
-    try await Spine.with(.init(lease: .seconds(3))) { spine in
+    // The lease itself would last 15 s.
+    try await Spine.with(configure: { $0.renewal = .milliseconds(300) }) { spine in
       let cluster = spine.cluster
       let id = try await cluster.mailbox(on: try await cluster.profile(server))
       try await cluster.enable(id)
@@ -166,7 +167,7 @@ struct CrashSafetyTests {
         BEGIN; UPDATE mailbox SET is_active = false;
         SELECT announce_jobs(array(SELECT refresh_may_run(ARRAY[\(id)]::bigint[]))); COMMIT
         """)
-      #expect(await server.wait(within: .seconds(10)) { $0.first?.isClosed == true })
+      #expect(await server.wait(within: .seconds(6)) { $0.first?.isClosed == true })
       // Nothing is left in the queue: neither the lease nor the job.
       let queue = try cluster.makeQueue()
       try await withThrowingTaskGroup(of: Void.self) { group in

@@ -54,6 +54,27 @@ struct OutageTests {
     await server.stop()
   }
 
+  @Test("Redis hangs: the socket is closed before the lease can end, not when the call gives up")
+  func redisHangs() async throws {
+    let (reached, go) = (ScriptSignal(), ScriptSignal())
+    let server = try await ScriptedMailServer.start(held(Self.drop, reached: reached, go: go), Self.drop.script)
+    let redis = try await TestServers.shared.dedicatedRedis()
+    try await Spine.with(.init(lease: .seconds(3), callTimeout: .seconds(8), redis: redis)) { spine in
+      let cluster = spine.cluster
+      let id = try await cluster.mailbox(on: try await cluster.profile(server))
+      try await cluster.enable(id)
+      await reached.wait()
+      await redis.pause()
+      #expect(await server.wait(within: .seconds(3)) { $0.first?.isClosed == true })
+      await redis.resume()
+      #expect(try await cluster.waitForRuns(1, of: id).first?.messagesStored == 3)
+      #expect(try await cluster.emails(of: id).count == 3)
+      go.fire()
+    }
+    await redis.stop()
+    await server.stop()
+  }
+
   @Test("PostgreSQL is down at the start, and restarted in the middle of a poll: nothing is lost, nothing doubled")
   func postgres() async throws {
     let (reached, go) = (ScriptSignal(), ScriptSignal())

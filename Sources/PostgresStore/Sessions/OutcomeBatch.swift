@@ -78,7 +78,8 @@ struct OutcomeBatch: Sendable {
       UPDATE mailbox_schedule s SET
         last_fence = i.fence,
         served = greatest(s.served, i.served),
-        next_due_at = CASE WHEN s.requested > i.served THEN now() ELSE i.next_due_at END,
+        -- What was asked for meanwhile: not at once, as the job has to leave the queue before it can be put in again.
+        next_due_at = CASE WHEN s.requested > i.served THEN now() + interval '1 second' ELSE i.next_due_at END,
         reason = CASE WHEN s.requested > i.served THEN 'request' ELSE i.reason END,
         job_class = CASE WHEN s.requested > i.served THEN s.job_class
           ELSE CASE s.kind WHEN 's' THEN 1 WHEN 'p' THEN 2 ELSE 3 END END,
