@@ -62,19 +62,27 @@ extension Configuration {
   ) -> Configuration {
     var options = PlatformOptions()
     options.createSession = true
-    if let user, user.isOther {
-      options.userID = user.userID
-      options.groupID = user.groupID
-      options.supplementaryGroups = user.groups
-    }
     var words = command
     if let setpriv = Self.setpriv {
+      var identity: [String] = []
+      if let user, user.isOther {
+        // setpriv changes the user after exec. The library would do it between fork and exec with glibc's setgroups,
+        // which waits for ever when another thread was just being created in the parent.
+        identity = [
+          "--reuid", String(user.userID), "--regid", String(user.groupID), "--groups",
+          user.groups.map { String($0) }.joined(separator: ","),
+        ]
+      }
       words =
-        [
-          setpriv, "--pdeathsig", deathSignal == .interrupt ? "INT" : deathSignal == .kill ? "KILL" : "TERM", "--",
+        [setpriv] + identity + [
+          "--pdeathsig", deathSignal == .interrupt ? "INT" : deathSignal == .kill ? "KILL" : "TERM", "--",
           "/bin/sh", "-c",
           #"test "$PPID" = "$0" || exit 1; exec "$@""#, String(ownProcessID),
         ] + words
+    } else if let user, user.isOther {
+      options.userID = user.userID
+      options.groupID = user.groupID
+      options.supplementaryGroups = user.groups
     }
     return Configuration(
       executable: .path(.init(words[0])), arguments: Arguments(Array(words.dropFirst())),

@@ -43,7 +43,7 @@ struct QuickstartTests {
       input: "wrong-canary-4711\n")
     #expect(created.approval == .pending && created.passwordSet)
     let early = try await development.cli("mailbox", "test", guest)
-    #expect(early.exitCode == 1 && (early.output + early.errors).contains("not-approved"))
+    #expect(early.exitCode == 1 && (early.output + early.errors).contains("approve"))
     #expect(try await development.cli("mailbox", "approve", guest).exitCode == 0)
     let refused = try await development.cli("mailbox", "test", guest)
     #expect(refused.exitCode == 1)
