@@ -89,7 +89,10 @@ let package = Package(
       swiftSettings: shared),
     library(
       "PostriderTesting",
-      ["PostriderCore", "MailProtocols", "PrivateServers", nioCore, nioPosix, nioSSL, logging]),
+      [
+        "PostriderCore", "MailProtocols", "PrivateServers", "PostgresStore", "RedisQueue", nioCore, nioPosix, nioSSL,
+        logging,
+      ]),
 
     tests(of: "PostriderCore"),
     tests(of: "Telemetry", [metrics]),
@@ -98,8 +101,13 @@ let package = Package(
     tests(of: "MailProtocols", ["PostriderTesting", nioEmbedded, nioTestUtils]),
     tests(of: "MailMessage"),
     tests(of: "postrider", ["PostriderCore", "PostriderTesting", hummingbird, nioCore, logging]),
-    tests(of: "Scheduler", ["PostriderTesting", "RedisQueue", "PostgresStore"]),
-    tests(of: "Worker", ["PostriderTesting", "RedisQueue", "PostgresStore"]),
+    tests(of: "Scheduler", ["PostriderTesting", "RedisQueue", "PostgresStore", lifecycle, logging]),
+    tests(
+      of: "Worker",
+      [
+        "PostriderTesting", "RedisQueue", "PostgresStore", "Scheduler", "MailProtocols", "PrivateServers", nioPosix,
+        lifecycle, logging,
+      ]),
     tests(of: "AdminServer", ["PostriderTesting", "PostgresStore", hummingbirdTesting, httpClient]),
     tests(of: "PrivateServers", ["PostriderTesting", subprocess]),
     .testTarget(

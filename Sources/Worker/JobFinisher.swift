@@ -41,28 +41,34 @@ final class JobFinisher: Sendable {
     work.signal()
   }
 
-  /// Tells the queue until stopped.
+  /// Tells the queue until stopped, or until cancelled.
   func run() async {
     while true {
-      let (completed, returned, stopping) = state.withLock { state in
-        defer {
-          state.completed = []
-          state.returned = []
-        }
-        return (state.completed, state.returned, state.stopping)
-      }
-      if completed.isEmpty && returned.isEmpty {
-        if stopping || Task.isCancelled { return }
-        await work.wait()
-        continue
-      }
-      do {
-        if !completed.isEmpty { try await queue.complete(completed) }
-        if !returned.isEmpty { try await queue.giveBack(returned) }
-      } catch {
-        logger.warning(
-          "Cannot end leases", metadata: ["error": "\(error)", "jobs": "\(completed.count + returned.count)"])
-      }
+      let stopping = state.withLock { $0.stopping }
+      if await tell() { continue }
+      if stopping || Task.isCancelled { return }
+      await work.wait()
     }
+  }
+
+  /// Tells the queue what has come together. Returns whether there was anything.
+  @discardableResult
+  func tell() async -> Bool {
+    let (completed, returned) = state.withLock { state in
+      defer {
+        state.completed = []
+        state.returned = []
+      }
+      return (state.completed, state.returned)
+    }
+    if completed.isEmpty && returned.isEmpty { return false }
+    do {
+      if !completed.isEmpty { try await queue.complete(completed) }
+      if !returned.isEmpty { try await queue.giveBack(returned) }
+    } catch {
+      logger.warning(
+        "Cannot end leases", metadata: ["error": "\(error)", "jobs": "\(completed.count + returned.count)"])
+    }
+    return true
   }
 }

@@ -10,7 +10,7 @@ import PostriderCore
 struct PollSession {
   let context: SessionContext
   let task: SessionTask
-  let trace = SessionTrace(direction: .incoming)
+  var trace: SessionTrace { task.trace(.incoming) }
 
   private struct Counts {
     var stored = 0
@@ -35,7 +35,7 @@ struct PollSession {
       throw StoreError.unavailable(reason: reason)
     } catch {
       try Task.checkCancellation()
-      failure = Failure(sorting: error)
+      failure = Failure(sorting: error).scoped(to: task.settings.incoming.credentials)
     }
     let rules = DispositionRules(
       direction: .incoming,
@@ -59,7 +59,8 @@ struct PollSession {
     if run.result != .success || task.settings.verbose { run.steps = trace.steps }
     return SessionOutcome(
       writer: task.writer, profileID: task.settings.profileID, served: task.assignment.requested,
-      next: disposition.next, failures: disposition.failures, failureCode: failure?.code,
+      next: disposition.next, failures: disposition.failures,
+      failureCode: failure?.code ?? counts.messageFailures.first?.code,
       directions: disposition.direction.map { [$0] } ?? [], alerts: disposition.alerts, run: run)
   }
 
@@ -79,16 +80,30 @@ struct PollSession {
         counts.moreMail = true
       }
       new = try await withoutOld(new, session)
-      let processed = try await fetch(new, session, &counts)
-      if settings.deleteAfterProcessing {
-        let removable = entries.filter { !unknown.contains($0.uidl.text) || processed.contains($0.number) }
-        if !removable.isEmpty { _ = try await session.delete(removable.map(\.number)) }
+      try await fetch(new, session, &counts)
+      let removed = try await removeStored(entries, session)
+      do {
+        try await session.quit()
+      } catch let failure as Failure where removed == 0 {
+        // All is stored and nothing waits for the server to remove it: how it takes its leave changes nothing.
+        context.logger.debug("QUIT failed", metadata: ["job.id": "\(task.lease.job)", "error": "\(failure)"])
       }
-      try await session.quit()
     } catch {
       session.abort()
       throw error
     }
+  }
+
+  /// Marks stored messages as deleted where the mailbox wants that; returns how many. What was skipped or quarantined is
+  /// nowhere else and stays.
+  private func removeStored(_ entries: [POP3Entry], _ session: POP3Session) async throws -> Int {
+    let settings = task.settings
+    guard settings.deleteAfterProcessing, !entries.isEmpty else { return 0 }
+    let stored = try await context.store.stored(
+      uidls: entries.map(\.uidl.text), mailbox: settings.mailboxID, organization: settings.organizationID)
+    let numbers = entries.filter { stored.contains($0.uidl.text) }.map(\.number)
+    if !numbers.isEmpty { _ = try await session.delete(numbers) }
+    return numbers.count
   }
 
   // MARK: Process email from
@@ -99,9 +114,10 @@ struct PollSession {
     var kept: [POP3Entry] = []
     var skipped: [String: SkipReason] = [:]
     for entry in entries {
-      let header = try await session.top(entry.number, lines: 0)
-      // A header that cannot be read has no date, and mail without a date is new.
-      let envelope = (try? MessageReader.parse(header, limits: MessageLimits()))?.envelope
+      // A header that is refused or cannot be read has no date, and mail without a date is new.
+      let envelope = try await header(of: entry, session).flatMap {
+        try? MessageReader.parse($0, limits: MessageLimits())
+      }?.envelope
       if let date = envelope?.receivedDate ?? envelope?.date, date < floor {
         skipped[entry.uidl.text] = .beforeFloor
       } else {
@@ -112,11 +128,22 @@ struct PollSession {
     return kept
   }
 
+  private func header(of entry: POP3Entry, _ session: POP3Session) async throws -> [UInt8]? {
+    do {
+      return try await session.top(entry.number, lines: 0)
+    } catch let failure as Failure where failure.failureClass == .message {
+      return nil
+    }
+  }
+
   // MARK: Fetching
 
-  /// Fetches and stores messages, a batch per transaction. Returns the numbers of those that are dealt with.
-  private func fetch(_ entries: [POP3Entry], _ session: POP3Session, _ counts: inout Counts) async throws -> Set<Int> {
-    guard !entries.isEmpty else { return [] }
+  /// Fetches and stores messages, a batch per transaction.
+  ///
+  /// Those that have arrived are stored even when the session then fails, so that a server that always fails at one
+  /// message does not keep back the others.
+  private func fetch(_ entries: [POP3Entry], _ session: POP3Session, _ counts: inout Counts) async throws {
+    guard !entries.isEmpty else { return }
     let byNumber = Dictionary(entries.map { ($0.number, $0) }, uniquingKeysWith: { first, _ in first })
     var batch = Batch()
     var spool = newSpool()
@@ -126,31 +153,35 @@ struct PollSession {
       spool.remove()
       batch.removeFiles()
     }
-    try await session.retrieve(entries.map(\.number), maximumOctets: task.settings.maximumMessageOctets) {
-      number, chunk in
-      guard let entry = byNumber[number] else { return }
-      switch chunk {
-      case .octets(let octets):
-        try spool.append(octets)
-      case .end:
-        let (raw, hash) = try spool.finish()
-        spool = newSpool()
-        if let message = try await parsed(entry, raw, hash, &counted) {
-          batch.add(number, message)
+    do {
+      try await session.retrieve(entries.map(\.number), maximumOctets: task.settings.maximumMessageOctets) {
+        number, chunk in
+        guard let entry = byNumber[number] else { return }
+        switch chunk {
+        case .octets(let octets):
+          try spool.append(octets)
+        case .end:
+          let (raw, hash) = try spool.finish()
+          spool = newSpool()
+          if let message = try await parsed(entry, raw, hash, &counted) {
+            batch.add(message)
+          }
+          if batch.messages.count >= context.configuration.batchMessages
+            || batch.octets >= context.configuration.batchOctets
+          {
+            try await store(&batch, &counted)
+          }
+        case .refused(let failure):
+          spool.remove()
+          spool = newSpool()
+          try await refused(entry, failure, &counted)
         }
-        if batch.messages.count >= context.configuration.batchMessages
-          || batch.octets >= context.configuration.batchOctets
-        {
-          try await store(&batch, &counted)
-        }
-      case .refused(let failure):
-        spool.remove()
-        spool = newSpool()
-        try await refused(entry, failure, &counted)
       }
+    } catch let failure as Failure {
+      try await store(&batch, &counted)
+      throw failure
     }
     try await store(&batch, &counted)
-    return batch.processed
   }
 
   private func newSpool() -> MessageSpool {
@@ -160,20 +191,16 @@ struct PollSession {
   /// Messages on their way into one transaction.
   private struct Batch {
     var messages: [ReceivedMessage] = []
-    var numbers: [Int] = []
     var octets: Int64 = 0
-    var processed: Set<Int> = []
 
-    mutating func add(_ number: Int, _ message: ReceivedMessage) {
+    mutating func add(_ message: ReceivedMessage) {
       messages.append(message)
-      numbers.append(number)
       octets += message.raw.sizeOctets
     }
 
     mutating func removeFiles() {
       for message in messages { message.raw.removeFile() }
       messages = []
-      numbers = []
       octets = 0
     }
   }
@@ -230,12 +257,9 @@ struct PollSession {
     do {
       let results = try await context.store.store(batch.messages, writer: task.writer)
       note(results, batch.messages, &counts)
-      batch.processed.formUnion(batch.numbers)
     } catch StoreError.statement {
       // One message spoils the transaction of all: alone, the bad one is found and counted.
-      for (number, message) in zip(batch.numbers, batch.messages) {
-        try await storeAlone(number, message, &batch.processed, &counts)
-      }
+      for message in batch.messages { try await storeAlone(message, &counts) }
     }
     trace.record(
       TraceStep(
@@ -243,12 +267,9 @@ struct PollSession {
         result: .ok, startedAt: startedAt, milliseconds: (ContinuousClock.now - began) / .milliseconds(1)))
   }
 
-  private func storeAlone(
-    _ number: Int, _ message: ReceivedMessage, _ processed: inout Set<Int>, _ counts: inout Counts
-  ) async throws {
+  private func storeAlone(_ message: ReceivedMessage, _ counts: inout Counts) async throws {
     do {
       note(try await context.store.store([message], writer: task.writer), [message], &counts)
-      processed.insert(number)
     } catch StoreError.statement(let state, let text) {
       let failure = Failure(.messageStore, context: "\(state) \(text)")
       counts.failed += 1

@@ -37,6 +37,17 @@ struct SessionTask: Sendable {
   let lease: Lease
   let assignment: Assignment
   let worker: String
+  private let incomingTrace = SessionTrace(direction: .incoming)
+  private let outgoingTrace = SessionTrace(direction: .outgoing)
+
+  init(lease: Lease, assignment: Assignment, worker: String) {
+    self.lease = lease
+    self.assignment = assignment
+    self.worker = worker
+  }
+
+  /// The steps of one direction. They outlive a session that is ended from outside.
+  func trace(_ direction: Direction) -> SessionTrace { direction == .incoming ? incomingTrace : outgoingTrace }
 
   var settings: SessionSettings { assignment.settings }
 
@@ -55,6 +66,14 @@ struct SessionTask: Sendable {
 }
 
 extension Failure {
+  /// A refused login is the profile's fault where the profile's own account was used: no mailbox is to blame for it.
+  func scoped(to credentials: CredentialSource) -> Failure {
+    guard failureClass == .credential, scope == .mailbox, credentials == .profile else { return self }
+    return Failure(
+      code, class: failureClass, scope: .profile, serverWords: serverWords, context: context,
+      retryAfterSeconds: retryAfterSeconds)
+  }
+
   /// Sorts whatever ended a session. Interruptions are not failures and must be handled before.
   init(sorting error: any Error) {
     switch error {

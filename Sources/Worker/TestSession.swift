@@ -41,15 +41,14 @@ struct TestSession {
   private func alerts(of tests: [DirectionTest]) -> [AlertChange] {
     // What earlier tests and polls complained about is answered by this test, one way or the other.
     [.resolve(codes: nil)] + tests.map(\.alert)
-      + tests.compactMap(\.failure).filter { $0.scope == .profile || $0.scope == .server }.map {
-        var draft = AlertDraft(level: .error, failure: $0, direction: .incoming)
-        draft.onProfile = true
-        return .raise(draft)
+      + tests.compactMap { test in
+        guard let failure = test.failure, failure.scope == .profile || failure.scope == .server else { return nil }
+        return .raise(AlertDraft(level: .error, failure: failure, direction: test.change.direction))
       }
   }
 
   private func test(_ direction: Direction) async throws -> DirectionTest {
-    let trace = SessionTrace(direction: direction)
+    let trace = task.trace(direction)
     do {
       switch direction {
       case .incoming: try await testIncoming(trace)
@@ -67,7 +66,7 @@ struct TestSession {
         failure: nil, steps: trace.steps)
     } catch {
       try Task.checkCancellation()
-      let failure = Failure(sorting: error)
+      let failure = Failure(sorting: error).scoped(to: task.settings.server(direction).credentials)
       var draft = AlertDraft(level: .error, failure: failure, direction: direction)
       draft.onProfile = false
       return DirectionTest(
@@ -102,7 +101,8 @@ struct TestSession {
       for recipient in delivery.recipients {
         if let failure = recipient.failure { throw failure }
       }
-      try await session.quit()
+      // The message is handed over: how the server takes its leave changes nothing, and the step says it.
+      try? await session.quit()
     } catch {
       session.abort()
       throw error

@@ -10,10 +10,11 @@ extension WorkerService {
       guard free > 0 else { return }
       var started = 0
       do {
-        started = try await claim(upTo: free, start)
+        let claimed: Int
+        (claimed, started) = try await claim(upTo: free, start)
         if let text = trouble.ended() { logger.info("Claiming goes on", metadata: ["after": "\(text)"]) }
         slots.release(free - started)
-        if started == 0 { try await queue.waitForWork(timeout: configuration.idleWait) }
+        if claimed == 0 { try await queue.waitForWork(timeout: configuration.idleWait) }
       } catch {
         slots.release(free - started)
         if Task.isCancelled { return }
@@ -25,11 +26,14 @@ extension WorkerService {
     }
   }
 
-  /// One claim: what may not run is completed without a session. Returns how many sessions were started.
-  private func claim(upTo limit: Int, _ start: @Sendable (SessionTask) -> Void) async throws -> Int {
+  /// One claim: what may not run is completed without a session. Returns how many jobs there were and how many of them
+  /// were started as sessions.
+  private func claim(
+    upTo limit: Int, _ start: @Sendable (SessionTask) -> Void
+  ) async throws -> (claimed: Int, started: Int) {
     let claim = try await queue.claim(limit: limit, worker: configuration.name)
-    guard !claim.leases.isEmpty else { return 0 }
     metrics.reclaimed(claim.reclaimed)
+    guard !claim.leases.isEmpty else { return (0, 0) }
     let checked: [JobID: CheckedJob]
     do {
       checked = try await store.check(claim.leases)
@@ -48,7 +52,7 @@ extension WorkerService {
         finisher.complete(lease)
       }
     }
-    return started
+    return (claim.leases.count, started)
   }
 }
 

@@ -8,16 +8,24 @@ extension WorkerService {
   func run(_ task: SessionTask) async {
     metrics.started(task)
     do {
-      let outcome = try await keeper.hold(task.lease) {
-        let outcome = try await withDeadline(task) { try await session(task) }
-        return (outcome, try await commit(outcome))
+      let (outcome, result) = try await keeper.hold(task.lease) {
+        do {
+          let outcome = try await withDeadline(task) { try await session(task) }
+          return (outcome, try await commit(outcome))
+        } catch StoreError.unavailable(let reason) {
+          // The job is ready again as soon as it is given back, so a database that refuses only some statements must
+          // not make a mail server see one login after the other.
+          try await Task.sleep(for: .milliseconds(Int.random(in: 500...1_500)))
+          throw StoreError.unavailable(reason: reason)
+        }
       }
-      let lease = keeper.current(task.lease.job) ?? task.lease
-      finisher.complete(lease)
-      metrics.finished(outcome.0, outcome.1)
-      log(outcome.0, outcome.1)
+      finisher.complete(task.lease)
+      metrics.finished(outcome, result)
+      log(outcome, result)
     } catch Interruption.leaseLost {
       metrics.interrupted(task, "lost-lease")
+      // The socket is closed. A lease that was withdrawn, or that is not taken back yet, need not last to its end.
+      finisher.giveBack(task.lease)
     } catch is FencedError {
       // A newer session or a change of profile came before: nothing was written, and nothing must be.
       metrics.fenced()
@@ -45,17 +53,18 @@ extension WorkerService {
     _ task: SessionTask, _ work: @escaping @Sendable () async throws -> SessionOutcome
   ) async throws -> SessionOutcome {
     let startedAt = Date()
-    return try await withThrowingTaskGroup(of: SessionOutcome.self) { group in
+    let outcome = try await withThrowingTaskGroup(of: SessionOutcome?.self) { group in
       defer { group.cancelAll() }
       group.addTask { try await work() }
       group.addTask {
         try await Task.sleep(for: task.settings.sessionDeadline)
-        let failure = Failure(.sessionDeadline, context: "\(task.settings.sessionDeadline)")
-        return task.failed(failure, from: startedAt)
+        return nil
       }
-      guard let outcome = try await group.next() else { throw CancellationError() }
-      return outcome
+      return try await group.next() ?? nil
     }
+    // Only now the work is over, and its last step recorded.
+    return outcome
+      ?? task.failed(Failure(.sessionDeadline, context: "\(task.settings.sessionDeadline)"), from: startedAt)
   }
 
   /// Commits, waiting for a database that is away for as long as the lease is held.
@@ -91,15 +100,22 @@ extension WorkerService {
 extension SessionTask {
   /// The outcome of a session that was ended from outside by a failure.
   func failed(_ failure: Failure, from startedAt: Date) -> SessionOutcome {
-    let run = run(from: startedAt, result: .failure, failure: failure)
+    var run = run(from: startedAt, result: .failure, failure: failure)
+    run.steps = Direction.allCases.flatMap { trace($0).steps }
     if lease.job.kind == .test {
-      let changes = Direction.allCases.filter { settings.method($0) == .serverSideSync }.map {
+      let directions = Direction.allCases.filter { settings.method($0) == .serverSideSync }
+      let changes = directions.map {
         DirectionChange($0, status: .failure, enabled: false, failureCode: failure.code)
+      }
+      let alerts = directions.map { direction in
+        var draft = AlertDraft(level: .error, failure: failure, direction: direction)
+        draft.onProfile = false
+        return AlertChange.raise(draft)
       }
       return SessionOutcome(
         writer: writer, profileID: settings.profileID, served: assignment.requested,
         next: NextDue(at: nil, reason: "tested"), failures: 0, failureCode: failure.code, directions: changes,
-        alerts: [.raise(AlertDraft(level: .error, failure: failure, direction: .incoming))], run: run)
+        alerts: alerts, run: run)
     }
     let rules = DispositionRules(
       direction: .incoming, slots: PollingSlots(mailbox: settings.mailboxID, interval: settings.pollingInterval),

@@ -43,6 +43,8 @@ public struct WorkerService: Service {
     await workAndDrain()
     finisher.stop()
     await telling
+    // When the task was cancelled, telling ended before the sessions did.
+    await finisher.tell()
     // Renewing is cancelled by leaving the scope: nothing is held any more.
   }
 

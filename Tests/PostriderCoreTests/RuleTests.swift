@@ -114,7 +114,7 @@ struct DispositionTests {
       lastFailureCode: .tcpTimeout)
     let result = rules.success(at: now, moreMail: false)
     #expect(result.failures == 0 && result.alerts == [.resolve(codes: nil)] && result.next.reason == "slot")
-    #expect(rules.success(at: now, moreMail: true).next == NextDue(at: now, reason: "more-mail"))
+    #expect(rules.success(at: now, moreMail: true).next == NextDue(at: now + 1, reason: "more-mail"))
   }
 }
 

@@ -29,6 +29,21 @@ extension PostgresStore {
     return Set(rows)
   }
 
+  /// Those of the listed unique ids whose messages are stored, so that they may be removed from the server.
+  public func stored(
+    uidls: [String], mailbox: MailboxID, organization: OrganizationID
+  ) async throws -> Set<String> {
+    if uidls.isEmpty { return [] }
+    let rows = try await pool.transaction(.worker) { db in
+      try db.commit([
+        Statement(
+          "SELECT uidl FROM ledger WHERE mailbox_id = $2 AND uidl = ANY ($1) AND organization_id = $3 AND state = 'stored'",
+          [.texts(uidls), .id(mailbox), .id(organization)])
+      ])[0].map { try $0.text() }
+    }
+    return Set(rows)
+  }
+
   /// Stores messages and their ledger rows in one transaction of two round trips; returns one result per message, in
   /// order. Contents are read chunk by chunk while they are sent.
   ///

@@ -46,11 +46,14 @@ public struct DispositionRules: Sendable {
     self.lastFailureCode = lastFailureCode
   }
 
-  /// After a session that did its work. `moreMail` asks for another one at once.
+  /// After a session that did its work. `moreMail` asks for another one.
   public func success(at now: Date, moreMail: Bool) -> Disposition {
     Disposition(
-      next: moreMail ? NextDue(at: now, reason: "more-mail") : NextDue(at: slots.next(after: now), reason: "slot"),
-      failures: 0, alerts: failuresBefore > 0 ? [.resolve(codes: nil)] : [])
+      // Not at once: the job has to leave the queue before the scheduler puts it in again.
+      next: moreMail
+        ? NextDue(at: now.addingTimeInterval(1), reason: "more-mail")
+        : NextDue(at: slots.next(after: now), reason: "slot"),
+      failures: 0, alerts: failuresBefore > 0 || lastFailureCode != nil ? [.resolve(codes: nil)] : [])
   }
 
   /// After a session that failed as a whole.

@@ -376,6 +376,9 @@ public protocol WorkerStore: Sendable {
   /// Those of the listed unique ids that the ledger of the mailbox does not hold.
   func unknown(uidls: [String], mailbox: MailboxID, organization: OrganizationID) async throws -> Set<String>
 
+  /// Those of the listed unique ids whose messages are stored, so that they may be removed from the server.
+  func stored(uidls: [String], mailbox: MailboxID, organization: OrganizationID) async throws -> Set<String>
+
   /// Stores messages and their ledger rows in one transaction; returns one result per message, in order.
   ///
   /// Throws ``FencedError`` when a newer session or a change of profile came before; then nothing is stored.
