@@ -52,9 +52,14 @@ struct Development {
   /// The Message-IDs that the sandbox delivered to an address, by its own list.
   func delivered(to address: String) -> [String] {
     let text = String(decoding: FileManager.default.contents(atPath: "\(directory)/delivered") ?? Data(), as: UTF8.self)
-    return text.split(separator: "\n").map { $0.split(separator: "\t") }
-      .filter { $0.count == 2 && $0[0] == address }
-      .map { $0[1].trimmingCharacters(in: CharacterSet(charactersIn: "<>")) }
+    var messageIDs: [String] = []
+    for line in text.split(separator: "\n") {
+      let fields = line.split(separator: "\t")
+      if fields.count == 2, fields[0] == address {
+        messageIDs.append(fields[1].trimmingCharacters(in: CharacterSet(charactersIn: "<>")))
+      }
+    }
+    return messageIDs
   }
 
   /// How often each Message-ID is stored for an address.

@@ -1,5 +1,6 @@
 import Foundation
 import PostriderCore
+import PostriderTesting
 import Testing
 
 @testable import postrider
