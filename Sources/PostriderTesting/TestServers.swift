@@ -154,10 +154,9 @@ public actor TestServers {
     for name in (try? FileManager.default.contentsOfDirectory(atPath: "/tmp")) ?? [] {
       let path = "/tmp/" + name
       guard path.hasPrefix(folderPrefix), let pid = Int32(path.dropFirst(folderPrefix.count).prefix { $0.isNumber }),
-        kill(pid, 0) != 0 && errno == ESRCH, let data = try? await DataDirectory.open(path)
+        kill(pid, 0) != 0 && errno == ESRCH
       else { continue }
-      data.close()
-      try? FileManager.default.removeItem(atPath: path)
+      await DataDirectory.removeAbandoned(path)
     }
   }
 }

@@ -95,6 +95,19 @@ public final class DataDirectory: Sendable {
     return Files.read(path + "/lock").flatMap { Int32($0.prefix { $0.isNumber }) }
   }
 
+  /// Removes a data directory that nobody holds, and those inside it, with everything that still runs in them.
+  ///
+  /// Does nothing while it is held or is no data directory.
+  public static func removeAbandoned(_ path: String) async {
+    for name in Files.names(in: path) where Files.isOwnDirectory("\(path)/\(name)") {
+      await removeAbandoned("\(path)/\(name)")
+    }
+    // Held, or not to be opened: left alone.
+    guard Files.exists(path + "/lock"), let data = try? await open(path) else { return }
+    Files.remove(data.path)
+    data.close()
+  }
+
   /// A server's own directory below ``path``, mode 0700, owned by ``user``.
   public func directory(for name: String) throws -> String {
     let directory = path + "/" + name

@@ -36,7 +36,8 @@ struct DovecotConfiguration: Sendable {
     auth_failure_delay = \(options.failureDelaySeconds) secs
     passdb {
       driver = passwd-file
-      args = \(folder)/users
+      # A file per user: a common one is looked at once a second only, and a new user would wait.
+      args = \(folder)/users/%Lu
     }
     userdb {
       driver = static

@@ -118,7 +118,7 @@ public final class MailSandbox: Sendable {
     for (address, _) in accounts where !address.lowercased().hasSuffix("@" + domain) {
       throw PrivateServerError.invalid("\(address) is not an address of \(domain)")
     }
-    try dovecot.addUsers(accounts)
+    for (address, password) in accounts { try dovecot.addUser(address, password: password) }
     try await postfix?.setMailboxes(dovecot.addresses)
   }
 

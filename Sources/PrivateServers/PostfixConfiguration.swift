@@ -59,14 +59,15 @@ struct PostfixConfiguration: Sendable {
   private var delivery: [String: String] {
     let outside =
       switch options.outside {
-      // smtpd refuses what goes to the transport `error` by that name; under another name the queue bounces it.
-      case .bounced: "bouncer:5.1.2 the sandbox delivers to \(domain) only"
+      // smtpd would refuse what goes to `error`. The mailbox agent does not know the address and bounces it.
+      case .bounced: "virtual:"
       case .refused: "error:5.1.2 the sandbox delivers to \(domain) only"
       case .discarded: "discard:"
       }
     return [
       "mydestination": "", "local_recipient_maps": "", "alias_maps": "", "alias_database": "", "relay_domains": "",
-      "local_transport": "error:5.1.1 there is no local delivery", "relay_transport": outside,
+      "local_transport": "error:5.1.1 there is no local delivery",
+      "relay_transport": "error:5.7.1 there is no relaying",
       "default_transport": outside, "in_flow_delay": "0",
       "virtual_mailbox_domains": domain, "virtual_mailbox_base": data.aliased(dovecot.mailPath),
       "virtual_mailbox_maps": "\(layout.mapType):\(layout.configuration)/mailboxes",
@@ -93,7 +94,6 @@ struct PostfixConfiguration: Sendable {
     proxymap unix - - n - - proxymap
     error unix - - n - - error
     retry unix - - n - - error
-    bouncer unix - - n - - error
     discard unix - - n - - discard
     virtual unix - n n - - virtual
     anvil unix - - n - 1 anvil

@@ -15,38 +15,35 @@ extension PrivateDovecot {
   private static let deliveries = Atomic<Int>(0)
 
   /// The addresses that can log in, in order.
-  public var addresses: [String] { users.withLock { $0.keys.sorted() } }
+  public var addresses: [String] { Files.names(in: usersPath).filter { !$0.hasSuffix(".tmp") }.sorted() }
 
-  /// Adds a user, or changes its password; the running server takes notice at the next login.
+  /// Adds a user, or changes its password. A new user can log in at once; a changed password counts after a second,
+  /// which is how often Dovecot looks.
   ///
   /// The address is `local@domain` of letters, digits and `. _ + = -`, kept in lower case; the password is any text.
   /// Throws ``PrivateServerError/invalid(_:)`` for another address.
   public func addUser(_ address: String, password: String) throws {
-    try addUsers([(address, password)])
-  }
-
-  /// Adds users, or changes their passwords, with one write.
-  public func addUsers(_ accounts: [(address: String, password: String)]) throws {
-    for (address, password) in accounts {
-      let home = try homePath(of: address)
-      try Files.ensureDirectory(Files.parent(of: home), mode: 0o700, owner: data.user)
-      try Files.ensureDirectory(home, mode: 0o700, owner: data.user)
-      if options.store == .maildir {
-        for folder in ["", "/tmp", "/new", "/cur"] {
-          try Files.ensureDirectory(home + "/Maildir" + folder, mode: 0o700, owner: data.user)
-        }
+    let address = address.lowercased()
+    let home = try homePath(of: address)
+    try Files.ensureDirectory(Files.parent(of: home), mode: 0o700, owner: data.user)
+    try Files.ensureDirectory(home, mode: 0o700, owner: data.user)
+    if options.store == .maildir {
+      for folder in ["", "/tmp", "/new", "/cur"] {
+        try Files.ensureDirectory(home + "/Maildir" + folder, mode: 0o700, owner: data.user)
       }
-      // Encoded, so that a password may hold colons and control characters.
-      let field = "{PLAIN.b64}" + Data(password.utf8).base64EncodedString()
-      users.withLock { $0[address.lowercased()] = field }
     }
-    try writeUsers()
+    // Encoded, so that a password may hold colons and control characters.
+    let line = "\(address):{PLAIN.b64}\(Data(password.utf8).base64EncodedString())\n"
+    // Dovecot reads the file again when its time in seconds or its size differs: a comment makes it so.
+    let last = Files.status("\(usersPath)/\(address)")?.size
+    let text = last == line.utf8.count ? line + "#\n" : line
+    try Files.write(text, to: "\(usersPath)/\(address)", owner: data.user)
   }
 
-  /// Removes a user; its mail stays.
+  /// Removes a user; its mail stays. Counts after a second.
   public func removeUser(_ address: String) throws {
-    users.withLock { _ = $0.removeValue(forKey: address.lowercased()) }
-    try writeUsers()
+    _ = try homePath(of: address)
+    Files.remove("\(usersPath)/\(address.lowercased())")
   }
 
   /// Puts a message into a user's mailbox, as a delivery agent does: readers see all of it or nothing.
@@ -54,7 +51,7 @@ extension PrivateDovecot {
   /// The octets are stored as they are; lines may end in LF or CRLF.
   public func deliver(to address: String, message: [UInt8]) throws {
     let home = try homePath(of: address)
-    guard users.withLock({ $0[address.lowercased()] != nil }) else {
+    guard Files.exists("\(usersPath)/\(address.lowercased())") else {
       throw PrivateServerError.invalid("there is no user \(address)")
     }
     switch options.store {
@@ -84,24 +81,6 @@ extension PrivateDovecot {
         "\"\(address)\" cannot be an account here: it takes local@domain of letters, digits and . _ + = -")
     }
     return "\(mailPath)/\(parts[1])/\(parts[0])"
-  }
-
-  static func readUsers(_ path: String) -> [String: String] {
-    let lines = (Files.read(path) ?? "").split(separator: "\n").filter { !$0.hasPrefix("#") }
-    return lines.reduce(into: [:]) { users, line in
-      let fields = line.split(separator: ":", maxSplits: 1)
-      if fields.count == 2 { users[String(fields[0])] = String(fields[1]) }
-    }
-  }
-
-  private func writeUsers() throws {
-    try users.withLock { users in
-      // Dovecot reads the file again when its time in seconds or its size differs: the comment's length makes it so.
-      let last = (Files.read(usersPath) ?? "").utf8.count
-      let lines = users.sorted { $0.key < $1.key }.map { "\($0.key):\($0.value)\n" }.joined()
-      let text = "#\n" + lines
-      try Files.write(text.utf8.count == last ? "#" + text : text, to: usersPath, owner: data.user)
-    }
   }
 
   private func deliverToMaildir(_ maildir: String, _ message: [UInt8]) throws {

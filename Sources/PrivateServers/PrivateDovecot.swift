@@ -1,6 +1,5 @@
 import Logging
 import Subprocess
-import Synchronization
 
 /// A Dovecot of one's own: POP3 with STLS and POP3 over TLS on loopback ports, users and mail in a ``DataDirectory``.
 ///
@@ -64,8 +63,7 @@ public final class PrivateDovecot: Sendable {
   let mailPath: String
   let data: DataDirectory
   let options: Options
-  /// Password fields by address, as in the file of users.
-  let users: Mutex<[String: String]>
+  /// The folder of one file per user, named by the address.
   let usersPath: String
   private let server: ManagedServer
 
@@ -81,9 +79,8 @@ public final class PrivateDovecot: Sendable {
     mailPath = directory + "/mail"
     usersPath = directory + "/users"
     authSocketPath = "\(data.runtimePath)/\(options.name)/auth-client"
-    users = Mutex(Self.readUsers(usersPath))
     try Files.ensureDirectory(mailPath, mode: 0o700, owner: data.user)
-    if !Files.exists(usersPath) { try Files.write("", to: usersPath, owner: data.user) }
+    try Files.ensureDirectory(usersPath, mode: 0o700, owner: data.user)
   }
 
   /// Starts Dovecot in a data directory and waits until both ports answer.

@@ -1,10 +1,17 @@
 import FoundationEssentials
-import Glibc
 import PostriderTesting
 import Subprocess
 import Testing
 
 @testable import PrivateServers
+
+#if canImport(Darwin)
+  import Darwin
+#elseif canImport(Musl)
+  import Musl
+#else
+  import Glibc
+#endif
 
 @Suite("Data directory")
 struct DataDirectoryTests {
@@ -22,6 +29,24 @@ struct DataDirectoryTests {
     let second = try await DataDirectory.open(path)
     #expect(second.runtimePath == first.runtimePath)
     second.close()
+  }
+
+  @Test("an abandoned directory is removed with those inside it, a held one is not")
+  func abandoned() async throws {
+    let path = try await TestServers.shared.dedicatedDirectory().path + "/abandoned"
+    let outer = try await DataDirectory.open(path)
+    let inner = try await DataDirectory.open(path + "/a/b")
+    let redis = try await PrivateRedis.start(in: inner)
+    let pid = try #require(await redis.processID)
+    await DataDirectory.removeAbandoned(path)
+    #expect(Files.exists(inner.path))
+    inner.close()
+    outer.close()
+    await DataDirectory.removeAbandoned(path)
+    #expect(!Files.exists(path))
+    #expect(!ProcessTable.isRunning(pid))
+    #expect(!Files.exists(inner.runtimePath))
+    await redis.stop()
   }
 
   @Test("a long path with blanks, quotes and percent signs holds every server")

@@ -41,6 +41,10 @@ enum Dialogue {
           _ = try await execution.standardInputWriter.write(Array((steps[next].send + "\r\n").utf8))
           next += 1
           try await sendUnasked()
+        } else if next < steps.count, line.hasPrefix("-ERR") || line.hasPrefix("4") || line.hasPrefix("5") {
+          // Refused: what was to follow is left out.
+          _ = try await execution.standardInputWriter.write(Array("QUIT\r\n".utf8))
+          next = steps.count
         }
       }
       try await execution.standardInputWriter.finish()

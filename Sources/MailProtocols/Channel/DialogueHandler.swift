@@ -57,12 +57,14 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
   private var tlsDescription = ""
 
   init(
-    machine: Machine, deadlines: SessionDeadlines, tls: any TLSProvider, requirement: TLSRequirement
+    machine: Machine, deadlines: SessionDeadlines, tls: any TLSProvider, requirement: TLSRequirement,
+    startsWithTLS: Bool
   ) {
     self.machine = machine
     self.deadlines = deadlines
     self.tls = tls
     self.requirement = requirement
+    if startsWithTLS { transport.expectTLS() }
   }
 
   // MARK: From the session
@@ -159,7 +161,12 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
   func errorCaught(context: ChannelHandlerContext, error: any Error) {
     // During a handshake the TLS provider gives the diagnosis; an unclean end of TLS is followed by channelInactive.
     if isStartingTLS { return }
-    if error is IOError { end(machine.lost()) }
+    if error is NotTLSError {
+      // The server spoke before our side of the handshake began.
+      end(requirement.plainTextFailure)
+    } else if error is IOError {
+      end(machine.lost())
+    }
   }
 
   func channelInactive(context: ChannelHandlerContext) {
@@ -255,6 +262,10 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
   // MARK: TLS
 
   private func startTLS(_ context: ChannelHandlerContext) {
+    // Whatever came in the clear must never be read as if it had come through TLS.
+    guard input.isEmpty else {
+      return end(Failure(.tlsStartTLSInjection, context: "octets before the TLS handshake"))
+    }
     isStartingTLS = true
     timer.arm(.handshake, step: 0, after: deadlines.handshake, on: context.eventLoop) { [weak self] in self?.late() }
     tls.secure(context.channel, above: transport, requirement).assumeIsolated().whenComplete { [weak self] result in

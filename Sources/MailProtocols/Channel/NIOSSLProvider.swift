@@ -58,11 +58,7 @@ final class NIOSSLProvider: TLSProvider {
   /// so the dates of the certificate decide between those two.
   static func diagnose(_ error: any Error, certificate: NIOSSLCertificate?, _ requirement: TLSRequirement) -> Failure {
     let name = requirement.serverName
-    if error is NotTLSError {
-      return requirement.isUpgrade
-        ? Failure(.tlsStartTLSInjection, context: "plain text where the TLS handshake was expected")
-        : Failure(.tlsPortMismatch, context: "the port speaks plain text, the profile expects TLS")
-    }
+    if error is NotTLSError { return requirement.plainTextFailure }
     if let error = error as? NIOSSLExtraError, error == .failedToValidateHostname {
       return Failure(.tlsNameMismatch, context: "the certificate is not for \(name)")
     }
@@ -104,6 +100,21 @@ final class NIOSSLProvider: TLSProvider {
   }
 }
 
+extension NIOSSLCertificate {
+  /// The names that it is for. The library shows them only by an underscored call; its own check reads them the same way.
+  fileprivate var identity: CertificateIdentity {
+    var identity = CertificateIdentity(dnsNames: [], addresses: [])
+    for name in _subjectAlternativeNames() {
+      switch name.nameType {
+      case .dnsName: identity.dnsNames.append(String(decoding: name.contents, as: UTF8.self))
+      case .ipAddress: if let address = IPAddress(octets: Array(name.contents)) { identity.addresses.append(address) }
+      default: break
+      }
+    }
+    return identity
+  }
+}
+
 /// Waits for the end of the handshake and then leaves the pipeline.
 private final class HandshakeWatcher: ChannelInboundHandler, RemovableChannelHandler {
   typealias InboundIn = ByteBuffer
@@ -120,6 +131,10 @@ private final class HandshakeWatcher: ChannelInboundHandler, RemovableChannelHan
 
   func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
     if case .handshakeCompleted? = event as? TLSUserEvent {
+      guard let certificate = handler.peerCertificate, certificate.identity.isFor(requirement.serverName) else {
+        return fail(
+          Failure(.tlsNameMismatch, context: "the certificate is not for \(requirement.serverName)"))
+      }
       let version = handler.tlsVersion.map { String(describing: $0) } ?? "TLS"
       promise?.succeed(version)
       promise = nil

@@ -9,6 +9,13 @@ struct TLSRequirement: Hashable, Sendable {
   var caCertificatesPEM: String?
   /// Whether plain text came first; then octets that are no TLS were put in by somebody.
   var isUpgrade: Bool
+
+  /// What plain text instead of a handshake means: somebody's injection after STARTTLS, else the wrong kind of port.
+  var plainTextFailure: Failure {
+    isUpgrade
+      ? Failure(.tlsStartTLSInjection, context: "plain text where the TLS handshake was expected")
+      : Failure(.tlsPortMismatch, context: "the port speaks plain text, the profile expects TLS")
+  }
 }
 
 /// The seam to a TLS library: make this channel a verified TLS channel to this name.

@@ -170,7 +170,8 @@ public final class MailClient: Sendable {
           opening.withLock { $0 = channel }
           return channel.eventLoop.makeCompletedFuture {
             let handler = DialogueHandler(
-              machine: machine, deadlines: endpoint.deadlines, tls: tls, requirement: endpoint.requirement)
+              machine: machine, deadlines: endpoint.deadlines, tls: tls, requirement: endpoint.requirement,
+              startsWithTLS: endpoint.tls == .implicit)
             try channel.pipeline.syncOperations.addHandlers([handler.transport, handler])
             return DialogueConnection(
               channel: channel, handler: NIOLoopBound(handler, eventLoop: channel.eventLoop))

@@ -9,7 +9,9 @@ extension POP3Dialogue {
     }
     switch try plainStatus(&input) {
     case nil: return .wait(.greeting, step: step)
-    case .success(let text): return done(.done(words: "+OK " + text))
+    case .success(let text):
+      isGreeted = true
+      return done(.done(words: "+OK " + text))
     case .failure(let error):
       state = .ended
       return .broken(sorted(error, at: .greeting))

@@ -6,6 +6,7 @@ extension POP3Dialogue {
   struct Listing {
     /// Whether UIDL and LIST were written together. Otherwise STAT comes first, which an empty mailbox ends with.
     let pipelined: Bool
+    let maximumEntries: Int
     var stage: POP3Stage
     var inBody = false
     var uniques: [(number: Int, uidl: UniqueID)] = []
@@ -13,8 +14,9 @@ extension POP3Dialogue {
     /// UIDL was refused, but the answer to LIST is still to be read.
     var failure: Failure?
 
-    init(pipelined: Bool) {
+    init(pipelined: Bool, maximumEntries: Int) {
       self.pipelined = pipelined
+      self.maximumEntries = maximumEntries
       stage = pipelined ? .unique : .stat
     }
 
@@ -29,10 +31,8 @@ extension POP3Dialogue {
 
     /// Numbers count up in each listing; a server that repeats one could make us fetch or delete the wrong message.
     mutating func add(_ line: String) throws(Failure) {
-      if max(uniques.count, scans.count) == POP3Limits.listEntries,
-        (stage == .unique ? uniques.count : scans.count) == POP3Limits.listEntries
-      {
-        throw Failure(.protocolLimit, context: "more than \(POP3Limits.listEntries) entries in a listing")
+      if (stage == .unique ? uniques.count : scans.count) == maximumEntries {
+        throw Failure(.protocolLimit, context: "more than \(maximumEntries) entries in a listing")
       }
       if stage == .unique {
         let entry = try POP3ListLine.unique(line)

@@ -46,8 +46,13 @@ struct POP3Dialogue: Dialogue {
   var redactor = Redactor()
   private(set) var capabilities = POP3Capabilities()
   private(set) var isSecure = false
+  /// Whether the greeting was read; what goes wrong before it is no fault of a session.
+  var isGreeted = false
   /// Whether credentials may go over a connection without TLS: only when the profile says `none`.
   let allowsClearText: Bool
+
+  /// The bound on a listing.
+  var maximumEntries = POP3Limits.listEntries
 
   init(tls: TLSMode) { allowsClearText = tls == .none }
 
@@ -74,7 +79,7 @@ struct POP3Dialogue: Dialogue {
   func interrupted() -> Failure? { nil }
 
   func lost() -> Failure {
-    if case .greeting = state {
+    if !isGreeted {
       return Failure(.pop3Greeting, context: "the connection was closed before a greeting")
     }
     return Failure(.tcpClosed, context: doing.map { "during \($0)" })
@@ -84,6 +89,8 @@ struct POP3Dialogue: Dialogue {
     switch awaited {
     case .greeting: Failure(.pop3Greeting, context: "no greeting in time")
     case .handshake: Failure(.tcpTimeout, context: "no end of the TLS handshake in time")
+    case .body:
+      Failure(tooSlow ? .tcpTooSlow : .tcpTimeout, context: doing.map { "in the middle of the answer to \($0)" })
     default: Failure(tooSlow ? .tcpTooSlow : .tcpTimeout, context: doing.map { "waiting for the answer to \($0)" })
     }
   }
@@ -134,7 +141,7 @@ struct POP3Dialogue: Dialogue {
       return .send(Self.command("STLS"))
     case .login(let login): return startLogin(login)
     case .list:
-      state = .listing(Listing(pipelined: capabilities.pipelining))
+      state = .listing(Listing(pipelined: capabilities.pipelining, maximumEntries: maximumEntries))
       return .send(Self.command(capabilities.pipelining ? "UIDL\r\nLIST" : "STAT"))
     case .retrieve(let numbers, let maximum):
       let window = capabilities.pipelining ? Self.retrieveWindow : 1

@@ -8,7 +8,10 @@ extension SMTPDialogue {
       throw Failure(.tlsPortMismatch, context: "the port speaks TLS, the profile expects plain text")
     }
     guard let reply = try reply(&input) else { return .wait(.greeting, step: step) }
-    if reply.severity == 2 { return done(.done(words: reply.words)) }
+    if reply.severity == 2 {
+      isGreeted = true
+      return done(.done(words: reply.words))
+    }
     let failure = sorted(reply, at: .greeting)
     state = .ended
     return .broken(failure)

@@ -30,6 +30,8 @@ struct SMTPDialogue: Dialogue {
   var parser = SMTPReplyParser()
   private(set) var extensions = SMTPExtensions()
   private(set) var isSecure = false
+  /// Whether the greeting was read; what goes wrong before it is no fault of a session.
+  var isGreeted = false
   /// Whether the server may still hold a transaction that was not finished; then RSET comes first.
   var isTransactionOpen = false
   let allowsClearText: Bool
@@ -112,8 +114,8 @@ struct SMTPDialogue: Dialogue {
   // MARK: What the connection's fate means
 
   func lost() -> Failure {
-    switch state {
-    case .greeting: Failure(.smtpGreeting, context: "the connection was closed before a greeting")
+    if !isGreeted { return Failure(.smtpGreeting, context: "the connection was closed before a greeting") }
+    return switch state {
     case .sending: Failure(encoder?.isFinished == true ? .smtpUncertain : .smtpLost)
     default: Failure(.tcpClosed, context: doing.map { "during \($0)" })
     }

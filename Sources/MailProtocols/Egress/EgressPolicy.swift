@@ -26,7 +26,7 @@ public struct EgressPolicy: Hashable, Sendable {
   ///
   /// `ports` is `default`, `us-government` or numbers separated by commas or spaces; `allow` holds entries separated by
   /// commas or spaces, each `CIDR`, `CIDR:port` or `CIDR:*`. Throws ``EgressPolicyError`` with every wrong word.
-  public init(ports: String = "default", allow: String = "") throws(EgressPolicyError) {
+  public init(ports: String = "default", allow: String) throws(EgressPolicyError) {
     var problems: [String] = []
     switch ports {
     case "default", "": allowedPorts = Self.defaultPorts

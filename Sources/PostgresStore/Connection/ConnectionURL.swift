@@ -24,6 +24,19 @@ struct ConnectionURL: Sendable, CustomStringConvertible {
     ]
   }
 
+  /// Throws ``StoreError/unavailable(reason:)`` for anything but a URI, without repeating it: libpq's own messages quote
+  /// what they do not understand, and that may be the password.
+  func check() throws(StoreError) { PQconninfoFree(try parsed()) }
+
+  private func parsed() throws(StoreError) -> UnsafeMutablePointer<PQconninfoOption> {
+    let text = secret.revealed
+    guard text.hasPrefix("postgresql://") || text.hasPrefix("postgres://"), let options = PQconninfoParse(text, nil)
+    else {
+      throw .unavailable(reason: "the database URL is not one that libpq understands (postgresql://…)")
+    }
+    return options
+  }
+
   /// The user that the URI logs in as: the one it names, else libpq's default.
   func userName() throws(StoreError) -> String? {
     if let user = try value("user") { return user }
@@ -37,12 +50,7 @@ struct ConnectionURL: Sendable, CustomStringConvertible {
 
   /// What the URI itself says about a keyword of libpq.
   private func value(_ keyword: String) throws(StoreError) -> String? {
-    var message: UnsafeMutablePointer<CChar>?
-    guard let options = PQconninfoParse(secret.revealed, &message) else {
-      // libpq's message quotes parts of the URI, which may be the password.
-      PQfreemem(message)
-      throw .unavailable(reason: "the database URL is not one that libpq understands (postgresql://…)")
-    }
+    let options = try parsed()
     defer { PQconninfoFree(options) }
     return Self.value(keyword, in: options)
   }

@@ -63,6 +63,7 @@ actor PostgresConnection {
       if isAlive(handle) { return handle }
       close()
     }
+    try url.check()
     let parameters = url.parameters(application: options.application, connectTimeout: options.connectTimeout)
     let keywords = parameters.map { strdup($0.0) }
     let values = parameters.map { strdup($0.1) }

@@ -1,0 +1,182 @@
+import NIOCore
+import NIOSSL
+
+/// Plays one script on one connection.
+final class ScriptHandler: ChannelDuplexHandler {
+  typealias InboundIn = ByteBuffer
+  typealias OutboundIn = ByteBuffer
+  typealias OutboundOut = ByteBuffer
+
+  private let record: ScriptedMailServer.Record
+  private var number = 0
+  private var steps: ArraySlice<ScriptedMailServer.Step> = []
+  private var buffer = ByteBuffer()
+  private var isBusy = false
+  private var isReading = true
+  private var isInMessage = false
+
+  init(record: ScriptedMailServer.Record) { self.record = record }
+
+  func channelActive(context: ChannelHandlerContext) {
+    let (number, script) = record.open()
+    self.number = number
+    steps = script[...]
+    run(context)
+  }
+
+  func channelInactive(context: ChannelHandlerContext) {
+    record.closed(number)
+    steps = []
+  }
+
+  func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+    var bytes = unwrapInboundIn(data)
+    buffer.writeBuffer(&bytes)
+    run(context)
+  }
+
+  func read(context: ChannelHandlerContext) { if isReading { context.read() } }
+
+  func channelWritabilityChanged(context: ChannelHandlerContext) { run(context) }
+
+  func errorCaught(context: ChannelHandlerContext, error: any Error) {
+    // A client that refuses the certificate, or leaves mid-flood, is what many scripts are for.
+    context.close(promise: nil)
+  }
+
+  private func run(_ context: ChannelHandlerContext) {
+    while !isBusy, let step = steps.first {
+      guard play(step, context) else { return }
+      steps = steps.dropFirst()
+    }
+    // Behind the script's end, what comes is only recorded.
+    if steps.isEmpty { while let line = nextLine() { record.line(number, line) } }
+  }
+
+  /// Plays a step; returns whether it is over.
+  private func play(_ step: ScriptedMailServer.Step, _ context: ChannelHandlerContext) -> Bool {
+    switch step {
+    case .send(let text): send(text, context)
+    case .sendBytes(let octets): context.writeAndFlush(wrapOutboundOut(ByteBuffer(bytes: octets)), promise: nil)
+    case .expect(let prefix):
+      guard let line = nextLine() else { return false }
+      record.line(number, line)
+      if !line.lowercased().hasPrefix(prefix.lowercased()) {
+        record.mismatch("expected `\(prefix)`, got `\(line)`")
+        context.close(promise: nil)
+      }
+    case .readMessage:
+      guard let message = nextMessage() else { return false }
+      record.line(number, message)
+    case .serve(let answer): return serve(answer, context)
+    case .signal(let signal): signal.fire()
+    case .wait(let signal):
+      hold(context) { resume in signal.whenFired(resume) }
+      return true
+    case .drip(let text, let pause):
+      drip(Array(text.utf8)[...], TimeAmount(pause), context)
+      return true
+    case .flood(let text):
+      flood(text, context)
+      return true
+    case .startTLS(let identity):
+      do {
+        try context.pipeline.syncOperations.addHandler(identity.makeHandler(), position: .first)
+      } catch {
+        record.mismatch("TLS: \(error)")
+        context.close(promise: nil)
+      }
+    case .stopReading: isReading = false
+    case .close: context.close(promise: nil)
+    }
+    return true
+  }
+
+  private func serve(
+    _ answer: @Sendable (String) -> ScriptedMailServer.Reply, _ context: ChannelHandlerContext
+  ) -> Bool {
+    while let line = isInMessage ? nextMessage() : nextLine() {
+      isInMessage = false
+      record.line(number, line)
+      switch answer(line) {
+      case .text(let text): send(text, context)
+      case .readMessage(let text):
+        send(text, context)
+        isInMessage = true
+      case .close(let text):
+        send(text, context)
+        context.close(promise: nil)
+        return true
+      case .next: return true
+      }
+    }
+    return false
+  }
+
+  private func send(_ text: String, _ context: ChannelHandlerContext) {
+    if !text.isEmpty { context.writeAndFlush(wrapOutboundOut(ByteBuffer(string: text)), promise: nil) }
+  }
+
+  /// Stops the script until the resumption is called, from any thread.
+  private func hold(_ context: ChannelHandlerContext, _ body: (@escaping @Sendable () -> Void) -> Void) {
+    isBusy = true
+    let eventLoop = context.eventLoop
+    let bound = NIOLoopBound((self, context), eventLoop: eventLoop)
+    body {
+      eventLoop.execute {
+        let (handler, context) = bound.value
+        handler.isBusy = false
+        handler.run(context)
+      }
+    }
+  }
+
+  /// Sends as long as the client takes it, one piece per turn of the event loop, which others share.
+  private func flood(_ text: String, _ context: ChannelHandlerContext) {
+    isBusy = true
+    guard context.channel.isActive else { return }
+    if context.channel.isWritable {
+      let times = max(1, 32_768 / max(1, text.utf8.count))
+      send(String(repeating: text, count: times), context)
+    }
+    // Not at once: a task that schedules itself without delay keeps the loop from ever looking at its sockets.
+    context.eventLoop.assumeIsolated().scheduleTask(in: .microseconds(500)) { self.flood(text, context) }
+  }
+
+  private func drip(_ octets: ArraySlice<UInt8>, _ pause: TimeAmount, _ context: ChannelHandlerContext) {
+    guard let first = octets.first, context.channel.isActive else {
+      isBusy = false
+      return
+    }
+    isBusy = true
+    context.writeAndFlush(wrapOutboundOut(ByteBuffer(bytes: [first])), promise: nil)
+    context.eventLoop.assumeIsolated().scheduleTask(in: pause) {
+      self.drip(octets.dropFirst(), pause, context)
+      if !self.isBusy { self.run(context) }
+    }
+  }
+
+  private func nextLine() -> String? {
+    guard let end = buffer.readableBytesView.firstIndex(of: UInt8(ascii: "\n")) else { return nil }
+    let length = end - buffer.readerIndex
+    var line = buffer.readString(length: length) ?? ""
+    buffer.moveReaderIndex(forwardBy: 1)
+    if line.utf8.last == UInt8(ascii: "\r") { line = String(Substring(line.utf8.dropLast())) }
+    return line
+  }
+
+  private func nextMessage() -> String? {
+    let text = String(buffer: buffer)
+    let end: String.Index
+    if text.utf8.starts(with: ".\r\n".utf8) {
+      end = text.utf8.index(text.startIndex, offsetBy: 3)
+    } else if let found = text.firstRange(of: "\r\n.\r\n") {
+      end = found.upperBound
+    } else {
+      return nil
+    }
+    let message = String(text[..<end])
+    buffer.moveReaderIndex(forwardBy: message.utf8.count)
+    return message
+  }
+}

@@ -1,0 +1,140 @@
+import NIOCore
+import PostriderCore
+import PostriderTesting
+import Testing
+
+@testable import MailProtocols
+
+@Suite("SMTP sessions over sockets", .serialized, .timeLimit(.minutes(1)))
+struct SMTPSessionTests {
+  typealias Step = ScriptedMailServer.Step
+
+  static let hello: [Step] = [
+    .send("220 mx.example\r\n"), .expect("EHLO client.example"),
+    .send("250-mx.example\r\n250-PIPELINING\r\n250-SIZE 50000000\r\n250-8BITMIME\r\n250 AUTH PLAIN LOGIN\r\n"),
+  ]
+
+  private func open(
+    _ server: ScriptedMailServer, answer: Duration = .seconds(10),
+    trace: SessionTrace = SessionTrace(direction: .outgoing)
+  ) async throws -> SMTPSession {
+    try await makeClient().openSMTP(
+      .test(.smtp, server, answer: answer), heloName: "client.example", trace: trace)
+  }
+
+  @Test("a whole session with partial recipients")
+  func whole() async throws {
+    let server = try await ScriptedMailServer.start(
+      Self.hello + [
+        .expect("AUTH PLAIN AGFubmEAY29ycmVjdCBob3JzZQ=="), .send("235 2.7.0 in\r\n"),
+        .expect("MAIL FROM:<a@x.example> SIZE=22"), .expect("RCPT TO:<b@x.example>"), .expect("RCPT TO:<c@x.example>"),
+        .expect("DATA"), .send("250 ok\r\n250 ok\r\n550 5.1.1 no such user\r\n354 go\r\n"), .readMessage,
+        .send("250 2.0.0 queued\r\n"), .expect("QUIT"), .send("221 bye\r\n"), .close,
+      ])
+    let trace = SessionTrace(direction: .outgoing)
+    let session = try await open(server, trace: trace)
+    #expect(session.extensions.maximumSizeOctets == 50_000_000)
+    try await session.authenticate(anna, mechanism: .auto)
+    let delivery = try await session.send(
+      from: "a@x.example", to: ["b@x.example", "c@x.example"], message: Array("Subject: x\n\n.\nend".utf8))
+    #expect(delivery.isAccepted)
+    #expect(delivery.recipients.map { $0.failure?.code } == [nil, .smtpRecipient])
+    try await session.quit()
+    #expect(server.mismatches.isEmpty)
+    #expect(server.lines.contains("Subject: x\r\n\r\n..\r\nend\r\n.\r\n"))
+    #expect(
+      trace.steps.map(\.name) == [.resolve, .connect, .greeting, .capabilities, .authenticate, .send, .quit])
+  }
+
+  @Test("a large message goes out whole, and only as fast as the server takes it")
+  func large() async throws {
+    let line = String(repeating: "0123456789", count: 7) + "\n"
+    let text = String(repeating: line, count: 60_000)
+    let server = try await ScriptedMailServer.start(
+      Self.hello + [
+        .expect("MAIL"), .expect("RCPT"), .expect("DATA"), .send("250 ok\r\n250 ok\r\n354 go\r\n"), .readMessage,
+        .send("250 queued\r\n"),
+      ])
+    let session = try await open(server, answer: .seconds(30))
+    _ = try await session.send(from: "a@x.example", to: ["b@x.example"], message: Array(text.utf8))
+    #expect(server.lines.last?.utf8.count == 60_000 * 72 + 3)
+    session.abort()
+  }
+
+  @Test("the server stops taking the message")
+  func stalled() async throws {
+    let server = try await ScriptedMailServer.start(
+      Self.hello + [
+        .expect("MAIL"), .expect("RCPT"), .expect("DATA"), .stopReading, .send("250 ok\r\n250 ok\r\n354 go\r\n"),
+      ])
+    let session = try await open(server, answer: .seconds(2))
+    let failure = await failure {
+      _ = try await session.send(
+        from: "a@x.example", to: ["b@x.example"], message: [UInt8](repeating: 0x61, count: 30_000_000))
+    }
+    #expect(failure?.code == .tcpTimeout || failure?.code == .tcpTooSlow)
+  }
+
+  @Test("lost before the final dot")
+  func lost() async throws {
+    let server = try await ScriptedMailServer.start(
+      Self.hello + [.expect("MAIL"), .expect("RCPT"), .expect("DATA"), .send("250 ok\r\n"), .close])
+    let session = try await open(server)
+    let failure = await failure {
+      _ = try await session.send(from: "a@x.example", to: ["b@x.example"], message: [0x61])
+    }
+    #expect(failure?.code == .smtpLost)
+  }
+
+  static let untilDot: [Step] = [
+    .expect("MAIL"), .expect("RCPT"), .expect("DATA"), .send("250 ok\r\n250 ok\r\n354 go\r\n"), .readMessage,
+  ]
+
+  @Test("lost, silent, unreadable or interrupted after the final dot", arguments: ["close", "silent", "junk", "abort"])
+  func uncertain(what: String) async throws {
+    let dot = ScriptSignal()
+    let end: [Step] = what == "close" ? [.close] : what == "junk" ? [.send("what?\r\n")] : []
+    let server = try await ScriptedMailServer.start(Self.hello + Self.untilDot + [.signal(dot)] + end)
+    let session = try await open(server, answer: what == "silent" ? .seconds(2) : .seconds(10))
+    async let sent = failure {
+      _ = try await session.send(from: "a@x.example", to: ["b@x.example"], message: [0x61])
+    }
+    if what == "abort" {
+      await dot.wait()
+      session.abort()
+    }
+    #expect(await sent?.code == .smtpUncertain)
+  }
+
+  @Test("cancelled after the final dot is uncertain too")
+  func cancelled() async throws {
+    let dot = ScriptSignal()
+    let server = try await ScriptedMailServer.start(Self.hello + Self.untilDot + [.signal(dot)])
+    let session = try await open(server)
+    let task = Task { try await session.send(from: "a@x.example", to: ["b@x.example"], message: [0x61]) }
+    await dot.wait()
+    task.cancel()
+    let failure = await failure { _ = try await task.value }
+    #expect(failure?.code == .smtpUncertain)
+    #expect(await server.wait { $0.first?.isClosed == true })
+  }
+
+  @Test(
+    "greetings that are none",
+    arguments: [
+      ("554 go away\r\n", FailureCode.smtpGreeting), ("421 busy\r\n", .smtpBusy), ("+OK pop\r\n", .protocolSyntax),
+    ])
+  func greeting(text: String, code: FailureCode) async throws {
+    let server = try await ScriptedMailServer.start([.send(text)])
+    let failure = await failure { _ = try await open(server) }
+    #expect(failure?.code == code)
+    #expect(await server.wait { $0.first?.isClosed == true })
+  }
+
+  @Test("closed without a greeting")
+  func noGreeting() async throws {
+    let server = try await ScriptedMailServer.start([.close])
+    let failure = await failure { _ = try await open(server) }
+    #expect(failure?.code == .smtpGreeting)
+  }
+}

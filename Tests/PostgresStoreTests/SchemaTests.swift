@@ -1,0 +1,179 @@
+import PostriderCore
+import Testing
+
+@testable import PostgresStore
+
+@Suite("Schema: migrations, roles, row-level security")
+struct SchemaTests {
+  @Test("an empty database is migrated once, however many migrate it")
+  func migratesOnce() async throws {
+    let server = try await TestServer.shared.value
+    try await server.sql("postgres", "CREATE DATABASE empty_once OWNER pr_owner")
+    let migrator = { @Sendable in Migrator(url: server.url("pr_owner", "empty_once"), logger: .test) }
+    let store = PostgresStore(
+      configuration: PostgresStoreConfiguration(url: server.url("pr_owner", "empty_once")), logger: .test)
+    let error = await #expect(throws: StoreError.self) { try await store.checkHealth() }
+    #expect(error?.description.contains("run `postrider migrate`") == true)
+    #expect(try await migrator().status().allSatisfy { $0.appliedAt == nil })
+
+    let all = try await withThrowingTaskGroup(of: [Int].self) { group in
+      for _ in 0..<3 { group.addTask { try await migrator().migrate() } }
+      return try await group.reduce(into: []) { $0 += $1 }
+    }
+    #expect(all == Migration.all.map(\.version))
+    #expect(try await migrator().migrate().isEmpty)
+    #expect(try await migrator().status().allSatisfy { $0.appliedAt != nil })
+    try await store.checkHealth()
+    await store.close()
+  }
+
+  @Test("a database of another build or a newer release is refused in words")
+  func refusesForeignSchema() async throws {
+    try await TestDatabase.with { database in
+      let migrator = { @Sendable in Migrator(url: database.server.url("pr_owner", database.name), logger: .test) }
+      try await database.sql("INSERT INTO schema_migration (version, name, checksum) VALUES (99, 'future', 'x')")
+      await #expect(throws: StoreError.self) { try await migrator().migrate() }
+      let error = await #expect(throws: StoreError.self) { try await database.store.checkHealth() }
+      #expect(error?.description.contains("newer release") == true)
+      try await database.sql("DELETE FROM schema_migration WHERE version = 99")
+      try await database.sql("UPDATE schema_migration SET checksum = 'other' WHERE version = 1")
+      let changed = await #expect(throws: StoreError.self) { try await migrator().migrate() }
+      #expect(changed?.description.contains("other contents") == true)
+    }
+  }
+
+  @Test("an unknown application role is named")
+  func unknownApplicationRole() async throws {
+    try await TestDatabase.with { database in
+      let server = database.server
+      let error = await #expect(throws: StoreError.self) {
+        try await Migrator(
+          url: server.url("pr_owner", database.name), applicationURL: server.url("nobody_here", database.name),
+          logger: .test
+        ).migrate()
+      }
+      #expect(error?.description.contains("nobody_here") == true)
+    }
+  }
+
+  @Test("each tenant table hides its rows from other organizations and from no organization")
+  func rowLevelSecurity() async throws {
+    try await TestDatabase.with { database in
+      let other = try await database.otherPrincipal()
+      try await database.fillEveryTable()
+      // Every table but these two is a tenant's; a new one without policies fails here.
+      let tables = try await database.sql(
+        """
+        SELECT c.relname::text, c.relrowsecurity, c.relforcerowsecurity, c.relispartition FROM pg_class c
+        WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p')
+          AND c.relname NOT IN ('schema_migration', 'leadership') ORDER BY 1
+        """
+      ).map { row in (try row.text(), try row.bool(), try row.bool(), try row.bool()) }
+      #expect(tables.count { !$0.3 } == 18)
+      let app = PostgresConnection(
+        url: ConnectionURL(database.server.url("pr_app", database.name)), options: .test)
+      for (table, enabled, forced, isPartition) in tables {
+        #expect(enabled && (forced || isPartition), "\(table)")
+        if isPartition {
+          // Reached through its parent only.
+          await #expect(throws: PostgresError.self, "\(table)") {
+            try await app.transaction(.worker) { db in _ = try db.query("SELECT 1 FROM \(table)") }
+          }
+          continue
+        }
+        #expect(try await database.int("SELECT count(*) FROM \(table)") > 0, "\(table) is empty: fill it in the test")
+        let visible = { (scope: Scope) in
+          try await app.transaction(scope) { db in try db.query("SELECT * FROM \(table)").count }
+        }
+        let ownCount = try await visible(.api(database.principal.organizationID))
+        #expect(ownCount > 0, "\(table)")
+        let othersCount = try await visible(.api(other.organizationID))
+        let expected = ["organization", "app_user", "api_token"].contains(table) ? 1 : 0
+        #expect(othersCount == expected, "\(table)")
+        #expect(try await visible(.token(hash: [UInt8](repeating: 0, count: 32))) == 0, "\(table)")
+        let bare = try await app.run { db in try db.query("SELECT * FROM \(table)").count }
+        #expect(bare == 0, "\(table) with nothing set")
+      }
+      // Nor can a row be written into another organization.
+      await #expect(throws: PostgresError.self) {
+        try await app.transaction(.api(other.organizationID)) { db in
+          _ = try db.query(
+            "INSERT INTO app_user (organization_id, name, address, address_key) VALUES ($1, 'x', 'x', 'x')",
+            [.id(database.principal.organizationID)])
+        }
+      }
+      await app.close()
+    }
+  }
+
+  @Test("partitions are made ahead, old ones dropped, and rows of other days still find a place")
+  func partitions() async throws {
+    try await TestDatabase.with { database in
+      try await database.store.maintainHistory()
+      let count = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'run'::regclass"
+      let before = try await database.int(count)
+      #expect(before >= 9)
+      try await database.sql(
+        "CREATE TABLE run_p20200101 PARTITION OF run FOR VALUES FROM ('2020-01-01 00:00+00') TO ('2020-01-02 00:00+00')"
+      )
+      try await database.sql(
+        """
+        INSERT INTO run SELECT i, \(database.principal.organizationID), 1, 'p', 'slot', 'w', 1, t, t, t, 'success',
+          NULL, NULL, 0, 0, 0, 0, 0 FROM (VALUES (1, '2020-01-01 12:00+00'::timestamptz), (2, '2019-01-01'::timestamptz),
+          (3, now() + interval '20 days')) AS v (i, t)
+        """)
+      #expect(try await database.int("SELECT count(*) FROM run_default") == 2)
+      try await database.store.maintainHistory()
+      #expect(try await database.int(count) == before)
+      #expect(try await database.int("SELECT count(*) FROM run") == 1)
+    }
+  }
+
+  @Test("the scheduler's read of due rows walks the partial index alone")
+  func dueReadUsesItsIndex() async throws {
+    try await TestDatabase.with { database in
+      let app = PostgresConnection(
+        url: ConnectionURL(database.server.url("pr_app", database.name)), options: .test)
+      let plan = try await app.transaction(.worker) { db in
+        try db.query("SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true)")
+        return try db.query(
+          """
+          EXPLAIN SELECT mailbox_id, kind, profile_id, job_class, next_due_at FROM mailbox_schedule
+          WHERE enabled AND (next_due_at, mailbox_id, kind) > ($1, $2, $3) AND next_due_at <= now()
+            AND profile_id IS NOT NULL ORDER BY next_due_at, mailbox_id, kind LIMIT $4
+          """, [.microseconds(0), .int(0), .text(""), .int(100)]
+        ).map { try $0.text() }.joined(separator: "\n")
+      }
+      #expect(plan.contains("Index Scan using mailbox_schedule_due"), "\(plan)")
+      #expect(plan.contains("Index Cond: ((ROW(next_due_at"), "\(plan)")
+      #expect(!plan.contains("Sort"), "\(plan)")
+      await app.close()
+    }
+  }
+}
+
+extension TestDatabase {
+  /// Leaves at least one row of this organization in every tenant table.
+  fileprivate func fillEveryTable() async throws {
+    _ = try await profile()
+    let mailbox = try await runningMailbox("a@example.com")
+    _ = try await store.createMailbox(
+      MailboxDraft(address: "queue@example.com", owner: OwnerDraft(kind: .queue)), by: principal)
+    let (lease, assignment) = try await assignment(mailbox, .poll)
+    var message = ReceivedMessage.sample("1")
+    message.attachments = [
+      ReceivedAttachment(
+        record: AttachmentRecord(fileName: "a", contentType: "text/plain", sizeOctets: 1), content: .bytes([1]))
+    ]
+    let writer = guardian(lease, assignment)
+    _ = try await store.store([message], writer: writer)
+    for _ in 0..<3 {
+      _ = try await store.messageFailed(uidl: "2", failure: Failure(.messageUnparsable), raw: nil, writer: writer)
+    }
+    let step = TraceStep(
+      direction: .incoming, name: .connect, tried: "x", result: .ok, startedAt: .init(), milliseconds: 1)
+    _ = try await store.commit(
+      outcome(
+        lease, assignment, alerts: [.raise(AlertDraft(level: .error, code: "tcp.closed", text: "x"))], steps: [step]))
+  }
+}
