@@ -202,13 +202,15 @@ struct SandboxDriver {
   private func status(of mailboxes: [Mailbox]) async throws -> String {
     let now = try await current(mailboxes)
     let numbers: QueueAnswer = try await client.get("/queue/stats")
-    let runs: Page<RunRecord> = try await client.get("/runs", [("kind", "poll"), ("limit", "1")])
+    let runs: Page<RunRecord> = try await client.get("/runs", [("kind", "poll"), ("limit", "100")])
     let enabled = now.count { $0.incoming.enabled && $0.outgoing.enabled }
     let stored = now.reduce(0) { $0 + $1.emailCount }
+    let recent = Date(timeIntervalSinceNow: -90)
+    let workers = Set(runs.items.filter { $0.finishedAt > recent }.map(\.worker)).count
     let next = now.compactMap(\.incoming.nextRunAt).min().map { max(0, Int($0.timeIntervalSinceNow.rounded())) }
     return
       "mailboxes \(enabled)/\(now.count) enabled · messages \(stored) · polls \(runs.total) · "
-      + "queue \(numbers.queue.totalReady) ready, \(numbers.queue.inFlight) in flight · "
+      + "queue \(numbers.queue.totalReady) ready, \(numbers.queue.inFlight) in flight · workers \(workers) · "
       + "next poll \(next.map { "in \($0) s" } ?? "–")"
   }
 
