@@ -102,10 +102,15 @@ final class SchedulerTerm: Sendable {
 
   // MARK: The safety net
 
-  /// Reads everything overdue every now and then, at a rate that crowds out nothing, and when asked to.
+  /// Reads everything overdue every now and then, at a rate that crowds out nothing, and when asked to. Profiles too: the
+  /// queue gives no lease for one that it does not know, and whatever announcement was not heard, of a row or of a
+  /// profile, ends here.
   private func rescanForEver() async {
     while !Task.isCancelled {
-      await untilDone { try await self.rescan() }
+      await untilDone {
+        try await self.sendProfiles()
+        try await self.rescan()
+      }
       await rescanWish.wait(timeout: configuration.rescan)
     }
   }
@@ -134,13 +139,9 @@ final class SchedulerTerm: Sendable {
 
   // MARK: The epoch
 
-  /// Continues the queue's epoch, or opens a new one when there is none, and tells the queue every profile.
+  /// Continues the queue's epoch, or opens a new one when there is none. A rescan then tells the queue every profile.
   private func adoptEpoch() async throws {
-    if try await queue.currentEpoch() == nil {
-      try await openEpoch()
-    } else {
-      try await sendProfiles()
-    }
+    if try await queue.currentEpoch() == nil { try await openEpoch() }
   }
 
   private func openEpoch() async throws {
@@ -148,7 +149,6 @@ final class SchedulerTerm: Sendable {
     // Before the first epoch ever there was no session that could still be running.
     try await queue.open(epoch: epoch, delay: epoch == 1 ? .zero : queue.leaseDuration)
     logger.info("Opened an epoch of the queue", metadata: ["queue.epoch": "\(epoch)"])
-    try await sendProfiles()
     state.withLock { $0.refill = true }
     rescanWish.signal()
   }

@@ -29,7 +29,10 @@ final class SessionSlots: Sendable {
   /// Gives slots back.
   func release(_ count: Int = 1) {
     guard count > 0 else { return }
-    taken.withLock { $0 -= count }
+    taken.withLock { taken in
+      precondition(count <= taken, "a slot is given back once")
+      taken -= count
+    }
     freed.signal()
   }
 

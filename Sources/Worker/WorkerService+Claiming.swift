@@ -8,15 +8,11 @@ extension WorkerService {
     while !Task.isCancelled {
       let free = await slots.take(upTo: configuration.claimBatch)
       guard free > 0 else { return }
-      var started = 0
       do {
-        let claimed: Int
-        (claimed, started) = try await claim(upTo: free, start)
+        let claimed = try await claim(upTo: free, start)
         if let text = trouble.ended() { logger.info("Claiming goes on", metadata: ["after": "\(text)"]) }
-        slots.release(free - started)
         if claimed == 0 { try await queue.waitForWork(timeout: configuration.idleWait) }
       } catch {
-        slots.release(free - started)
         if Task.isCancelled { return }
         let wait = trouble.wait(after: error)
         if trouble.isNew { logger.warning("Claiming waits", metadata: ["error": "\(error)"]) }
@@ -26,14 +22,14 @@ extension WorkerService {
     }
   }
 
-  /// One claim: what may not run is completed without a session. Returns how many jobs there were and how many of them
-  /// were started as sessions.
-  private func claim(
-    upTo limit: Int, _ start: @Sendable (SessionTask) -> Void
-  ) async throws -> (claimed: Int, started: Int) {
+  /// One claim into slots that were taken for it; those not needed for sessions are given back. What may not run is
+  /// completed without a session. Returns how many jobs there were.
+  private func claim(upTo limit: Int, _ start: @Sendable (SessionTask) -> Void) async throws -> Int {
+    var started = 0
+    defer { slots.release(limit - started) }
     let claim = try await queue.claim(limit: limit, worker: configuration.name)
     metrics.reclaimed(claim.reclaimed)
-    guard !claim.leases.isEmpty else { return (0, 0) }
+    guard !claim.leases.isEmpty else { return 0 }
     let checked: [JobID: CheckedJob]
     do {
       checked = try await store.check(claim.leases)
@@ -41,7 +37,6 @@ extension WorkerService {
       claim.leases.forEach(finisher.giveBack)
       throw error
     }
-    var started = 0
     for lease in claim.leases {
       switch checked[lease.job] ?? .skip("gone") {
       case .run(let assignment):
@@ -52,7 +47,7 @@ extension WorkerService {
         finisher.complete(lease)
       }
     }
-    return (claim.leases.count, started)
+    return claim.leases.count
   }
 }
 

@@ -9,21 +9,33 @@ enum Sandbox {
   private static let starting = Task {
     try await MailSandbox.start(in: try await TestServers.shared.dedicatedDirectory(named: "mail"))
   }
-  private static let count = Mutex(0)
+  private static let accounts = Accounts()
   static let password = "correct horse"
 
   static func shared() async throws -> MailSandbox { try await starting.value }
 
   /// A new account with the password ``password``; returns its address.
   static func account() async throws -> String {
-    let sandbox = try await shared()
-    let number = count.withLock { count in
+    try await accounts.make(in: try await shared())
+  }
+
+  /// Makes one after the other: the servers' files take one writer at a time.
+  private actor Accounts {
+    private var last: Task<String, any Error>?
+    private var count = 0
+
+    func make(in sandbox: MailSandbox) async throws -> String {
       count += 1
-      return count
+      let address = "user\(count)@\(sandbox.domain)"
+      let task = Task { [last] in
+        // The one before may have failed; its test says so.
+        _ = await last?.result
+        try await sandbox.addAccount(address, password: Sandbox.password)
+        return address
+      }
+      last = task
+      return try await task.value
     }
-    let address = "user\(number)@\(sandbox.domain)"
-    try await sandbox.addAccount(address, password: password)
-    return address
   }
 }
 

@@ -54,7 +54,8 @@ final class Spine: Sendable {
         for _ in 0..<workers { _ = try spine.startWorker(configure: configure) }
         result = .success(try await body(spine))
       } catch {
-        result = .failure(error)
+        let state = await spine.state()
+        result = .failure(TestFailure("\(error)\n\(state)"))
       }
       group.cancelAll()
       await group.waitForAll()
@@ -62,6 +63,24 @@ final class Spine: Sendable {
     }
     await cluster.close()
     return try result.get()
+  }
+
+  /// What stands in the schedule and in the queue, for the report of a failed test.
+  private func state() async -> String {
+    let rows = try? await cluster.sql(
+      """
+      SELECT mailbox_id || kind, enabled, next_due_at, reason, requested, served, failures, last_run_at, now(),
+        (SELECT holder || ' ' || expires_at FROM leadership)
+      FROM mailbox_schedule WHERE kind <> 's' ORDER BY mailbox_id, kind
+      """)
+    guard let queue = try? cluster.makeQueue() else { return rows ?? "" }
+    let numbers = await withTaskGroup(of: Void.self) { group in
+      group.addTask { try? await queue.run() }
+      let numbers = try? await queue.statistics()
+      group.cancelAll()
+      return numbers
+    }
+    return "\(rows ?? "no schedule")\n\(numbers.map { "\($0)" } ?? "no queue")"
   }
 
   /// Starts one more scheduler; short terms, so that a standby takes over soon.

@@ -126,6 +126,8 @@ public enum FailureCode: String, Hashable, Sendable, Codable, CaseIterable {
   public var defaultClass: FailureClass { row.failureClass }
   /// The scope of this code where nothing else is known.
   public var defaultScope: FailureScope { row.scope }
+  /// Whether the server did not speak the protocol.
+  public var isBrokenProtocol: Bool { self == .protocolLimit || self == .protocolSyntax }
   /// One sentence for people.
   public var summary: String { row.summary }
   /// What a person can do about it.

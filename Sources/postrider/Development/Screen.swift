@@ -77,12 +77,14 @@ struct Guide {
 
   func show(_ addresses: [String], on screen: Screen) {
     let program = Self.program
+    // Started by sudo, everything here is root's.
+    let asRoot = ProcessInfo.processInfo.environment["SUDO_USER"] == nil ? "" : "sudo "
     screen.done("API", addresses.joined(separator: "  "))
     screen.say(
       """
 
       Look closer, in another terminal:
-        alias postrider=\(program)\(isDefault ? "" : "; export POSTRIDER_DATA=\(directory)")
+        alias postrider='\(asRoot)\(isDefault ? "" : "env POSTRIDER_DATA=\(directory) ")\(program)'
         postrider mailbox list; postrider queue stats --watch; postrider alert list; postrider run list
         postrider worker --data \(directory)     one more worker; kill -9 it while it polls
         postrider dev --data \(directory) --stop
