@@ -53,7 +53,8 @@ public struct DispositionRules: Sendable {
       next: moreMail
         ? NextDue(at: now.addingTimeInterval(1), reason: "more-mail")
         : NextDue(at: slots.next(after: now), reason: "slot"),
-      failures: 0, alerts: failuresBefore > 0 || lastFailureCode != nil ? [.resolve(codes: nil)] : [])
+      failures: 0,
+      alerts: failuresBefore > 0 || lastFailureCode != nil ? [.resolve(codes: nil, direction: direction)] : [])
   }
 
   /// After a session that failed as a whole.
