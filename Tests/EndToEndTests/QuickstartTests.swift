@@ -119,7 +119,10 @@ struct QuickstartTests {
       decoding: FileManager.default.contents(atPath: "\(development.directory)/cluster.env") ?? Data(), as: UTF8.self)
     let values = Dictionary(
       cluster.split(separator: "\n").compactMap { line in
-        line.firstIndex(of: "=").map { (String(line[..<$0]), String(line[line.index(after: $0)...])) }
+        // In single quotes, and nothing in these values has one.
+        line.firstIndex(of: "=").map {
+          (String(line[..<$0]), line[line.index(after: $0)...].trimmingCharacters(in: ["'"]))
+        }
       }, uniquingKeysWith: { $1 })
     let dump = try await shell("pg_dump", ["--inserts", values["POSTRIDER_DATABASE_URL"] ?? ""])
     #expect(dump.contains("user01@sandbox.test"))
