@@ -1,9 +1,18 @@
 # Shared by the scripts in this folder: what has to be installed, and how. Sourced, never run.
 # shellcheck shell=bash
 
-# What building needs.
+# What building needs: our own C libraries, and what swift.org's toolchain for Debian 12 uses without bringing it along
+# (of the packages listed there, those that the debugger or a static standard library need are left out).
 # shellcheck disable=SC2034
-build_packages=(libpq-dev libhiredis-dev libgmime-3.0-dev pkg-config)
+build_packages=(
+  libpq-dev libhiredis-dev libgmime-3.0-dev pkg-config
+  # Fetching dependencies.
+  git ca-certificates
+  # The C and C++ headers, start files and linker that every `swift build` takes from the system; zlib for NIO.
+  binutils libc6-dev libgcc-12-dev libstdc++-12-dev zlib1g-dev
+  # Libraries that the toolchain's programs and Foundation load, and the time zones Foundation reads.
+  libcurl4 libncurses6 libsqlite3-0 libxml2 tzdata
+)
 # What `postrider dev --sandbox` and the tests start.
 # shellcheck disable=SC2034
 server_packages=(redis-server postgresql-15 dovecot-core dovecot-pop3d postfix openssl ca-certificates procps util-linux)
@@ -26,37 +35,75 @@ as_root() {
   fi
 }
 
-# Installs the named Debian packages that are missing. Their services are neither started nor enabled: everything here
-# starts private servers of its own, and a mail or database server that was not there before must not appear.
+# Installs the named Debian packages that are missing. The servers among them are neither started nor, where systemd is
+# there, left enabled: everything here starts private servers of its own, and a mail or database server that was not
+# there before must not appear. Servers that were there before stay as they are, and nothing is ever removed for it.
 install_packages() {
   local missing=() package
   for package in "$@"; do
-    dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
+    is_installed "$package" || missing+=("$package")
   done
   [ ${#missing[@]} -gt 0 ] || return 0
   command -v apt-get >/dev/null 2>&1 || die "please install: ${missing[*]} (apt-get was not found)"
   say "Installing ${missing[*]}"
-  local policy=/usr/sbin/policy-rc.d made=no
-  if [ ! -e "$policy" ]; then
-    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
-    as_root chmod 755 "$policy"
-    made=yes
-  fi
-  local result=0
-  as_root apt-get update -q >&2 || result=$?
-  if [ "$result" = 0 ]; then
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}" >&2 ||
-      result=$?
-  fi
-  [ "$made" = no ] || as_root rm -f "$policy"
-  [ "$result" = 0 ] || die "apt-get failed; see above"
+  # One process as root for all of it: cleaning up must not need a password, or a terminal that may be gone.
+  # shellcheck disable=SC2016
+  as_root bash -c "$(declare -f is_installed installed_packages install_as_root); install_as_root \"\$@\"" bash \
+    "${missing[@]}" >&2 || die "apt-get failed; see above"
 }
 
-# Finds Swift 6.2 or newer.
-require_swift() {
+is_installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }
+
+# The names of all installed packages, sorted.
+installed_packages() {
+  dpkg-query -W -f '${db:Status-Status} ${binary:Package}\n' | sed -n 's/^installed //p' | LC_ALL=C sort
+}
+
+# Runs as root, in a process of its own: its traps are nobody else's. Its variables are global, as the last trap runs
+# after the function has returned.
+install_as_root() {
+  policy=/usr/sbin/policy-rc.d mark="made by Postrider, to be removed" ours=no
+  before=$(installed_packages)
+  # shellcheck disable=SC2317 # called by the trap
+  clean_up() {
+    # The first Ctrl-C is enough.
+    trap '' INT TERM HUP
+    local unit
+    # Also when apt-get was stopped half-way: whatever it had brought by then.
+    if command -v systemctl >/dev/null 2>&1; then
+      LC_ALL=C comm -13 <(printf '%s\n' "$before") <(installed_packages) |
+        grep -E '^(redis-server|postgresql|dovecot|postfix)' | xargs -r dpkg -L |
+        sed -nE 's|^(/usr)?/lib/systemd/system/([^/@]+\.(service\|socket\|timer\|path))$|\2|p' |
+        while read -r unit; do systemctl disable "$unit" >/dev/null 2>&1 </dev/null || true; done
+    fi
+    [ "$ours" = no ] || rm -f "$policy"
+  }
+  trap clean_up EXIT
+  trap 'exit 129' HUP
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+  # One installation at a time: the first to end would remove the others' policy.
+  exec 9</var/lib/dpkg && flock 9
+  # A marked one was left by a run that was killed.
+  if [ ! -e "$policy" ] || grep -qF "$mark" "$policy"; then
+    ours=yes
+    printf '#!/bin/sh\n# %s\nexit 101\n' "$mark" >"$policy" && chmod 755 "$policy" || return
+  fi
+  apt-get update -q 9<&- || return
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends --no-remove "$@" 9<&-
+}
+
+# Finds some Swift: before anything is installed.
+find_swift() {
   command -v swift >/dev/null 2>&1 || die "Swift was not found; install Swift 6.2 or newer: https://www.swift.org/install/linux/"
-  local version
-  version=$(swift --version 2>/dev/null | sed -n 's/.*Swift version \([0-9]*\)\.\([0-9]*\).*/\1 \2/p' | head -n 1)
+}
+
+# Checks that it is Swift 6.2 or newer: after the libraries that it loads are installed.
+require_swift() {
+  find_swift
+  local output version
+  output=$(swift --version 2>&1) || die "swift --version failed: $output"
+  version=$(printf '%s\n' "$output" | sed -n 's/.*Swift version \([0-9]*\)\.\([0-9]*\).*/\1 \2/p' | head -n 1)
   local major=${version% *} minor=${version#* }
   if [ "${major:-0}" -lt 6 ] || { [ "$major" = 6 ] && [ "$minor" -lt 2 ]; }; then
     die "Swift 6.2 or newer is needed, this is ${major:-unknown}.${minor:-}"

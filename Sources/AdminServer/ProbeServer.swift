@@ -2,7 +2,7 @@ import Logging
 import ServiceLifecycle
 import Telemetry
 
-/// Serves `/healthz`, `/readyz` and `/metrics` of a process that has no API: scheduler and worker.
+/// Serves `/healthz`, `/readyz` and `/metrics` of a process on a port of their own, apart from the API.
 public struct ProbeServer: Service {
   private let listeners: ListenerGroup
 

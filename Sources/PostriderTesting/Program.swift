@@ -46,20 +46,47 @@ public final class RunningProgram: Sendable {
     self.folder = folder
     for name in ["out", "err"] { _ = FileManager.default.createFile(atPath: "\(folder)/\(name)", contents: nil) }
     try Data(input.utf8).write(to: URL(fileURLWithPath: "\(folder)/in"))
-    let process = Process()
-    process.executableURL = URL(fileURLWithPath: Program.path)
-    process.arguments = arguments
-    process.environment = ["PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "POSTRIDER_DATA": "/nonexistent/postrider"]
-      .merging(environment) { $1 }
-    process.standardInput = FileHandle(forReadingAtPath: "\(folder)/in")
-    process.standardOutput = FileHandle(forWritingAtPath: "\(folder)/out")
-    process.standardError = FileHandle(forWritingAtPath: "\(folder)/err")
-    process.terminationHandler = { [exitSignal] process in
-      let status = Int(process.terminationStatus)
-      exitSignal.set(process.terminationReason == .uncaughtSignal ? 128 + status : status)
+    processID = try Self.spawn(
+      [Program.path] + arguments,
+      ["PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "POSTRIDER_DATA": "/nonexistent/postrider"]
+        .merging(environment) { $1 }, folder)
+    let (child, flag) = (processID, exitSignal)
+    Thread.detachNewThread {
+      var status: Int32 = 0
+      while waitpid(child, &status, 0) < 0 && errno == EINTR {}
+      let signal = status & 0x7F
+      flag.set(Int(signal == 0 ? (status >> 8) & 0xFF : 128 + signal))
     }
-    try process.run()
-    processID = process.processIdentifier
+  }
+
+  /// Starts a process as a shell would: no signal blocked or ignored, whatever this process does with its own.
+  /// (Foundation's `Process` hands a blocked SIGCHLD on, and children wait for ever for theirs.)
+  private static func spawn(_ arguments: [String], _ environment: [String: String], _ folder: String) throws -> Int32 {
+    var actions = posix_spawn_file_actions_t()
+    var attributes = posix_spawnattr_t()
+    posix_spawn_file_actions_init(&actions)
+    posix_spawnattr_init(&attributes)
+    defer {
+      posix_spawn_file_actions_destroy(&actions)
+      posix_spawnattr_destroy(&attributes)
+    }
+    posix_spawn_file_actions_addopen(&actions, 0, "\(folder)/in", O_RDONLY, 0)
+    posix_spawn_file_actions_addopen(&actions, 1, "\(folder)/out", O_WRONLY | O_APPEND, 0)
+    posix_spawn_file_actions_addopen(&actions, 2, "\(folder)/err", O_WRONLY | O_APPEND, 0)
+    var none = sigset_t()
+    var all = sigset_t()
+    sigemptyset(&none)
+    sigfillset(&all)
+    posix_spawnattr_setsigmask(&attributes, &none)
+    posix_spawnattr_setsigdefault(&attributes, &all)
+    posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
+    var argv: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
+    var envp: [UnsafeMutablePointer<CChar>?] = environment.map { strdup("\($0.key)=\($0.value)") } + [nil]
+    defer { for pointer in argv + envp { free(pointer) } }
+    var processID: pid_t = 0
+    let code = posix_spawn(&processID, arguments[0], &actions, &attributes, &argv, &envp)
+    guard code == 0 else { throw POSIXError(POSIXErrorCode(rawValue: code) ?? .EINVAL) }
+    return processID
   }
 
   /// What it has written to standard output so far.

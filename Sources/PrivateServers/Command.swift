@@ -64,14 +64,15 @@ extension Configuration {
     options.createSession = true
     var words = command
     if let setpriv = Self.setpriv {
-      // Changing the user is setpriv's work too: the library would do it between fork and exec, where glibc waits for
-      // ever when another thread is just being started.
-      let identity =
-        user.flatMap { user -> [String]? in
-          guard user.isOther else { return nil }
-          let groups = user.groups.map(String.init).joined(separator: ",")
-          return ["--reuid", String(user.userID), "--regid", String(user.groupID), "--groups", groups]
-        } ?? []
+      var identity: [String] = []
+      if let user, user.isOther {
+        // setpriv changes the user after exec. The library would do it between fork and exec with glibc's setgroups,
+        // which waits for ever when another thread was just being created in the parent.
+        identity = [
+          "--reuid", String(user.userID), "--regid", String(user.groupID), "--groups",
+          user.groups.map { String($0) }.joined(separator: ","),
+        ]
+      }
       words =
         [setpriv] + identity + [
           "--pdeathsig", deathSignal == .interrupt ? "INT" : deathSignal == .kill ? "KILL" : "TERM", "--",

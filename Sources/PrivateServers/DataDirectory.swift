@@ -69,13 +69,15 @@ public final class DataDirectory: Sendable {
   }
 
   /// Gives the directory up. Stop its servers first.
-  public func close() {
+  public func close() { release(removing: runtimePath) }
+
+  private func release(removing runtimePath: String?) {
     guard
       let file = lock.withLock({ file in
         defer { file = nil }; return file
       })
     else { return }
-    Files.remove(runtimePath)
+    if let runtimePath { Files.remove(runtimePath) }
     ftruncate(file, 0)
     // Explicitly: a child that is just being forked elsewhere still has a copy of the file, and with it the lock.
     flock(file, LOCK_UN)
@@ -84,15 +86,41 @@ public final class DataDirectory: Sendable {
 
   deinit { close() }
 
-  /// The process id that holds a data directory; `nil` when nobody does.
+  /// Who holds a data directory.
+  public enum Holder: Hashable, Sendable {
+    /// Nobody, or there is no such directory.
+    case none
+    /// A process; its id is `nil` for the moment between its start and its first words.
+    case process(Int32?)
+    /// The lock may not be looked at: the directory is another user's, who may or may not be using it.
+    case otherUser
+  }
+
+  /// Who holds a data directory.
   ///
   /// For `postrider dev --status` and `--stop`: the holder ends its servers in order on SIGTERM.
-  public static func holder(of path: String = defaultPath) -> Int32? {
+  public static func holder(of path: String = defaultPath) -> Holder {
     let file = openFile(path + "/lock", O_RDWR | O_CLOEXEC)
-    guard file >= 0 else { return nil }
+    guard file >= 0 else { return errno == EACCES || errno == EPERM ? .otherUser : .none }
     defer { closeFile(file) }
-    if flock(file, LOCK_EX | LOCK_NB) == 0 { return nil }
-    return Files.read(path + "/lock").flatMap { Int32($0.prefix { $0.isNumber }) }
+    if flock(file, LOCK_EX | LOCK_NB) == 0 { return .none }
+    return .process(Files.read(path + "/lock").flatMap { Int32($0.prefix { $0.isNumber }) })
+  }
+
+  /// Removes the directory with everything in it and the one for sockets, and gives it up. Stop its servers first.
+  ///
+  /// The lock goes last, so that nobody opens the directory in between. Throws what stops a file from being removed; the
+  /// directory is held then as before.
+  public func remove() throws {
+    Files.remove(runtimePath)
+    for name in Files.names(in: path) where name != "lock" {
+      try FileManager.default.removeItem(atPath: "\(path)/\(name)")
+    }
+    try FileManager.default.removeItem(atPath: path + "/lock")
+    // A mount point stays, and so does what somebody else has put there since.
+    rmdir(path)
+    // Without the one for sockets: whoever opened the directory just now has one of the same name.
+    release(removing: nil)
   }
 
   /// Removes a data directory that nobody holds, and those inside it, with everything that still runs in them.

@@ -63,8 +63,8 @@ enum Files {
 
   /// Replaces a file at once: readers see the old text or the new one.
   static func write(_ text: String, to path: String, mode: UInt32 = 0o600, owner: ServerUser? = nil) throws {
-    let temporary = path + ".tmp"
-    unlink(temporary)
+    // Two writers at once must not share it.
+    let temporary = path + ".\(UInt64.random(in: 0 ... .max)).tmp"
     let file = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode_t(mode))
     guard file >= 0 else { throw PrivateServerError.unusable(path: path, reason: "cannot be written: \(lastError)") }
     defer { close(file) }

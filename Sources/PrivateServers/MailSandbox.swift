@@ -60,6 +60,7 @@ public final class MailSandbox: Sendable {
   /// The port of submission over TLS; `nil` where there is none.
   public var submissionsPort: Int? { postfix?.submissionsPort }
   private let ledgerPath: String
+  private let maps = OneAtATime()
   private let delivered: Mutex<[String: [String]]>
 
   private init(
@@ -119,7 +120,7 @@ public final class MailSandbox: Sendable {
       throw PrivateServerError.invalid("\(address) is not an address of \(domain)")
     }
     for (address, password) in accounts { try dovecot.addUser(address, password: password) }
-    try await postfix?.setMailboxes(dovecot.addresses)
+    try await maps.run { [dovecot, postfix] in try await postfix?.setMailboxes(dovecot.addresses) }
   }
 
   /// Puts a new message into an account's mailbox, as if it had come from outside.
@@ -204,5 +205,22 @@ public final class MailSandbox: Sendable {
     func two(_ number: Int32) -> String { number < 10 ? "0\(number)" : "\(number)" }
     return "\(days[Int(parts.tm_wday)]), \(parts.tm_mday) \(months[Int(parts.tm_mon)]) \(1900 + parts.tm_year) "
       + "\(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec)) +0000"
+  }
+}
+
+/// Runs pieces of work one after the other, in the order in which they were asked for: the last map written knows every
+/// account.
+private actor OneAtATime {
+  private var last: Task<Void, any Error>?
+
+  func run(_ work: @escaping @Sendable () async throws -> Void) async throws {
+    let previous = last
+    let task = Task {
+      // Whether it worked is its caller's business.
+      _ = await previous?.result
+      try await work()
+    }
+    last = task
+    try await task.value
   }
 }

@@ -26,6 +26,9 @@ struct SessionContext: Sendable {
       throw Failure(.profileNotSupported, context: "authenticate using \(source.rawValue)")
     }
     guard let credentials = settings.credentials(direction) else {
+      if let problem = settings.credentialsProblem {
+        throw Failure(problem, context: "the password of \(source == .profile ? "the profile" : settings.address)")
+      }
       throw Failure(.credentialsMissing, scope: source == .profile ? .profile : .mailbox)
     }
     return credentials

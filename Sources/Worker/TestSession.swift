@@ -40,7 +40,7 @@ struct TestSession {
 
   private func alerts(of tests: [DirectionTest]) -> [AlertChange] {
     // What earlier tests and polls complained about is answered by this test, one way or the other.
-    [.resolve(codes: nil)] + tests.map(\.alert)
+    tests.map { .resolve(codes: nil, direction: $0.change.direction) } + tests.map(\.alert)
       + tests.compactMap { test in
         guard let failure = test.failure, failure.scope == .profile || failure.scope == .server else { return nil }
         return .raise(AlertDraft(level: .error, failure: failure, direction: test.change.direction))

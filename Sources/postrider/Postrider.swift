@@ -1,4 +1,5 @@
 import ArgumentParser
+import Foundation
 
 /// The one binary: every role of a deployment and the administration of it.
 @main
@@ -25,6 +26,7 @@ struct Postrider: AsyncParsableCommand {
 
   /// Ends with the exit codes of sysexits.h where they say more than 1.
   static func main() async {
+    unblockSignals()
     do {
       var command = try parseAsRoot()
       if var asynchronous = command as? any AsyncParsableCommand {
@@ -42,6 +44,13 @@ struct Postrider: AsyncParsableCommand {
       Self.exit(withError: error)
     }
   }
+}
+
+/// A parent may hand down blocked signals; then Ctrl-C would do nothing and the end of a child would never be seen.
+private func unblockSignals() {
+  var none = sigset_t()
+  sigemptyset(&none)
+  pthread_sigmask(SIG_SETMASK, &none, nil)
 }
 
 /// What this build calls itself.

@@ -12,7 +12,7 @@ struct SecretTests {
     let ring = KeyRing.generate()
     let sealed = try ring.seal(Secret("pässword"), for: place)
     #expect(try ring.open(sealed, for: place) == Secret("pässword"))
-    #expect(KeyRing.keyID(of: sealed) == "k1")
+    #expect(KeyRing.keyID(of: sealed) == ring.ids[0])
     for other in [
       SealedPlace(table: "mailbox", column: "password", row: 8),
       SealedPlace(table: "mailbox", column: "other", row: 7),
@@ -27,6 +27,15 @@ struct SecretTests {
     }
     #expect(throws: StoreError.self) { try ring.open([], for: place) }
     #expect(try ring.seal(Secret("x"), for: place) != ring.seal(Secret("x"), for: place))
+  }
+
+  @Test("a generated key has an id of its own, so that another ring misses it")
+  func generatedID() throws {
+    let ring = KeyRing.generate()
+    #expect(ring.ids.count == 1 && ring.ids[0].wholeMatch(of: /k[0-9a-f]{8}/) != nil)
+    #expect(try KeyRing(ring.text).ids == ring.ids)
+    let sealed = try ring.seal(Secret("x"), for: place)
+    #expect(throws: StoreError.missingKey(id: ring.ids[0])) { try KeyRing.generate().open(sealed, for: place) }
   }
 
   @Test("an old key still opens after rotation; a missing one is named")

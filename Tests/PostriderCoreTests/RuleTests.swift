@@ -85,14 +85,22 @@ struct DispositionTests {
 
   @Test("ten transient failures of the mailbox disable it, nine do not")
   func transient() {
-    #expect(after(Failure(.pop3SysTemp), before: 8).direction == nil)
-    #expect(after(Failure(.pop3SysTemp), before: 9).direction?.failureCode == .pop3SysTemp)
+    #expect(after(Failure(.pop3SysTemp), before: 8, last: .pop3SysTemp).direction == nil)
+    #expect(after(Failure(.pop3SysTemp), before: 9, last: .pop3SysTemp).direction?.failureCode == .pop3SysTemp)
+  }
+
+  @Test("failures of a server's outage do not count against the mailbox")
+  func outage() {
+    let temporary = after(Failure(.pop3SysTemp), before: 9, last: .tcpRefused)
+    #expect(temporary.direction == nil && temporary.failures == 1)
+    #expect(after(Failure(.protocolSyntax), before: 2, last: .tcpClosed).direction == nil)
+    #expect(after(Failure(.protocolSyntax), before: 2, last: .pop3SysTemp).direction == nil)
   }
 
   @Test("a broken protocol is permanent after three")
   func brokenProtocol() {
-    #expect(after(Failure(.protocolSyntax), before: 1).direction == nil)
-    #expect(after(Failure(.protocolSyntax), before: 2).direction?.enabled == false)
+    #expect(after(Failure(.protocolSyntax), before: 1, last: .protocolLimit).direction == nil)
+    #expect(after(Failure(.protocolSyntax), before: 2, last: .protocolLimit).direction?.enabled == false)
   }
 
   @Test("a busy or throttling server is no failure", arguments: [FailureCode.pop3InUse, .pop3LoginDelay])
@@ -113,7 +121,8 @@ struct DispositionTests {
       direction: .incoming, slots: PollingSlots(mailbox: .init(1), interval: .seconds(300)), failuresBefore: 2,
       lastFailureCode: .tcpTimeout)
     let result = rules.success(at: now, moreMail: false)
-    #expect(result.failures == 0 && result.alerts == [.resolve(codes: nil)] && result.next.reason == "slot")
+    #expect(result.failures == 0 && result.next.reason == "slot")
+    #expect(result.alerts == [.resolve(codes: nil, direction: .incoming)])
     #expect(rules.success(at: now, moreMail: true).next == NextDue(at: now + 1, reason: "more-mail"))
   }
 }

@@ -19,15 +19,30 @@ struct DataDirectoryTests {
   func lock() async throws {
     let path = try await TestServers.shared.dedicatedDirectory().path + "/inner"
     let first = try await DataDirectory.open(path)
-    #expect(DataDirectory.holder(of: path) == getpid())
+    #expect(DataDirectory.holder(of: path) == .process(getpid()))
     let error = await #expect(throws: PrivateServerError.self) { _ = try await DataDirectory.open(path) }
     #expect(error == .locked(directory: path, holder: getpid()))
     #expect(error?.description.contains("kill \(getpid())") == true)
     first.close()
-    #expect(DataDirectory.holder(of: path) == nil)
+    #expect(DataDirectory.holder(of: path) == .none)
     #expect(!Files.exists(first.runtimePath))
     let second = try await DataDirectory.open(path)
     #expect(second.runtimePath == first.runtimePath)
+    second.close()
+  }
+
+  @Test("a directory is removed while it is held, with the one for sockets")
+  func remove() async throws {
+    let path = try await TestServers.shared.dedicatedDirectory().path + "/removed"
+    let data = try await DataDirectory.open(path)
+    try Files.write("x", to: path + "/file")
+    try data.remove()
+    #expect(!Files.exists(path))
+    #expect(!Files.exists(data.runtimePath))
+    let second = try await DataDirectory.open(path)
+    data.close()
+    #expect(DataDirectory.holder(of: path) == .process(getpid()))
+    #expect(Files.exists(second.runtimePath))
     second.close()
   }
 

@@ -144,7 +144,8 @@ struct CommandTests {
       let places: [([String], [String: String], String, String?)] = [
         (["--password-stdin"], [:], "from stdin\n", "from stdin"),
         (["--password-file", "\(folder)/pw"], [:], "", "from file"),
-        ([], ["POSTRIDER_MAILBOX_PASSWORD": "from env"], "", "from env"), ([], [:], "", nil),
+        ([], ["POSTRIDER_MAILBOX_PASSWORD": "from env"], "", "from env"),
+        (["--no-password"], [:], "", nil),
         (["--no-password"], ["POSTRIDER_MAILBOX_PASSWORD": "from env"], "", nil),
       ]
       for (arguments, environment, input, expected) in places {
@@ -172,6 +173,17 @@ struct CommandTests {
           #expect(throws: Never.self) { try MailboxRules.check(draft) }
         }
       }
+    }
+  }
+
+  @Test func aMailboxWithoutAPasswordMustBeMeant() async throws {
+    try await StubAPI.run(answer: { _ in .json(Sample.mailbox(1), status: 201) }) { stub in
+      let result = try await stub.run("mailbox", "create", "--address", "a@example.com")
+      #expect(result.exitCode == 64)
+      for way in ["--password-stdin", "--password-file", "POSTRIDER_MAILBOX_PASSWORD", "--no-password"] {
+        #expect(result.errors.contains(way), "\(result.errors)")
+      }
+      #expect(stub.requests.isEmpty)
     }
   }
 

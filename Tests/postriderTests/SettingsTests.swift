@@ -39,6 +39,52 @@ struct SettingsTests {
     }
   }
 
+  @Test func quotesInTheFileAreTakenOff() async throws {
+    try await withFolder { (folder: String) async throws in
+      for file in [
+        "POSTRIDER_API_URL='http+unix://%2Frun%2Fa.sock'\nPOSTRIDER_TOKEN='a=b&c'\n",
+        "POSTRIDER_API_URL=\"http+unix://%2Frun%2Fa.sock\"\r\nPOSTRIDER_TOKEN=\"a=b&c\"\r\n",
+      ] {
+        write(file, "\(folder)/cli.env")
+        let settings = try find([], ["POSTRIDER_DATA": folder])
+        #expect(settings.url == "http+unix://%2Frun%2Fa.sock")
+        #expect(settings.token.revealed == "a=b&c")
+      }
+    }
+  }
+
+  @Test func aShellReadsTheFilesAsWeDo() async throws {
+    let values = [
+      "URL": "postgresql:///postrider?host=/run/a b&user=x", "QUOTES": #"it's "$HOME" `id` \n \\ # !"#, "EMPTY": "",
+      "UMLAUT": "Zürich",
+    ]
+    try await withFolder { (folder: String) async throws in
+      for name in [ClusterFile.cluster, ClusterFile.cli] {
+        try ClusterFile.write(values, to: name, in: folder)
+        #expect(try ClusterFile.read(in: folder, name: name) == values)
+        for (variable, value) in values {
+          let shell = Process()
+          shell.executableURL = URL(fileURLWithPath: "/bin/sh")
+          shell.arguments = ["-c", ". \(folder)/\(name) && printf %s \"$\(variable)\""]
+          let pipe = Pipe()
+          shell.standardOutput = pipe
+          try shell.run()
+          let output = try pipe.fileHandleForReading.readToEnd() ?? Data()
+          #expect(String(decoding: output, as: UTF8.self) == value)
+        }
+      }
+    }
+  }
+
+  @Test(
+    "values written by hand",
+    arguments: [
+      ("plain", "plain"), ("'a'b\"c\"", "abc"), (#"a\ b"#, "a b"), (#""a\"b\c""#, #"a"b\c"#), ("'open", "'open"),
+    ])
+  func words(word: String, value: String) {
+    #expect(EnvironmentFile.unquoted(word[...]) == value)
+  }
+
   @Test func aFileOthersCanReadIsPointedOut() async throws {
     try await withFolder { (folder: String) async throws in
       write("POSTRIDER_API_URL=http://127.0.0.1:9\nPOSTRIDER_TOKEN=t\n", "\(folder)/cli.env", mode: 0o644)

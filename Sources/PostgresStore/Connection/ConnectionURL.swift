@@ -39,12 +39,20 @@ struct ConnectionURL: Sendable, CustomStringConvertible {
 
   /// The user that the URI logs in as: the one it names, else libpq's default.
   func userName() throws(StoreError) -> String? {
-    let options = try parsed()
-    defer { PQconninfoFree(options) }
-    if let user = Self.value("user", in: options) { return user }
+    if let user = try value("user") { return user }
     guard let defaults = PQconndefaults() else { return nil }
     defer { PQconninfoFree(defaults) }
     return Self.value("user", in: defaults)
+  }
+
+  /// The password that the URI holds, decoded; `nil` when it holds none.
+  func password() throws(StoreError) -> Secret? { try value("password").map { Secret($0) } }
+
+  /// What the URI itself says about a keyword of libpq.
+  private func value(_ keyword: String) throws(StoreError) -> String? {
+    let options = try parsed()
+    defer { PQconninfoFree(options) }
+    return Self.value(keyword, in: options)
   }
 
   private static func value(_ keyword: String, in options: UnsafeMutablePointer<PQconninfoOption>) -> String? {

@@ -331,6 +331,7 @@ CREATE TABLE alert (
   profile_id bigint,
   level text NOT NULL CHECK (level IN ('information', 'warning', 'error')),
   code text NOT NULL,
+  direction text CHECK (direction IN ('incoming', 'outgoing')),
   text text NOT NULL,
   remedy text,
   parameters jsonb NOT NULL DEFAULT '{}',
@@ -343,9 +344,11 @@ CREATE TABLE alert (
   FOREIGN KEY (organization_id, mailbox_id) REFERENCES mailbox (organization_id, id) ON DELETE CASCADE,
   FOREIGN KEY (organization_id, profile_id) REFERENCES server_profile (organization_id, id) ON DELETE CASCADE
 );
--- One open row per subject and code: repeats update it.
-CREATE UNIQUE INDEX alert_open_mailbox ON alert (mailbox_id, code) WHERE resolved_at IS NULL AND mailbox_id IS NOT NULL;
-CREATE UNIQUE INDEX alert_open_profile ON alert (profile_id, code) WHERE resolved_at IS NULL AND profile_id IS NOT NULL;
+-- One open row per subject, code and direction: repeats update it.
+CREATE UNIQUE INDEX alert_open_mailbox ON alert (mailbox_id, code, coalesce(direction, ''))
+  WHERE resolved_at IS NULL AND mailbox_id IS NOT NULL;
+CREATE UNIQUE INDEX alert_open_profile ON alert (profile_id, code, coalesce(direction, ''))
+  WHERE resolved_at IS NULL AND profile_id IS NOT NULL;
 CREATE INDEX alert_organization ON alert (organization_id, last_seen, id);
 
 CREATE TABLE audit (

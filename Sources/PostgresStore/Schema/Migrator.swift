@@ -26,7 +26,8 @@ public struct Migrator: Sendable {
   ///
   /// - Parameters:
   ///   - url: libpq URI of a role that may create tables and, the first time, roles.
-  ///   - applicationURL: libpq URI that the other processes use; its role is granted what they need. `nil`: the same.
+  ///   - applicationURL: libpq URI that the other processes use; its role is created, with the URI's password, where it
+  ///     is missing, and granted what they need. `nil`: the same.
   ///   - logger: Told of each migration.
   public init(url: String, applicationURL: String? = nil, logger: Logger) {
     connection = PostgresConnection(
@@ -41,8 +42,9 @@ public struct Migrator: Sendable {
   @discardableResult
   public func migrate() async throws -> [Int] {
     let user = try applicationURL.userName()
+    let password = try applicationURL.password()
     do {
-      return try await connection.run { [logger] db in try db.migrate(applicationUser: user, logger) }
+      return try await connection.run { [logger] db in try db.migrate(user, password: password, logger) }
     } catch {
       await connection.close()
       throw Self.explain(error)
@@ -81,7 +83,7 @@ struct AppliedMigration {
 }
 
 extension PostgresConnection {
-  fileprivate func migrate(applicationUser: String?, _ logger: Logger) throws -> [Int] {
+  fileprivate func migrate(_ applicationUser: String?, password: Secret?, _ logger: Logger) throws -> [Int] {
     // Session lock of this database; waits for another migrator, not for ever.
     try query("SELECT set_config('lock_timeout', '120000', false)")
     try query("SELECT pg_advisory_lock(7406100, 0)")
@@ -93,6 +95,7 @@ extension PostgresConnection {
         applied_at timestamptz NOT NULL DEFAULT now())
       """)
     try ensureRoles()
+    if let applicationUser { try ensureLoginRole(applicationUser, password: password, logger) }
     let applied = try appliedMigrations()
     try check(applied)
     var done: [Int] = []
@@ -177,10 +180,6 @@ extension PostgresConnection {
   private func grantRoles(to applicationUser: String?) throws {
     let current = try query("SELECT current_user::text").map { try $0.text() }
     for user in Set(current + (applicationUser.map { [$0] } ?? [])) {
-      guard try query("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", [.text(user)]).first?.isTrue == true
-      else {
-        throw StoreError.schema(reason: "the application's role \(user) does not exist; create it and migrate again")
-      }
       for role in ["postrider_api", "postrider_worker"] {
         let member = try query("SELECT pg_has_role($1::name, $2::name, 'MEMBER')", [.text(user), .text(role)])
         if member.first?.isTrue == true { continue }

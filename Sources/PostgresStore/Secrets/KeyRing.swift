@@ -58,9 +58,15 @@ public struct KeyRing: Sendable, CustomStringConvertible, CustomReflectable {
 
   private init(keys: [Key]) { self.keys = keys }
 
-  /// A ring with one new random key. `id` is 1…64 ASCII characters without spaces and colons.
-  public static func generate(id: String = "k1") -> KeyRing {
-    KeyRing(keys: [Key(id: id, key: SymmetricKey(size: .bits256))])
+  /// A ring with one new random key. `id` is 1…64 ASCII characters without spaces and colons; by default it is random
+  /// too, so that a value met with another ring is of a missing key and does not look damaged.
+  public static func generate(id: String? = nil) -> KeyRing {
+    KeyRing(keys: [Key(id: id ?? randomID(), key: SymmetricKey(size: .bits256))])
+  }
+
+  private static func randomID() -> String {
+    let digits = String(UInt32.random(in: .min ... .max), radix: 16)
+    return "k" + String(repeating: "0", count: 8 - digits.count) + digits
   }
 
   /// This ring with a new random key on top, which encrypts from now on.

@@ -72,14 +72,18 @@ struct OutcomeBatch: Sendable {
       """, [indexes, mailboxes, kinds])
   }
 
+  /// A row that is due at once is written due half a second ahead: the scheduler's watermark has not passed it when it
+  /// becomes visible, and the job's lease is ended by then. Otherwise only the next rescan would find it.
   private var update: Statement {
     Statement(
       """
       UPDATE mailbox_schedule s SET
         last_fence = i.fence,
         served = greatest(s.served, i.served),
-        -- What was asked for meanwhile: not at once, as the job has to leave the queue before it can be put in again.
-        next_due_at = CASE WHEN s.requested > i.served THEN now() + interval '1 second' ELSE i.next_due_at END,
+        next_due_at = CASE
+          WHEN s.requested > i.served THEN clock_timestamp() + interval '500 milliseconds'
+          WHEN i.next_due_at IS NOT NULL THEN greatest(i.next_due_at, clock_timestamp() + interval '500 milliseconds')
+          END,
         reason = CASE WHEN s.requested > i.served THEN 'request' ELSE i.reason END,
         job_class = CASE WHEN s.requested > i.served THEN s.job_class
           ELSE CASE s.kind WHEN 's' THEN 1 WHEN 'p' THEN 2 ELSE 3 END END,

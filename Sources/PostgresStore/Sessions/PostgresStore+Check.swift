@@ -21,8 +21,9 @@ private struct HotRow: Sendable {
 extension PostgresStore {
   /// Checks a claimed batch with one statement on the hot rows and adds the (cached) settings.
   ///
-  /// Besides the seam's words a job is skipped with `missing-key` when its password cannot be read: one mailbox with a
-  /// lost key must not stop the others of its batch.
+  /// A password that cannot be decrypted stops neither the others of its batch nor its own session: the session runs
+  /// without it and fails with ``FailureCode/credentialsUnreadable``, so that people see it. A skipped job would stay
+  /// due for ever and say nothing.
   public func check(_ leases: [Lease]) async throws -> [JobID: CheckedJob] {
     if leases.isEmpty { return [:] }
     let rows = try await hotRows(leases)
@@ -32,11 +33,11 @@ extension PostgresStore {
     }
     let loaded = try await loadSettings(of: Array(Set(missing)))
     var checked: [JobID: CheckedJob] = [:]
-    for lease in leases { checked[lease.job] = try check(lease, rows[lease.job], loaded) }
+    for lease in leases { checked[lease.job] = check(lease, rows[lease.job], loaded) }
     return checked
   }
 
-  private func check(_ lease: Lease, _ row: HotRow?, _ loaded: [MailboxID: CachedSettings]) throws -> CheckedJob {
+  private func check(_ lease: Lease, _ row: HotRow?, _ loaded: [MailboxID: CachedSettings]) -> CheckedJob {
     guard let row else { return .skip("gone") }
     guard row.enabled else { return .skip("disabled") }
     guard let version = row.version, row.profile == lease.profile else { return .skip("moved") }
@@ -44,30 +45,32 @@ extension PostgresStore {
     guard let cached = loaded[row.job.mailbox] ?? settings.value(row.job.mailbox, version: version) else {
       return .skip("gone")
     }
-    do {
-      var settings = cached.settings
-      settings.incomingCredentials = try open(cached.incoming)
-      settings.outgoingCredentials = try open(cached.outgoing)
-      settings.verbose = row.verbose
-      return .run(
-        Assignment(
-          settings: settings, generation: row.generation, requested: row.requested, served: row.served,
-          failures: row.failures, lastFailureCode: row.failureCode.flatMap { FailureCode(rawValue: $0) },
-          dueAt: row.dueAt, trigger: row.trigger))
-    } catch StoreError.missingKey(let id) {
-      logger.error(
-        "A password cannot be read: its key is not in the key ring",
-        metadata: ["mailbox.id": "\(row.job.mailbox)", "key.id": "\(id)"])
-      return .skip("missing-key")
-    }
+    var settings = cached.settings
+    settings.incomingCredentials = open(cached.incoming, &settings)
+    settings.outgoingCredentials = open(cached.outgoing, &settings)
+    settings.verbose = row.verbose
+    return .run(
+      Assignment(
+        settings: settings, generation: row.generation, requested: row.requested, served: row.served,
+        failures: row.failures, lastFailureCode: row.failureCode.flatMap { FailureCode(rawValue: $0) },
+        dueAt: row.dueAt, trigger: row.trigger))
   }
 
-  private func open(_ sealed: SealedCredentials?) throws -> Credentials? {
+  /// Decrypts credentials; notes the problem in the settings when that fails.
+  private func open(_ sealed: SealedCredentials?, _ settings: inout SessionSettings) -> Credentials? {
     guard let sealed else { return nil }
-    guard let ring = configuration.keyRing else {
-      throw StoreError.missingKey(id: KeyRing.keyID(of: sealed.password) ?? "unknown")
+    do throws(StoreError) {
+      guard let ring = configuration.keyRing else {
+        throw .missingKey(id: KeyRing.keyID(of: sealed.password) ?? "unknown")
+      }
+      return Credentials(userName: sealed.userName, password: try ring.open(sealed.password, for: sealed.place))
+    } catch {
+      settings.credentialsProblem = .credentialsUnreadable
+      logger.error(
+        "A stored password cannot be decrypted",
+        metadata: ["mailbox.id": "\(settings.mailboxID)", "profile.id": "\(settings.profileID)", "error": "\(error)"])
+      return nil
     }
-    return Credentials(userName: sealed.userName, password: try ring.open(sealed.password, for: sealed.place))
   }
 
   private func hotRows(_ leases: [Lease]) async throws -> [JobID: HotRow] {

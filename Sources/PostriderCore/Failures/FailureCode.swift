@@ -63,6 +63,8 @@ public enum FailureCode: String, Hashable, Sendable, Codable, CaseIterable {
   case authPasswordTransition = "auth.password-transition"
   /// No password is stored for this login.
   case credentialsMissing = "credentials.missing"
+  /// The stored password cannot be decrypted with the present keys.
+  case credentialsUnreadable = "credentials.unreadable"
   /// This worker cannot use the profile's way of authentication.
   case profileNotSupported = "profile.not-supported"
   /// The server has no unique ids (UIDL), so mail cannot be kept on it.
@@ -126,6 +128,8 @@ public enum FailureCode: String, Hashable, Sendable, Codable, CaseIterable {
   public var defaultClass: FailureClass { row.failureClass }
   /// The scope of this code where nothing else is known.
   public var defaultScope: FailureScope { row.scope }
+  /// Whether the server did not speak the protocol.
+  public var isBrokenProtocol: Bool { self == .protocolLimit || self == .protocolSyntax }
   /// One sentence for people.
   public var summary: String { row.summary }
   /// What a person can do about it.
@@ -267,6 +271,10 @@ public enum FailureCode: String, Hashable, Sendable, Codable, CaseIterable {
       Row(
         .permanent, .mailbox, "No password is stored for this login.",
         "Enter user name and password on the mailbox (or the profile) and allow their use.")
+    case .credentialsUnreadable:
+      Row(
+        .permanent, .profile, "The stored password cannot be decrypted with the present keys.",
+        "Give the workers the key ring that encrypted it; `POSTRIDER_KEYS_FILE`.")
     case .profileNotSupported:
       Row(
         .permanent, .profile, "This worker cannot use the profile's way of authentication.",

@@ -53,7 +53,8 @@ public struct DispositionRules: Sendable {
       next: moreMail
         ? NextDue(at: now.addingTimeInterval(1), reason: "more-mail")
         : NextDue(at: slots.next(after: now), reason: "slot"),
-      failures: 0, alerts: failuresBefore > 0 || lastFailureCode != nil ? [.resolve(codes: nil)] : [])
+      failures: 0,
+      alerts: failuresBefore > 0 || lastFailureCode != nil ? [.resolve(codes: nil, direction: direction)] : [])
   }
 
   /// After a session that failed as a whole.
@@ -84,15 +85,28 @@ public struct DispositionRules: Sendable {
       result.alerts = [alert(.error, failure, failures: failures)]
       return result
     case .transient, .message, .recipient, .uncertain:
-      let brokenProtocol = failure.code == .protocolLimit || failure.code == .protocolSyntax
-      let limit = brokenProtocol ? brokenProtocolLimit : transientLimit
-      if failure.scope == .mailbox && failures >= limit { return disabling(failure, failures: failures) }
-      let interval = Duration.milliseconds(slots.intervalMilliseconds)
-      let delay = Backoff(cap: max(.seconds(3_600), interval)).delay(afterFailures: failures, using: &generator)
-      return Disposition(
-        next: NextDue(at: now.addingTimeInterval(delay / .seconds(1)), reason: failure.code.rawValue),
-        failures: failures, alerts: [alert(.warning, failure, failures: failures)])
+      // Only a row of failures of this kind disables: what a server's outage counted before says nothing of the mailbox.
+      let row = failure.scope == .mailbox && !continues(failure) ? 1 : failures
+      let limit = failure.code.isBrokenProtocol ? brokenProtocolLimit : transientLimit
+      if failure.scope == .mailbox && row >= limit { return disabling(failure, failures: row) }
+      return retrying(failure, failures: row, at: now, &generator)
     }
+  }
+
+  /// Whether the failures before were of the same kind: scope mailbox, and a broken protocol after a broken protocol.
+  private func continues(_ failure: Failure) -> Bool {
+    guard failuresBefore > 0, let last = lastFailureCode else { return false }
+    return last.defaultScope == failure.scope && last.isBrokenProtocol == failure.code.isBrokenProtocol
+  }
+
+  private func retrying(
+    _ failure: Failure, failures: Int, at now: Date, _ generator: inout some RandomNumberGenerator
+  ) -> Disposition {
+    let interval = Duration.milliseconds(slots.intervalMilliseconds)
+    let delay = Backoff(cap: max(.seconds(3_600), interval)).delay(afterFailures: failures, using: &generator)
+    return Disposition(
+      next: NextDue(at: now.addingTimeInterval(delay / .seconds(1)), reason: failure.code.rawValue),
+      failures: failures, alerts: [alert(.warning, failure, failures: failures)])
   }
 
   private func waiting(

@@ -35,6 +35,8 @@ public struct SessionSettings: Hashable, Sendable {
   public var incomingCredentials: Credentials?
   /// What logs in to the outgoing server; `nil` when none is stored or allowed.
   public var outgoingCredentials: Credentials?
+  /// Why stored credentials are absent above although they may be used; `nil` when nothing is wrong with them.
+  public var credentialsProblem: FailureCode?
   /// How each direction is synchronized.
   public var incomingMethod: SyncMethod
   /// See ``incomingMethod``.
@@ -64,8 +66,9 @@ public struct SessionSettings: Hashable, Sendable {
   public init(
     organizationID: OrganizationID, mailboxID: MailboxID, profileID: ProfileID, address: String,
     incoming: ServerSettings, outgoing: ServerSettings, incomingCredentials: Credentials? = nil,
-    outgoingCredentials: Credentials? = nil, incomingMethod: SyncMethod = .serverSideSync,
-    outgoingMethod: SyncMethod = .serverSideSync, caCertificatesPEM: String? = nil,
+    outgoingCredentials: Credentials? = nil, credentialsProblem: FailureCode? = nil,
+    incomingMethod: SyncMethod = .serverSideSync, outgoingMethod: SyncMethod = .serverSideSync,
+    caCertificatesPEM: String? = nil,
     connectionTimeout: Duration = .seconds(30), sessionDeadline: Duration = .seconds(600),
     pollingInterval: Duration = .seconds(300), processEmailFrom: Date? = nil, deleteAfterProcessing: Bool = false,
     maximumMessageOctets: Int64 = 52_428_800, maximumAttachmentOctets: Int64 = 5_242_880, messagesPerPoll: Int = 1_000,
@@ -79,6 +82,7 @@ public struct SessionSettings: Hashable, Sendable {
     self.outgoing = outgoing
     self.incomingCredentials = incomingCredentials
     self.outgoingCredentials = outgoingCredentials
+    self.credentialsProblem = credentialsProblem
     self.incomingMethod = incomingMethod
     self.outgoingMethod = outgoingMethod
     self.caCertificatesPEM = caCertificatesPEM
@@ -273,10 +277,14 @@ public struct DirectionChange: Hashable, Sendable {
 
 /// An alert that a session raises or resolves.
 public enum AlertChange: Hashable, Sendable {
-  /// Raises it, or updates the open one of the same code and subject.
+  /// Raises it, or updates the open one of the same code, subject and direction.
   case raise(AlertDraft)
-  /// Resolves open alerts of the mailbox at warning level or above with one of these codes; `nil` for every code.
-  case resolve(codes: [String]?)
+  /// Resolves open alerts of the mailbox at warning level or above with one of these codes (`nil` for every code) and
+  /// of this direction (`nil` for both).
+  ///
+  /// Unless the outcome turns the direction to failure, what works for one mailbox works for its profile: the failures
+  /// on the profile's wall with these codes and this direction are resolved too.
+  case resolve(codes: [String]?, direction: Direction?)
 }
 
 /// An alert about to be raised.
@@ -289,7 +297,7 @@ public struct AlertDraft: Hashable, Sendable {
   public var text: String
   /// What to do about it.
   public var remedy: String?
-  /// The typed values behind the text.
+  /// The typed values behind the text; `direction` holds the raw value of the direction, where there is one.
   public var parameters: [String: String]
   /// Whether it stands on the profile's wall instead of the mailbox's.
   public var onProfile: Bool

@@ -76,14 +76,28 @@ struct DevCommand: AsyncParsableCommand {
   func run() async throws {
     if status { return try showStatus() }
     if stop { return try await stopRunning() }
-    if reset { return try resetData() }
+    if reset { return try await resetData() }
     try await DevEnvironment(command: self).run()
   }
 
   // MARK: Status, stop, reset
 
+  /// The process that runs in the directory; `nil` for none. Ends the command for a directory of another user.
+  private func running() throws -> Int32? {
+    switch DataDirectory.holder(of: directory) {
+    case .none: return nil
+    case .process(let pid?): return pid
+    case .process(nil):
+      writeError("error: a process is just opening or leaving \(directory); try again")
+      throw ExitCode(1)
+    case .otherUser:
+      writeError("error: \(directory) belongs to another user; use sudo")
+      throw ExitCode(1)
+    }
+  }
+
   private func showStatus() throws {
-    guard let pid = DataDirectory.holder(of: directory) else {
+    guard let pid = try running() else {
       print("Not running in \(directory).")
       throw ExitCode(1)
     }
@@ -97,7 +111,7 @@ struct DevCommand: AsyncParsableCommand {
   }
 
   private func stopRunning() async throws {
-    guard let pid = DataDirectory.holder(of: directory) else {
+    guard let pid = try running() else {
       print("Not running in \(directory).")
       return
     }
@@ -106,7 +120,7 @@ struct DevCommand: AsyncParsableCommand {
     }
     let clock = ContinuousClock()
     let end = clock.now + .seconds(60)
-    while DataDirectory.holder(of: directory) == pid {
+    while DataDirectory.holder(of: directory) == .process(pid) {
       guard clock.now < end else {
         throw ServiceUnreachable(description: "process \(pid) did not stop within 60 seconds")
       }
@@ -115,11 +129,8 @@ struct DevCommand: AsyncParsableCommand {
     print("Stopped.")
   }
 
-  private func resetData() throws {
-    if let pid = DataDirectory.holder(of: directory) {
-      throw ValidationError(
-        "process \(pid) runs in \(directory); stop it first: postrider dev --data \(directory) --stop")
-    }
+  private func resetData() async throws {
+    if let pid = try running() { throw inUse(by: pid) }
     guard FileManager.default.fileExists(atPath: directory) else {
       print("Nothing to delete: \(directory) does not exist.")
       return
@@ -127,8 +138,18 @@ struct DevCommand: AsyncParsableCommand {
     guard FileManager.default.fileExists(atPath: "\(directory)/\(DevEnvironment.marker)") else {
       throw ValidationError("\(directory) was not made by `postrider dev`; it is left alone")
     }
+    guard yes || isatty(0) == 1 else {
+      throw ValidationError("add --yes to delete \(directory) without being asked")
+    }
+    // Held from the question to the end, so that no `dev` starts meanwhile; opening ends what a killed one left running.
+    let data: DataDirectory
+    do {
+      data = try await DataDirectory.open(directory)
+    } catch PrivateServerError.locked(_, let holder) {
+      throw inUse(by: holder)
+    }
+    defer { data.close() }
     if !yes {
-      guard isatty(0) == 1 else { throw ValidationError("add --yes to delete \(directory) without being asked") }
       print("Delete \(directory) with its mailboxes, messages and keys? [y/N] ", terminator: "")
       fflush(nil)
       guard readLine()?.lowercased().hasPrefix("y") == true else {
@@ -136,7 +157,15 @@ struct DevCommand: AsyncParsableCommand {
         return
       }
     }
-    try FileManager.default.removeItem(atPath: directory)
+    try data.remove()
+    // The data were where a link led.
+    if (try? FileManager.default.destinationOfSymbolicLink(atPath: directory)) != nil { unlink(directory) }
     print("Deleted \(directory).")
+  }
+
+  private func inUse(by holder: Int32?) -> ValidationError {
+    ValidationError(
+      "\(holder.map { "process \($0)" } ?? "another process") runs in \(directory); "
+        + "stop it first: postrider dev --data \(directory) --stop")
   }
 }

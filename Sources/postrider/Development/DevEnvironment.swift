@@ -15,66 +15,101 @@ struct DevEnvironment {
 
   let command: DevCommand
 
+  /// The private servers that run so far, to be stopped in the end however far the start came.
+  private struct Servers {
+    var postgres: PrivatePostgres?
+    var redis: PrivateRedis?
+    var mail: MailSandbox?
+
+    /// Mail servers, then Redis, then PostgreSQL: each after what uses it.
+    func stop() async {
+      await mail?.stop()
+      await redis?.stop()
+      await postgres?.stop()
+    }
+  }
+
   func run() async throws {
+    if command.sandbox && geteuid() != 0 {
+      throw CheckFailed(
+        description: "the sandbox's Postfix must be started by root: run it with sudo, or leave --sandbox out")
+    }
     let directory = try await DataDirectory.open(command.directory)
     defer { directory.close() }
-    let marker = "\(directory.path)/\(Self.marker)"
-    try Data("made by postrider dev\n".utf8).write(to: URL(fileURLWithPath: marker))
+    let keys = try ensureKeys(directory)
+    try Data("made by postrider dev\n".utf8).write(to: URL(fileURLWithPath: "\(directory.path)/\(Self.marker)"))
     try LogFile.bootstrap(path: directory.logPath("postrider"))
     let logger = Logger(label: "postrider.dev")
     let screen = Screen()
     screen.say("Postrider \(Version.text), for development – not for production")
     screen.say("  data    \(directory.path)")
 
-    var postgresOptions = PrivatePostgres.Options()
-    postgresOptions.restart = .standard
-    var redisOptions = PrivateRedis.Options()
-    redisOptions.restart = .standard
-    let postgres = try await PrivatePostgres.start(in: directory, options: postgresOptions, logger: logger)
-    screen.done("PostgreSQL", postgres.socketDirectory)
-    let redis = try await PrivateRedis.start(in: directory, options: redisOptions, logger: logger)
-    screen.done("Redis", redis.socketPath)
-    var mail: MailSandbox?
-    if command.sandbox {
-      let started = try await MailSandbox.start(in: directory, logger: logger)
-      mail = started
-      screen.done("Dovecot, Postfix", "POP3S port \(started.pop3sPort), submission port \(started.submissionPort ?? 0)")
-    }
+    var servers = Servers()
     do {
-      try await serve(directory, postgres, redis, mail, screen, logger)
-      await stop(postgres, redis, mail, directory)
+      try await start(&servers, directory, screen, logger)
+      try await serve(directory, servers, keys, screen, logger)
     } catch {
-      await stop(postgres, redis, mail, directory)
+      await end(servers, directory)
       throw error
     }
+    await end(servers, directory)
+    if command.once { screen.say("Everything worked.") }
   }
 
-  /// Mail servers, then Redis, then PostgreSQL: each after what uses it.
-  private func stop(
-    _ postgres: PrivatePostgres, _ redis: PrivateRedis, _ mail: MailSandbox?, _ directory: DataDirectory
-  ) async {
+  private func end(_ servers: Servers, _ directory: DataDirectory) async {
     for name in [ClusterFile.cluster, ClusterFile.cli] {
       // Left-over files only lead to a socket that nobody answers on.
       try? FileManager.default.removeItem(atPath: "\(directory.path)/\(name)")
     }
-    await mail?.stop()
-    await redis.stop()
-    await postgres.stop()
+    await servers.stop()
+  }
+
+  /// The key ring of the data directory, made before its database. Never made for a database that is there already:
+  /// what it holds could not be read any more.
+  private func ensureKeys(_ directory: DataDirectory) throws -> String {
+    let keys = "\(directory.path)/keys"
+    if FileManager.default.fileExists(atPath: keys) { return keys }
+    guard !FileManager.default.fileExists(atPath: "\(directory.path)/postgres") else {
+      throw CheckFailed(
+        description: "the key ring \(keys) is gone, and without it the passwords in the database cannot be read; "
+          + "put it back, or delete everything with `postrider dev --data \(directory.path) --reset`")
+    }
+    guard
+      FileManager.default.createFile(
+        atPath: keys, contents: Data(KeyRing.generate().text.revealed.utf8), attributes: [.posixPermissions: 0o600])
+    else { throw CocoaError(.fileWriteUnknown, userInfo: [NSFilePathErrorKey: keys]) }
+    return keys
+  }
+
+  private func start(
+    _ servers: inout Servers, _ directory: DataDirectory, _ screen: Screen, _ logger: Logger
+  ) async throws {
+    var postgresOptions = PrivatePostgres.Options()
+    postgresOptions.restart = .standard
+    let postgres = try await PrivatePostgres.start(in: directory, options: postgresOptions, logger: logger)
+    servers.postgres = postgres
+    screen.done("PostgreSQL", postgres.socketDirectory)
+    var redisOptions = PrivateRedis.Options()
+    redisOptions.restart = .standard
+    let redis = try await PrivateRedis.start(in: directory, options: redisOptions, logger: logger)
+    servers.redis = redis
+    screen.done("Redis", redis.socketPath)
+    guard command.sandbox else { return }
+    var mailOptions = MailSandbox.Options()
+    mailOptions.dovecot.restart = .standard
+    mailOptions.postfix.restart = .standard
+    let mail = try await MailSandbox.start(in: directory, options: mailOptions, logger: logger)
+    servers.mail = mail
+    screen.done("Dovecot, Postfix", "POP3S port \(mail.pop3sPort), submission port \(mail.submissionPort ?? 0)")
   }
 
   private func serve(
-    _ directory: DataDirectory, _ postgres: PrivatePostgres, _ redis: PrivateRedis, _ mail: MailSandbox?,
-    _ screen: Screen, _ logger: Logger
+    _ directory: DataDirectory, _ servers: Servers, _ keys: String, _ screen: Screen, _ logger: Logger
   ) async throws {
+    guard let postgres = servers.postgres, let redis = servers.redis else { return }
+    let mail = servers.mail
     _ = try await postgres.ensureDatabase("postrider")
     let databaseURL = postgres.url(database: "postrider")
-    let keys = "\(directory.path)/keys"
-    if !FileManager.default.fileExists(atPath: keys) {
-      guard
-        FileManager.default.createFile(
-          atPath: keys, contents: Data(KeyRing.generate().text.revealed.utf8), attributes: [.posixPermissions: 0o600])
-      else { throw CocoaError(.fileWriteUnknown, userInfo: [NSFilePathErrorKey: keys]) }
-    }
     let socket = "\(directory.runtimePath)/api.sock"
     let cluster = [
       Setting.databaseURL.environmentName: databaseURL, Setting.redisURL.environmentName: redis.url,
@@ -100,10 +135,14 @@ struct DevEnvironment {
       in: directory.path)
 
     let verdict = Verdict()
+    let failures =
+      [postgres.failures, redis.failures]
+      + (mail.map { [$0.dovecot.failures] + ($0.postfix.map { [$0.failures] } ?? []) } ?? [])
     var services: [any Service] = [
-      Running { try await failOnFirst(of: [postgres.failures, redis.failures]) },
-      Running { try await store.run() }, Running { try await queue.run() }, api,
-      deployment.scheduler(store: store, queue: queue), try deployment.worker(store: store, queue: queue),
+      Running { try await failOnFirst(of: failures) },
+      Running { try await store.run() }, Running { try await queue.run() },
+      // Stopped from the end: first nobody asks any more, then nothing is enqueued, then the sessions drain.
+      try deployment.worker(store: store, queue: queue), deployment.scheduler(store: store, queue: queue), api,
     ]
     let guide = Guide(directory: directory.path, isDefault: command.data == nil, token: token)
     services.append(
@@ -135,10 +174,7 @@ struct DevEnvironment {
       // Ctrl-C while the sandbox was set up.
     }
     screen.say("Stopping …")
-    if command.once {
-      guard let failure = await verdict.failure else { return screen.say("Everything worked.") }
-      throw CheckFailed(description: failure)
-    }
+    if command.once, let failure = await verdict.failure { throw CheckFailed(description: failure) }
   }
 
   private func failOnFirst(of streams: [AsyncStream<PrivateServerError>]) async throws {

@@ -31,7 +31,7 @@ struct SandboxDriver {
   func run() async throws {
     let mailboxes = try await setUp()
     try await withThrowingTaskGroup(of: Void.self) { group in
-      group.addTask { try await trickle(limitPerMailbox: nil) }
+      group.addTask { try await trickle() }
       group.addTask {
         while true {
           screen.show(try await status(of: mailboxes))
@@ -43,37 +43,47 @@ struct SandboxDriver {
     }
   }
 
-  /// Sets up and waits until everything was seen to work. Returns the reason when it was not.
+  /// Sets up and waits until everything was seen to work. Returns the reason when it was not within the limit.
   func check(limit: Duration) async throws -> String? {
-    let clock = ContinuousClock()
-    let end = clock.now + limit
-    let mailboxes = try await setUp()
+    let progress = CheckProgress()
     return try await withThrowingTaskGroup(of: String?.self) { group in
+      defer { group.cancelAll() }
       group.addTask {
-        // Three before and after the first poll of everybody are enough to tell a second delivery from a new one.
-        try await trickle(limitPerMailbox: 2)
-        try await Task.sleep(for: .seconds(86_400))
+        try await Task.sleep(for: limit)
+        await progress.evidence?.show(on: screen)
+        let missing = await progress.evidence?.missing ?? "the sandbox was not set up: not every mailbox was tested"
+        return "after \(limit): \(missing)"
+      }
+      group.addTask {
+        let mailboxes = try await setUp()
+        return try await watch(mailboxes, progress)
+      }
+      return try await group.next() ?? nil
+    }
+  }
+
+  /// Delivers and looks until everything was seen to work.
+  private func watch(_ mailboxes: [Mailbox], _ progress: CheckProgress) async throws -> String? {
+    var round = 1
+    var next = mailboxes.map(\.address)[...]
+    while true {
+      let evidence = try await SandboxEvidence.gather(
+        mailboxes: mailboxes, since: startedAt, mail: mail, log: log, client: client)
+      await progress.set(evidence)
+      if evidence.missing == nil {
+        evidence.show(on: screen)
         return nil
       }
-      group.addTask {
-        while true {
-          screen.show(try await status(of: mailboxes))
-          let evidence = try await SandboxEvidence.gather(
-            mailboxes: mailboxes, since: startedAt, mail: mail, log: log, client: client)
-          if evidence.missing == nil {
-            evidence.show(on: screen)
-            return nil
-          }
-          if clock.now >= end {
-            evidence.show(on: screen)
-            return evidence.missing
-          }
-          try await Task.sleep(for: .seconds(2))
+      screen.show(try await status(of: mailboxes))
+      // One message a second to one mailbox after the other, until each got one after its first poll.
+      for _ in 1...2 {
+        if next.isEmpty {
+          next = evidence.rows.filter { $0.deliveredAfterFirstPoll < 1 || $0.delivered < 3 }.map(\.address)[...]
+          round += 1
         }
+        if let address = next.popFirst() { try log.deliver(mail, to: address, subject: "Trickle \(round)") }
+        try await Task.sleep(for: .seconds(1))
       }
-      let result = try await group.next() ?? nil
-      group.cancelAll()
-      return result
     }
   }
 
@@ -187,28 +197,29 @@ struct SandboxDriver {
 
   // MARK: New mail and the picture of it
 
-  /// Delivers a message now and then, to one mailbox after the other.
-  private func trickle(limitPerMailbox: Int?) async throws {
-    var round = 1
-    while limitPerMailbox.map({ round <= $0 }) ?? true {
+  /// Delivers a message now and then, to one mailbox after the other: lively at first, then slower, so that a sandbox
+  /// left alone does not fill the disk.
+  private func trickle() async throws {
+    for round in 1... {
       for address in addresses {
         try log.deliver(mail, to: address, subject: "Trickle \(round)")
-        try await Task.sleep(for: .milliseconds(1_000))
+        try await Task.sleep(for: .seconds(min(round, 60)))
       }
-      round += 1
     }
   }
 
   private func status(of mailboxes: [Mailbox]) async throws -> String {
     let now = try await current(mailboxes)
     let numbers: QueueAnswer = try await client.get("/queue/stats")
-    let runs: Page<RunRecord> = try await client.get("/runs", [("kind", "poll"), ("limit", "1")])
+    let runs: Page<RunRecord> = try await client.get("/runs", [("kind", "poll"), ("limit", "100")])
     let enabled = now.count { $0.incoming.enabled && $0.outgoing.enabled }
     let stored = now.reduce(0) { $0 + $1.emailCount }
+    let recent = Date(timeIntervalSinceNow: -90)
+    let workers = Set(runs.items.filter { $0.finishedAt > recent }.map(\.worker)).count
     let next = now.compactMap(\.incoming.nextRunAt).min().map { max(0, Int($0.timeIntervalSinceNow.rounded())) }
     return
       "mailboxes \(enabled)/\(now.count) enabled · messages \(stored) · polls \(runs.total) · "
-      + "queue \(numbers.queue.totalReady) ready, \(numbers.queue.inFlight) in flight · "
+      + "queue \(numbers.queue.totalReady) ready, \(numbers.queue.inFlight) in flight · workers \(workers) · "
       + "next poll \(next.map { "in \($0) s" } ?? "–")"
   }
 
@@ -218,4 +229,11 @@ struct SandboxDriver {
     return "  \(what) [" + String(repeating: "█", count: filled) + String(repeating: "·", count: width - filled)
       + "] \(done)/\(all)"
   }
+}
+
+/// How far a check came, for the words at its deadline.
+private actor CheckProgress {
+  private(set) var evidence: SandboxEvidence?
+
+  func set(_ evidence: SandboxEvidence) { self.evidence = evidence }
 }

@@ -69,20 +69,28 @@ struct Guide {
   let isDefault: Bool
   let token: Secret
 
+  /// The program as it was called, for copying into another terminal.
+  static var program: String {
+    let name = CommandLine.arguments.first ?? "postrider"
+    return name.contains("/") ? URL(fileURLWithPath: name).standardizedFileURL.path : name
+  }
+
   func show(_ addresses: [String], on screen: Screen) {
-    let option = isDefault ? "" : "POSTRIDER_DATA=\(directory) "
+    let program = Self.program
+    // Started by sudo, everything here is root's.
+    let asRoot = ProcessInfo.processInfo.environment["SUDO_USER"] == nil ? "" : "sudo "
     screen.done("API", addresses.joined(separator: "  "))
     screen.say(
       """
 
-      Look closer, in another terminal (the commands find this Postrider by themselves):
-        \(option)postrider mailbox list
-        \(option)postrider queue stats --watch
-        \(option)postrider alert list
-        postrider worker\(isDefault ? " --data \(directory)" : " --data \(directory)")     one more worker
+      Look closer, in another terminal:
+        alias postrider='\(asRoot)\(isDefault ? "" : "env POSTRIDER_DATA=\(directory) ")\(program)'
+        postrider mailbox list; postrider queue stats --watch; postrider alert list; postrider run list
+        postrider worker --data \(directory)     one more worker; kill -9 it while it polls
         postrider dev --data \(directory) --stop
-      Elsewhere: set -a; . \(directory)/\(ClusterFile.cli); set +a
+      Other programs find address and token of the API in \(directory)/\(ClusterFile.cli).
       The log is in \(directory)/logs.
+
       """)
   }
 }

@@ -9,7 +9,7 @@ enum ClusterFile {
 
   /// Writes variables so that only the owner can read them, replacing the file as a whole.
   static func write(_ variables: [String: String], to name: String, in directory: String) throws {
-    let text = variables.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)\n" }.joined()
+    let text = EnvironmentFile.text(variables)
     let path = "\(directory)/\(name)"
     let temporary = "\(path).new"
     // Whatever a killed process left behind must not lend its mode to the new file.
@@ -29,11 +29,6 @@ enum ClusterFile {
         description: "there is no running `postrider dev` in \(directory): \(path) cannot be read; "
           + "start one with `postrider dev --data \(directory)`")
     }
-    var variables: [String: String] = [:]
-    for line in text.split(separator: "\n") {
-      guard let equals = line.firstIndex(of: "=") else { continue }
-      variables[String(line[..<equals])] = String(line[line.index(after: equals)...])
-    }
-    return variables
+    return EnvironmentFile.variables(text)
   }
 }

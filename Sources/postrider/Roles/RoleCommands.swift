@@ -68,7 +68,7 @@ struct WorkerCommand: AsyncParsableCommand {
 /// `postrider api`
 struct APICommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "api", abstract: "Serves the REST API under /api/v1, /healthz, /readyz and /metrics.",
+    commandName: "api", abstract: "Serves the REST API under /api/v1; probes and metrics on probe.port as well.",
     discussion: "Example: POSTRIDER_DATABASE_URL=… POSTRIDER_REDIS_URL=… POSTRIDER_KEYS_FILE=… postrider api")
 
   @OptionGroup var role: RoleOptions
@@ -81,7 +81,7 @@ struct APICommand: AsyncParsableCommand {
     try await deployment.serve(
       [
         Running { try await store.run() }, Running { try await queue.run() },
-        try deployment.api(store: store, queue: queue),
+        try deployment.probes(store: store, queue: queue), try deployment.api(store: store, queue: queue),
       ], grace: .seconds(10))
   }
 }

@@ -10,7 +10,8 @@ struct MigrateCommand: AsyncParsableCommand {
     commandName: "migrate", abstract: "Brings the database's schema up to date.",
     discussion: """
       Safe to run at every start and by several at once; forward only. Uses POSTRIDER_DATABASE_MIGRATE_URL (the owner
-      of the schema) where given, and lets the role of POSTRIDER_DATABASE_URL work with the schema without owning it.
+      of the schema) where given, and lets the role of POSTRIDER_DATABASE_URL work with the schema without owning it; a
+      missing role is created with the password of that URL.
 
       Example: POSTRIDER_DATABASE_URL=… postrider migrate
       """)

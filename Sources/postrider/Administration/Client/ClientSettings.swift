@@ -94,7 +94,7 @@ struct ClientSettings: Sendable {
 
   private static func nonempty(_ text: String?) -> String? { text?.isEmpty == false ? text : nil }
 
-  /// Reads lines `KEY=value`; blank lines and lines with `#` are skipped. `nil` when there is no such file.
+  /// Reads lines `KEY=value` or `KEY='value'`; blank lines and lines with `#` are skipped. `nil` when there is no such file.
   private static func readEnvironmentFile(_ path: String, _ warnings: inout [String]) throws -> [String: String]? {
     guard FileManager.default.fileExists(atPath: path) else { return nil }
     guard let data = FileManager.default.contents(atPath: path), data.count <= 65_536 else {
@@ -103,13 +103,7 @@ struct ClientSettings: Sendable {
     if let mode = SecretFile.mode(path), mode & 0o077 != 0 {
       warnings.append("Warning: others can read \(path), which holds a token: chmod 600 \(path)")
     }
-    var values: [String: String] = [:]
-    for line in String(decoding: data, as: UTF8.self).split(whereSeparator: \.isNewline) {
-      let parts = line.split(separator: "=", maxSplits: 1)
-      guard parts.count == 2, !line.hasPrefix("#") else { continue }
-      values[String(parts[0])] = String(parts[1])
-    }
-    return values
+    return EnvironmentFile.variables(String(decoding: data, as: UTF8.self))
   }
 }
 

@@ -85,6 +85,8 @@ struct PasswordOptions: ParsableArguments {
   }
 
   /// The password from where the options, the environment or a person at the terminal say; `nil` for none.
+  ///
+  /// Throws ``ClientError/usage(_:)`` when nobody says and nobody can be asked: going without must be meant.
   func read(variable: String, question: String?) throws -> Secret? {
     if noPassword { return nil }
     if passwordStdin {
@@ -97,7 +99,12 @@ struct PasswordOptions: ParsableArguments {
       return Secret(try SecretFile.read(passwordFile, what: "the password file"))
     }
     if let value = ProcessInfo.processInfo.environment[variable], !value.isEmpty { return Secret(value) }
-    guard let question, Terminal.canAsk else { return nil }
+    guard let question else { return nil }
+    guard Terminal.canAsk else {
+      throw ClientError.usage(
+        "there is no password and no terminal to ask at: give one with --password-stdin, --password-file or "
+          + "\(variable), or say --no-password")
+    }
     return try Terminal.askSecret(question).map { Secret($0) }
   }
 }
