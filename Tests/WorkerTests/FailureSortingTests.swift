@@ -237,19 +237,20 @@ struct FailureSortingTests {
     await server.stop()
   }
 
-  @Test("recovery resets the failures and resolves the alert")
-  func recovery() async throws {
+  @Test(
+    "recovery resets the failures and resolves the alert, the mailbox's or the profile's",
+    arguments: [Trouble.refusing("PASS", "-ERR [SYS/TEMP] later"), [.send("-ERR not now\r\n"), .close]])
+  func recovery(trouble: [ScriptedMailServer.Step]) async throws {
     let drop = Maildrop([("u1", message("one"))])
-    let server = try await ScriptedMailServer.start(
-      Trouble.refusing("PASS", "-ERR [SYS/TEMP] later"), drop.script)
+    let server = try await ScriptedMailServer.start(trouble, drop.script)
     try await Spine.with { spine in
       let cluster = spine.cluster
       let id = try await cluster.mailbox(on: try await cluster.profile(server))
       try await cluster.enable(id)
       _ = try await cluster.waitForRuns(1, of: id)
-      #expect(try await cluster.alerts(of: id).map(\.level) == [.warning])
+      #expect(try await (cluster.alerts(of: id) + cluster.alerts()).map(\.level) == [.warning])
       #expect(try await cluster.poll(id).messagesStored == 1)
-      #expect(try await cluster.alerts(of: id).isEmpty)
+      #expect(try await (cluster.alerts(of: id) + cluster.alerts()).isEmpty)
       #expect(try await cluster.sql("SELECT failures, failure_code FROM mailbox_schedule WHERE kind = 'p'") == "0|")
     }
     await server.stop()

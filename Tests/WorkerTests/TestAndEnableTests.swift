@@ -120,6 +120,7 @@ struct TestAndEnableTests {
       let repaired = try await cluster.mailbox(id)
       #expect(repaired.incoming.enabled && repaired.outgoing.enabled)
       #expect(try await cluster.alerts(of: id).allSatisfy { $0.level == .information })
+      #expect(try await cluster.alerts().isEmpty)
     }
   }
 
