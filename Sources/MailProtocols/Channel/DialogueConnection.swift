@@ -16,7 +16,8 @@ final class DialogueConnection<Machine: Dialogue>: Sendable {
 
   deinit {
     // A session that nobody ended is a bug of its user, but it must not keep the socket, nor a server's lock, for ever.
-    if !isEnded.withLock({ $0 }) {
+    // One that never connected has nothing to close.
+    if !isEnded.withLock({ $0 }) && channel.isActive {
       Logger(label: "postrider.mail").warning("A mail session was dropped without being closed.")
       let handler = handler
       channel.eventLoop.execute { handler.value.interrupt(.aborted) }

@@ -22,7 +22,8 @@ struct DevCommand: AsyncParsableCommand {
 
   @Option(
     name: .long,
-    help: ArgumentHelp("Where everything is kept (default: \(DataDirectory.defaultPath)).", valueName: "dir"))
+    help: ArgumentHelp(
+      "Where everything is kept (default: POSTRIDER_DATA, else \(DataDirectory.defaultPath)).", valueName: "dir"))
   var data: String?
 
   @Flag(
@@ -58,7 +59,11 @@ struct DevCommand: AsyncParsableCommand {
   @Flag(name: .long, help: "Start although POSTRIDER_DATABASE_URL is set (it is ignored).")
   var force = false
 
-  var directory: String { data.map { URL(fileURLWithPath: $0).standardizedFileURL.path } ?? DataDirectory.defaultPath }
+  /// As given, else as the administration commands find it: POSTRIDER_DATA or the default.
+  var directory: String {
+    let given = data ?? ProcessInfo.processInfo.environment["POSTRIDER_DATA"].flatMap { $0.isEmpty ? nil : $0 }
+    return given.map { URL(fileURLWithPath: $0).standardizedFileURL.path } ?? DataDirectory.defaultPath
+  }
 
   func validate() throws {
     if [status, stop, reset].count(where: { $0 }) > 1 {

@@ -144,7 +144,8 @@ struct DevEnvironment {
       // Stopped from the end: first nobody asks any more, then nothing is enqueued, then the sessions drain.
       try deployment.worker(store: store, queue: queue), deployment.scheduler(store: store, queue: queue), api,
     ]
-    let guide = Guide(directory: directory.path, isDefault: command.data == nil, token: token)
+    let guide = Guide(
+      directory: directory.path, isDefault: command.directory == DataDirectory.defaultPath, token: token)
     services.append(
       Running { [command] in
         let addresses = try await api.listening()
