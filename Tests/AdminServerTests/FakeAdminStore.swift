@@ -217,5 +217,27 @@ final class FakeAdminStore: AdminStore {
     }
   }
 
+  func updateProfile(
+    _ id: ProfileID, _ change: ProfileChange, by principal: Principal
+  ) async throws -> ServerProfile { try await profile(id, for: principal) }
+  func updateMailbox(
+    _ id: MailboxID, _ change: MailboxChange, by principal: Principal
+  ) async throws -> Mailbox { try await mailbox(id, for: principal) }
+  func setPaused(_ paused: Bool, _ scope: PauseScope, by principal: Principal) async throws { try checked { _ in } }
+  func pauses(_ page: PageRequest, for principal: Principal) async throws -> Page<Pause> {
+    try checked { _ in self.page([], page) }
+  }
+  func setAsideJobs(_ page: PageRequest, for principal: Principal) async throws -> Page<SetAsideJob> {
+    try checked { _ in self.page([], page) }
+  }
+  func releaseJobs(_ jobs: [JobID], by principal: Principal) async throws -> [JobID] { try checked { _ in jobs } }
+  func profileActivity(for principal: Principal) async throws -> [ProfileActivity] { try checked { _ in [] } }
+  func requestRepair(by principal: Principal) async throws -> RepairRequest {
+    RepairRequest(id: 1, requestedAt: Date(), by: principal.name)
+  }
+  func repairRequest(_ id: Int64, for principal: Principal) async throws -> RepairRequest {
+    RepairRequest(id: id, requestedAt: Date(), by: principal.name)
+  }
+
   func checkHealth() async throws { try checked { _ in } }
 }

@@ -39,4 +39,9 @@ final class FakeQueue: JobQueue {
   func giveBack(_ leases: [Lease]) async throws -> [LeaseEnd] { [] }
   func withdraw(_ jobs: [Job]) async throws -> [JobID] { [] }
   func waitForWork(timeout: Duration) async throws {}
+  func hold(_ holds: [LaneHold]) async throws {}
+  func announce(worker: String, slots: Int) async throws {}
+  func poisoned(limit: Int) async throws -> [PoisonedJob] { [] }
+  func profiles(limit: Int) async throws -> [ProfileQueueStatistics] { [] }
+  func repair(limit: Int) async throws -> RepairReport { RepairReport(isComplete: true) }
 }

@@ -32,6 +32,11 @@ final class StatisticsQueue: JobQueue {
   func withdraw(_ jobs: [Job]) async throws -> [JobID] { [] }
   func inspect(_ jobs: [Job]) async throws -> [JobLocation] { [] }
   func waitForWork(timeout: Duration) async throws {}
+  func hold(_ holds: [LaneHold]) async throws {}
+  func announce(worker: String, slots: Int) async throws {}
+  func poisoned(limit: Int) async throws -> [PoisonedJob] { [] }
+  func profiles(limit: Int) async throws -> [ProfileQueueStatistics] { [] }
+  func repair(limit: Int) async throws -> RepairReport { RepairReport(isComplete: true) }
 }
 
 @Suite("Queue collector")

@@ -193,6 +193,27 @@ public protocol AdminStore: Sendable {
   /// Requests a poll now; refused for a mailbox whose incoming direction is not running.
   func requestPoll(of ids: [MailboxID], by principal: Principal) async throws -> [BulkResult]
 
+  /// Changes a profile. A lower limit ends nothing and stops new sessions; a higher one counts at once. Throws
+  /// ``StoreError/stale`` when ``ProfileChange/version`` is not the present one, `invalid` for values out of range.
+  func updateProfile(_ id: ProfileID, _ change: ProfileChange, by principal: Principal) async throws -> ServerProfile
+  /// Changes a mailbox. On a move to another profile no session begins there before the last one on the old has ended.
+  func updateMailbox(_ id: MailboxID, _ change: MailboxChange, by principal: Principal) async throws -> Mailbox
+
+  /// Pauses or resumes; doing it twice changes nothing. Running sessions end by themselves.
+  func setPaused(_ paused: Bool, _ scope: PauseScope, by principal: Principal) async throws
+  /// The pauses in force: the organization's first, then profiles, then mailboxes, by name.
+  func pauses(_ page: PageRequest, for principal: Principal) async throws -> Page<Pause>
+  /// Poison jobs, oldest first.
+  func setAsideJobs(_ page: PageRequest, for principal: Principal) async throws -> Page<SetAsideJob>
+  /// Lets poison jobs run again; returns those that were released.
+  func releaseJobs(_ jobs: [JobID], by principal: Principal) async throws -> [JobID]
+  /// What happened lately on each profile of the organization with mailboxes.
+  func profileActivity(for principal: Principal) async throws -> [ProfileActivity]
+  /// Asks for a repair of the queue.
+  func requestRepair(by principal: Principal) async throws -> RepairRequest
+  /// A repair that was asked for.
+  func repairRequest(_ id: Int64, for principal: Principal) async throws -> RepairRequest
+
   /// Alerts, newest first.
   func alerts(_ filter: AlertFilter, _ page: PageRequest, for principal: Principal) async throws -> Page<Alert>
   /// Runs without steps, newest first.

@@ -70,12 +70,21 @@ public struct QueueStatistics: Hashable, Sendable, Codable {
   public var ready: [String: Int]
   /// Jobs that workers hold.
   public var inFlight: Int
-  /// Waiting jobs that no worker may take now, by reason: `limit`, `busy-mailbox`, `breaker`, `paused`.
+  /// Waiting jobs that no worker may take now, by reason: `limit`, `busy-mailbox`, `paused`, and the reasons of holds
+  /// (see ``LaneHold``) such as `breaker`.
   public var blocked: [String: Int]
   /// The oldest due time among waiting jobs by class label, milliseconds since 1970; absent when a class is empty.
   public var oldestDueMilliseconds: [String: Int64]
   /// Leases taken back since the epoch began.
   public var reclaimed: Int
+  /// Leases completed since the epoch began; two readings give the rate.
+  public var finished: Int
+  /// Jobs set aside after three reclaims, not yet withdrawn by the scheduler.
+  public var poisoned: Int
+  /// Workers that announced themselves within the last 15 seconds.
+  public var workers: Int
+  /// The sessions they can run at once, together.
+  public var workerSlots: Int
   /// The epoch.
   public var epoch: Int64
   /// The server's clock, milliseconds since 1970.
@@ -84,13 +93,18 @@ public struct QueueStatistics: Hashable, Sendable, Codable {
   /// Describes a queue.
   public init(
     ready: [String: Int] = [:], inFlight: Int = 0, blocked: [String: Int] = [:],
-    oldestDueMilliseconds: [String: Int64] = [:], reclaimed: Int = 0, epoch: Int64 = 0, serverMilliseconds: Int64 = 0
+    oldestDueMilliseconds: [String: Int64] = [:], reclaimed: Int = 0, finished: Int = 0, poisoned: Int = 0,
+    workers: Int = 0, workerSlots: Int = 0, epoch: Int64 = 0, serverMilliseconds: Int64 = 0
   ) {
     self.ready = ready
     self.inFlight = inFlight
     self.blocked = blocked
     self.oldestDueMilliseconds = oldestDueMilliseconds
     self.reclaimed = reclaimed
+    self.finished = finished
+    self.poisoned = poisoned
+    self.workers = workers
+    self.workerSlots = workerSlots
     self.epoch = epoch
     self.serverMilliseconds = serverMilliseconds
   }
@@ -99,11 +113,117 @@ public struct QueueStatistics: Hashable, Sendable, Codable {
   public var totalReady: Int { ready.values.reduce(0, +) }
 }
 
+/// Why and how long the jobs of one direction of a profile wait, for a reason that lies outside the queue.
+public struct LaneHold: Hashable, Sendable {
+  /// The profile.
+  public var profile: ProfileID
+  /// The direction: incoming holds polls, outgoing holds sends, either holds batch tests. Interactive jobs are never held.
+  public var direction: Direction
+  /// From now on the queue's clock; zero lifts the hold at once.
+  public var duration: Duration
+  /// The word that statistics and people see: `breaker`, `halted`, `login-budget`.
+  public var reason: String
+
+  /// Describes a hold.
+  public init(profile: ProfileID, direction: Direction, duration: Duration, reason: String) {
+    self.profile = profile
+    self.direction = direction
+    self.duration = duration
+    self.reason = reason
+  }
+}
+
+/// A job that was taken back from three workers in a row and is set aside.
+public struct PoisonedJob: Hashable, Sendable, Codable {
+  /// The job's written id.
+  public var job: String
+  /// Its profile.
+  public var profileID: ProfileID
+  /// How often it was taken back.
+  public var reclaims: Int
+  /// The last worker that held it.
+  public var worker: String
+  /// When it was set aside, milliseconds since 1970 on the queue's clock.
+  public var sinceMilliseconds: Int64
+
+  /// Describes a job that was set aside.
+  public init(job: String, profileID: ProfileID, reclaims: Int, worker: String, sinceMilliseconds: Int64) {
+    self.job = job
+    self.profileID = profileID
+    self.reclaims = reclaims
+    self.worker = worker
+    self.sinceMilliseconds = sinceMilliseconds
+  }
+}
+
+/// The numbers of one profile's part of the queue.
+public struct ProfileQueueStatistics: Hashable, Sendable, Codable {
+  /// Which profile.
+  public var profileID: ProfileID
+  /// Jobs that wait, by ``JobClass/label``; parked ones included.
+  public var ready: [String: Int]
+  /// Jobs that workers hold.
+  public var inFlight: Int
+  /// Those of them that count against the profile's own limit.
+  public var slotsInUse: Int
+  /// The limit; per profile or per mailbox, by ``limitIsPerProfile``.
+  public var limit: Int
+  /// Whether either direction counts on the profile.
+  public var limitIsPerProfile: Bool
+  /// The oldest due time among waiting jobs, milliseconds since 1970.
+  public var oldestDueMilliseconds: Int64?
+  /// Waiting jobs that no worker may take now, by reason, as in ``QueueStatistics/blocked``.
+  public var blocked: [String: Int]
+  /// When the longest hold ends, milliseconds since 1970; absent when nothing is held.
+  public var heldUntilMilliseconds: Int64?
+
+  /// Describes a profile's part.
+  public init(
+    profileID: ProfileID, ready: [String: Int] = [:], inFlight: Int = 0, slotsInUse: Int = 0, limit: Int = 0,
+    limitIsPerProfile: Bool = false, oldestDueMilliseconds: Int64? = nil, blocked: [String: Int] = [:],
+    heldUntilMilliseconds: Int64? = nil
+  ) {
+    self.profileID = profileID
+    self.ready = ready
+    self.inFlight = inFlight
+    self.slotsInUse = slotsInUse
+    self.limit = limit
+    self.limitIsPerProfile = limitIsPerProfile
+    self.oldestDueMilliseconds = oldestDueMilliseconds
+    self.blocked = blocked
+    self.heldUntilMilliseconds = heldUntilMilliseconds
+  }
+
+  /// All waiting jobs.
+  public var totalReady: Int { ready.values.reduce(0, +) }
+}
+
+/// What one step of ``JobQueue/repair(limit:)`` found.
+public struct RepairReport: Hashable, Sendable, Codable {
+  /// How many entries were looked at.
+  public var examined: Int
+  /// What was mended, by rule: `lease-without-owner`, `owner-without-lease`, `slot-without-lease`, `lease-without-slot`,
+  /// `job-in-two-places`, `lane-without-turn`, `parked-at-free-mailbox`.
+  public var mended: [String: Int]
+  /// Whether this step reached the end of everything there is to look at; the next one starts over.
+  public var isComplete: Bool
+
+  /// Describes a step.
+  public init(examined: Int = 0, mended: [String: Int] = [:], isComplete: Bool = false) {
+    self.examined = examined
+    self.mended = mended
+    self.isComplete = isComplete
+  }
+
+  /// Everything mended.
+  public var total: Int { mended.values.reduce(0, +) }
+}
+
 /// Where one job is.
 public struct JobLocation: Hashable, Sendable, Codable {
   /// The job's written id.
   public var job: String
-  /// `absent`, `ready`, `parked` (its mailbox is busy) or `leased`.
+  /// `absent`, `ready`, `parked` (its mailbox is busy), `leased` or `poisoned` (set aside after three reclaims).
   public var state: String
   /// Its profile.
   public var profileID: ProfileID?
@@ -117,13 +237,17 @@ public struct JobLocation: Hashable, Sendable, Codable {
   public var leaseEndsMilliseconds: Int64?
   /// When it became due, milliseconds since 1970, when it waits.
   public var dueMilliseconds: Int64?
-  /// What keeps it waiting: `limit`, `busy-mailbox`, `paused`, `turn`.
+  /// What keeps it waiting: `limit`, `busy-mailbox`, `paused`, the reason of a hold, `no-worker` (none has announced
+  /// itself), `workers-busy` (every slot is taken), else `turn`.
   public var blockedBy: String?
+  /// When a hold ends, milliseconds since 1970.
+  public var blockedUntilMilliseconds: Int64?
 
   /// Describes a job's place.
   public init(
     job: String, state: String, profileID: ProfileID? = nil, jobClass: String? = nil, worker: String? = nil,
-    fence: Fence? = nil, leaseEndsMilliseconds: Int64? = nil, dueMilliseconds: Int64? = nil, blockedBy: String? = nil
+    fence: Fence? = nil, leaseEndsMilliseconds: Int64? = nil, dueMilliseconds: Int64? = nil, blockedBy: String? = nil,
+    blockedUntilMilliseconds: Int64? = nil
   ) {
     self.job = job
     self.state = state
@@ -134,6 +258,7 @@ public struct JobLocation: Hashable, Sendable, Codable {
     self.leaseEndsMilliseconds = leaseEndsMilliseconds
     self.dueMilliseconds = dueMilliseconds
     self.blockedBy = blockedBy
+    self.blockedUntilMilliseconds = blockedUntilMilliseconds
   }
 }
 
@@ -147,7 +272,7 @@ public enum LeaseEnd: Hashable, Sendable {
 
 /// The queue between scheduler and workers: what is in motion, nothing that must be remembered.
 ///
-/// A job is in exactly one place: `ready`, `parked` (its mailbox is busy) or `leased`. Every call throws
+/// A job is in exactly one place: `ready`, `parked` (its mailbox is busy), `leased` or `poisoned`. Every call throws
 /// ``JobQueueError``. Time is the queue's own clock, so no worker's clock decides when a lease ends. Emptying the queue
 /// loses nothing: the scheduler fills it again from PostgreSQL under a new epoch.
 ///
@@ -165,6 +290,11 @@ public enum LeaseEnd: Hashable, Sendable {
 /// 8. A job given back is ready at once at its old due time, and no reclaim is counted.
 /// 9. Withdrawing removes waiting jobs and flags leased ones, whose renewal then says `lost`.
 /// 10. After the server was emptied or replaced, every call throws `epochLost` until ``open(epoch:delay:)``.
+/// 11. A hold keeps the jobs of its direction, of every class but interactive, from being leased until it ends or is
+///     lifted; it delays no other direction and no other profile, and costs claims nothing while it lasts.
+/// 12. A job whose lease was renewed and then taken back three times in a row is `poisoned`: enqueuing it changes
+///     nothing, until ``withdraw(_:)`` removes it. Completing forgets its reclaims.
+/// 13. A worker that has not announced itself for 15 seconds counts no more.
 public protocol JobQueue: Sendable {
   /// How long a lease lasts without renewal; 15 s in production.
   var leaseDuration: Duration { get }
@@ -203,6 +333,21 @@ public protocol JobQueue: Sendable {
   /// Removes jobs that must not run any more. Returns those that are still leased.
   @discardableResult
   func withdraw(_ jobs: [Job]) async throws -> [JobID]
+
+  /// Keeps jobs of these profiles' directions waiting, or lifts that; the last word on a profile's direction counts.
+  func hold(_ holds: [LaneHold]) async throws
+
+  /// Says that a worker lives and how many sessions it can run at once; zero when it leaves. Call it every 5 seconds.
+  func announce(worker: String, slots: Int) async throws
+
+  /// Jobs that were set aside, oldest first, at most `limit`.
+  func poisoned(limit: Int) async throws -> [PoisonedJob]
+
+  /// The numbers of the profiles with work, most waiting jobs first, at most `limit`.
+  func profiles(limit: Int) async throws -> [ProfileQueueStatistics]
+
+  /// Checks the invariants of about `limit` entries and mends what is broken; the next call goes on from there.
+  func repair(limit: Int) async throws -> RepairReport
 
   /// The numbers of the queue.
   func statistics() async throws -> QueueStatistics

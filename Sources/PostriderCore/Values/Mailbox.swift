@@ -73,14 +73,22 @@ public struct DirectionState: Hashable, Sendable, Codable {
   public var nextRunAt: Date?
   /// Why it runs then: the slot, a back-off with its code, a request.
   public var nextRunReason: String?
-  /// Why it is not running (`not-approved`, `not-tested`, `disabled`, `profile-inactive`, …); `nil` when it is.
+  /// Why it is not running (`not-approved`, `not-tested`, `disabled`, `paused`, `profile-inactive`, …); `nil` when it
+  /// is.
   public var notRunningReason: String?
+  /// Seconds from slot to slot as asked for; receiving only.
+  public var intervalSeconds: Int?
+  /// Seconds from slot to slot as it really went last time; receiving only, `nil` before the second run.
+  public var effectiveIntervalSeconds: Int?
+  /// Why the two differ (`limit`, `overload`, a failure code, `paused`); `nil` when they do not.
+  public var effectiveIntervalReason: String?
 
   /// Describes one direction.
   public init(
     method: SyncMethod, status: DirectionStatus = .notRun, enabled: Bool = false, failureCode: String? = nil,
     failedAt: Date? = nil, lastRunAt: Date? = nil, nextRunAt: Date? = nil, nextRunReason: String? = nil,
-    notRunningReason: String? = nil
+    notRunningReason: String? = nil, intervalSeconds: Int? = nil, effectiveIntervalSeconds: Int? = nil,
+    effectiveIntervalReason: String? = nil
   ) {
     self.method = method
     self.status = status
@@ -91,6 +99,9 @@ public struct DirectionState: Hashable, Sendable, Codable {
     self.nextRunAt = nextRunAt
     self.nextRunReason = nextRunReason
     self.notRunningReason = notRunningReason
+    self.intervalSeconds = intervalSeconds
+    self.effectiveIntervalSeconds = effectiveIntervalSeconds
+    self.effectiveIntervalReason = effectiveIntervalReason
   }
 }
 
@@ -110,6 +121,9 @@ public struct Mailbox: Hashable, Sendable, Codable {
   public var profileName: String?
   /// An inactive mailbox does nothing.
   public var isActive: Bool
+  /// Since when it is paused by a person; `nil` when it is not. A paused profile or organization is not shown here but in
+  /// ``DirectionState/notRunningReason``.
+  public var pausedAt: Date?
   /// Whether an approver let it process mail.
   public var approval: ApprovalState
   /// Whether the user name and password stored here may be used.
@@ -150,7 +164,7 @@ public struct Mailbox: Hashable, Sendable, Codable {
   /// Describes a stored mailbox.
   public init(
     id: MailboxID, organizationID: OrganizationID, address: String, owner: MailboxOwner, profileID: ProfileID? = nil,
-    profileName: String? = nil, isActive: Bool = true, approval: ApprovalState = .pending,
+    profileName: String? = nil, isActive: Bool = true, pausedAt: Date? = nil, approval: ApprovalState = .pending,
     allowsCredentials: Bool = true, userName: String? = nil, passwordSet: Bool = false, processEmailFrom: Date? = nil,
     deleteAfterProcessing: Bool = false, incoming: DirectionState, outgoing: DirectionState, testsRequested: Int64 = 0,
     testsServed: Int64 = 0, lastTestRunID: RunID? = nil, pollsRequested: Int64 = 0, pollsServed: Int64 = 0,
@@ -163,6 +177,7 @@ public struct Mailbox: Hashable, Sendable, Codable {
     self.profileID = profileID
     self.profileName = profileName
     self.isActive = isActive
+    self.pausedAt = pausedAt
     self.approval = approval
     self.allowsCredentials = allowsCredentials
     self.userName = userName

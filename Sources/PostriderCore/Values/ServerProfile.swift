@@ -126,6 +126,10 @@ public struct ServerProfile: Hashable, Sendable, Codable {
   public var minimumPollingIntervalMinutes: Int
   /// 1…300, default 10; per mailbox or per profile, by where the credentials live.
   public var maximumConcurrentConnections: Int
+  /// Its share of the workers relative to other profiles, 1…100, default 1.
+  public var weight: Int
+  /// Since when it is paused by a person; `nil` when it is not.
+  public var pausedAt: Date?
   /// Seconds to establish a connection and for each answer, 1…100, default 30.
   public var connectionTimeoutSeconds: Int
   /// Certificates (PEM) trusted instead of the system's; `nil` for the system's.
@@ -144,8 +148,9 @@ public struct ServerProfile: Hashable, Sendable, Codable {
     id: ProfileID, organizationID: OrganizationID, name: String, description: String = "", type: ProfileType,
     isActive: Bool = true, isDefault: Bool = false, incoming: ServerSettings, outgoing: ServerSettings,
     useSameSettingsForOutgoing: Bool = true, processEmailFrom: Date? = nil, minimumPollingIntervalMinutes: Int = 0,
-    maximumConcurrentConnections: Int = 10, connectionTimeoutSeconds: Int = 30, caCertificatesPEM: String? = nil,
-    version: Int64 = 1, mailboxCount: Int = 0, createdAt: Date, updatedAt: Date
+    maximumConcurrentConnections: Int = 10, weight: Int = 1, pausedAt: Date? = nil,
+    connectionTimeoutSeconds: Int = 30, caCertificatesPEM: String? = nil, version: Int64 = 1, mailboxCount: Int = 0,
+    createdAt: Date, updatedAt: Date
   ) {
     self.id = id
     self.organizationID = organizationID
@@ -160,6 +165,8 @@ public struct ServerProfile: Hashable, Sendable, Codable {
     self.processEmailFrom = processEmailFrom
     self.minimumPollingIntervalMinutes = minimumPollingIntervalMinutes
     self.maximumConcurrentConnections = maximumConcurrentConnections
+    self.weight = weight
+    self.pausedAt = pausedAt
     self.connectionTimeoutSeconds = connectionTimeoutSeconds
     self.caCertificatesPEM = caCertificatesPEM
     self.version = version
