@@ -33,8 +33,14 @@ extension RedisJobQueue {
   func evaluate(
     _ script: RedisScript, _ arguments: [String], in session: RedisSession
   ) async throws(JobQueueError) -> RedisValue {
+    try await evaluate(script, keys: [shardPrefix + "epoch"], arguments, in: session)
+  }
+
+  func evaluate(
+    _ script: RedisScript, keys: [String], _ arguments: [String], in session: RedisSession
+  ) async throws(JobQueueError) -> RedisValue {
     guard let hash = session.server.scripts[script] else { preconditionFailure("every script was loaded") }
-    let command = ["EVALSHA", hash, "1", shardPrefix + "epoch"] + arguments
+    let command = ["EVALSHA", hash, String(keys.count)] + keys + arguments
     let reply = try await session.connection.send(command)
     guard case .error(let text) = reply, text.hasPrefix("NOSCRIPT") else { return reply }
     _ = try await RedisServer.load(script, on: session.connection)

@@ -21,6 +21,7 @@ public final class RedisJobQueue: JobQueue {
   let wakeups: RedisWakeups
   /// `<prefix>:{<shard>}:`, what the keys of the shard begin with. The braces keep them in one Redis Cluster slot.
   let shardPrefix: String
+  let keyPrefix: String
   let epochs = EpochMemory()
   let sweeps: AsyncStream<Void>
   let sweep: AsyncStream<Void>.Continuation
@@ -31,6 +32,7 @@ public final class RedisJobQueue: JobQueue {
     let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
     leaseDuration = configuration.leaseDuration
     shardPrefix = "\(configuration.keyPrefix):{0}:"
+    keyPrefix = configuration.keyPrefix
     self.logger = logger
     link = RedisLink(configuration: configuration, eventLoop: eventLoop, logger: logger)
     wakeups = RedisWakeups(
