@@ -2,7 +2,8 @@
 --
 -- ARGV[3]: n, 1…256. ARGV[4]: worker. ARGV[5]: lease in ms.
 -- Returns { leases taken back, then (job, profile, class, due, fence counter, reclaims) × granted }.
--- Errors: NOTOPEN <ms>; EPOCHLOST fences when the 2³² fences of the epoch are used up, which ends the epoch.
+-- Errors: NOTOPEN <ms>; EPOCHLOST fences when this shard's part of the epoch's 2³² fences is used up, which ends the
+--   epoch.
 --
 -- Order: expired leases first (at most 16). Class 0 is served first, but each lower class with work keeps an eighth of
 -- the places; a claim of fewer than 8 has no eighths, so of every 8 such claims one serves class 1 first, one class 2,
@@ -10,7 +11,7 @@
 -- start time, a turn is at most `quantum` jobs, and n jobs move it on by n / weight.
 local places, worker, lease_ms = tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 if now < tonumber(held[3]) then return redis.error_reply('NOTOPEN ' .. tonumber(held[3]) - now) end
-if tonumber(call('GET', base .. 'fence') or 0) + places >= 4294967295 then
+if tonumber(call('GET', base .. 'fence') or 0) + places >= math.floor(4294967295 / tonumber(held[4] or 1)) then
   call('DEL', KEYS[1])
   return redis.error_reply('EPOCHLOST fences')
 end

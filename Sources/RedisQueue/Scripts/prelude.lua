@@ -1,6 +1,6 @@
 -- The head of every script but `open`: checks the epoch, reads the server's clock, names the keys.
 --
--- KEYS[1]: <prefix>:{<shard>}:epoch (hash: epoch, run_id, open_at in ms). Every other key is built from it, so that all
+-- KEYS[1]: <prefix>:{<shard>}:epoch (hash: epoch, run_id, open_at in ms, shards). Every other key is built from it, so that all
 --   of them share its hash tag: <prefix>:{<shard>}:<epoch>:…
 -- ARGV[1]: the epoch the caller works in. ARGV[2]: the run id of the server its connection reached.
 -- Errors: EPOCHLOST none | server | other <epoch>.
@@ -9,7 +9,7 @@
 -- A lease's record in `owners`:
 --   <counter>:<profile>:<class>:<due>:<renewed 0|1><withdrawn 0|1>:<again class>:<again due>:<worker>
 local call = redis.call
-local held = call('HMGET', KEYS[1], 'epoch', 'run_id', 'open_at')
+local held = call('HMGET', KEYS[1], 'epoch', 'run_id', 'open_at', 'shards')
 if not held[1] then return redis.error_reply('EPOCHLOST none') end
 if held[2] ~= ARGV[2] then return redis.error_reply('EPOCHLOST server') end
 if held[1] ~= ARGV[1] then return redis.error_reply('EPOCHLOST other ' .. held[1]) end
