@@ -41,7 +41,8 @@ extension WorkerService {
   }
 
   private func session(_ task: SessionTask) async throws -> SessionOutcome {
-    switch task.lease.job.kind {
+    if let standIn { return try await standIn(task.lease, task.assignment) }
+    return switch task.lease.job.kind {
     case .poll: try await PollSession(context: context, task: task).outcome()
     case .test: try await TestSession(context: context, task: task).outcome()
     case .send: throw Failure(.internalError, context: "sending is not scheduled by this release")
