@@ -3,6 +3,15 @@ import PostriderCore
 import RedisQueue
 import Synchronization
 
+/// A number that many tasks add to.
+final class Counted: Sendable {
+  private let count = Atomic(0)
+
+  var value: Int { count.load(ordering: .relaxed) }
+
+  func add() { count.add(1, ordering: .relaxed) }
+}
+
 /// `bench pipeline`: jobs are enqueued, claimed, checked, run as sessions that do nothing, committed and completed.
 struct PipelineBench: Sendable {
   let command: BenchPipelineCommand
@@ -34,29 +43,32 @@ struct PipelineBench: Sendable {
     let tenant = try await BenchTenant.create(
       [.init(mailboxes: command.mailboxes, profiles: max(1, command.mailboxes / 100))], in: url,
       interval: .seconds(300), due: { _ in past })
+    let started = Counted()
     let rig = try WorkerRig(
       databaseURL: url, redisURL: redisURL,
       options: .init(workers: command.workers, sessions: command.sessions, claimBatch: Self.claimBatch),
       settingsCache: command.mailboxes * 2
     ) { lease, assignment in
+      started.add()
       // Due again as soon as the row may be, so that the mailboxes can go round.
-      WorkerRig.outcome(lease, assignment, startedAt: Date(), next: Date())
+      return WorkerRig.outcome(lease, assignment, startedAt: Date(), next: Date())
     }
     report.load.merge([
       "mailboxes": .integer(command.mailboxes), "profiles": .integer(max(1, command.mailboxes / 100)),
       "workers": .integer(command.workers), "sessions_each": .integer(command.sessions),
-      "claim_batch": .integer(Self.claimBatch), "fsync": .text(command.options.databaseURL == nil ? "on" : "as given"),
+      "claim_batch": .integer(Self.claimBatch), "settings": "cached",
+      "fsync": .text(command.options.databaseURL == nil ? "on" : "as given"),
     ]) { $1 }
     let moments = Mutexed<(Moment, Moment)>()
     try await rig.run { rig in
       try await withThrowingTaskGroup(of: Void.self) { group in
-        group.addTask { try await enqueueForEver(tenant.groups[0], rig) }
+        group.addTask { try await enqueueForEver(tenant.groups[0], rig, started) }
         defer { group.cancelAll() }
         Bench.say("Jobs through the pipeline …")
         let probe = try RedisProbe(url: redisURL)
         let database = try PostgresProbe(url: url)
-        // Fills the caches.
-        try await Task.sleep(for: .seconds(max(2, seconds / 3)))
+        // Each mailbox once, so that the settings are in memory.
+        while started.value < command.mailboxes { try await Task.sleep(for: .milliseconds(100)) }
         let before = try await moment(probe, database)
         try await Task.sleep(for: .seconds(seconds))
         moments.value = (before, try await moment(probe, database))
@@ -79,7 +91,7 @@ struct PipelineBench: Sendable {
     report.add("round_trips_per_job", Double(redis.scriptCalls) / jobs, "Redis calls of one job", goal: .atMost(0.15))
   }
 
-  /// Counts committed runs without reading the table: the store numbers them in blocks, a count would disturb.
+  /// Counts committed runs, which takes some milliseconds.
   private func moment(_ probe: RedisProbe, _ database: PostgresProbe) async throws -> Moment {
     let runs = try database.number("SELECT count(*) FROM run")
     return Moment(
@@ -87,26 +99,26 @@ struct PipelineBench: Sendable {
       postgres: Machine.cpuSeconds(of: await servers.postgresProcess, withChildren: true))
   }
 
-  /// Keeps jobs waiting, each mailbox in turn, as a scheduler would that finds all of them due.
-  private func enqueueForEver(_ mailboxes: [(mailbox: MailboxID, profile: ProfileID)], _ rig: WorkerRig) async throws {
+  /// Keeps jobs waiting, each mailbox in turn, as a scheduler would that finds all of them due. How many wait is counted
+  /// here: asking Redis that often would cost more than the jobs.
+  private func enqueueForEver(
+    _ mailboxes: [(mailbox: MailboxID, profile: ProfileID)], _ rig: WorkerRig, _ started: Counted
+  ) async throws {
     var next = 0
+    let page = min(1_000, mailboxes.count / 10)
     while true {
-      let ready = try await rig.queue.statistics().totalReady
-      guard ready < min(Self.backlog, mailboxes.count / 2) else {
-        try await Task.sleep(for: .milliseconds(20))
+      guard next - started.value < min(Self.backlog, mailboxes.count / 2) else {
+        try await Task.sleep(for: .milliseconds(10))
         continue
       }
       let due = Int64(Date().timeIntervalSince1970 * 1_000)
-      for _ in 0..<5 {
-        let page = (0..<min(1_000, mailboxes.count / 10)).map { offset in
-          let place = mailboxes[(next + offset) % mailboxes.count]
-          return Job(
-            id: JobID(mailbox: place.mailbox, kind: .poll), profile: place.profile, jobClass: .poll,
-            dueMilliseconds: due)
-        }
-        next += page.count
-        try await rig.queue.enqueue(page)
+      let jobs = (next..<next + page).map { number in
+        let place = mailboxes[number % mailboxes.count]
+        return Job(
+          id: JobID(mailbox: place.mailbox, kind: .poll), profile: place.profile, jobClass: .poll, dueMilliseconds: due)
       }
+      try await rig.queue.enqueue(jobs)
+      next += page
     }
   }
 }
