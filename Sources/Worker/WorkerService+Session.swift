@@ -23,10 +23,10 @@ extension WorkerService {
 
   private func ending(of task: SessionTask) async -> Ending {
     do {
-      let (outcome, result) = try await keeper.hold(task.lease) {
+      let startedAt = Date()
+      let (outcome, result) = try await keeper.hold(task.lease, deadline: task.settings.sessionDeadline) {
         do {
-          let outcome = try await withDeadline(task) { try await session(task) }
-          return (outcome, try await commit(outcome))
+          return try await session(task)
         } catch StoreError.unavailable(let reason) {
           // The job is ready again as soon as it is given back, so a database that refuses only some statements must
           // not make a mail server see one login after the other.
@@ -37,6 +37,11 @@ extension WorkerService {
           await servers.hold(task, wait)
           throw wait
         }
+      } then: { outcome in
+        // Without an outcome it outlived its deadline. Only now the work is over, and its last step recorded.
+        let decided: SessionOutcome
+        if let outcome { decided = outcome } else { decided = await outlived(task, from: startedAt) }
+        return (decided, try await commit(decided, task.lease))
       }
       metrics.finished(outcome, result)
       log(outcome, result)
@@ -63,29 +68,16 @@ extension WorkerService {
   }
 
   private func session(_ task: SessionTask) async throws -> SessionOutcome {
-    switch task.lease.job.kind {
+    if let standIn { return try await standIn(task.lease, task.assignment) }
+    return switch task.lease.job.kind {
     case .poll: try await PollSession(context: context, task: task).outcome()
     case .test: try await TestSession(context: context, task: task).outcome()
     case .send: throw Failure(.internalError, context: "sending is not scheduled by this release")
     }
   }
 
-  /// Ends a session that outlives its deadline; the outcome is then the failure `session.deadline`.
-  private func withDeadline(
-    _ task: SessionTask, _ work: @escaping @Sendable () async throws -> SessionOutcome
-  ) async throws -> SessionOutcome {
-    let startedAt = Date()
-    let outcome = try await withThrowingTaskGroup(of: SessionOutcome?.self) { group in
-      defer { group.cancelAll() }
-      group.addTask { try await work() }
-      group.addTask {
-        try await Task.sleep(for: task.settings.sessionDeadline)
-        return nil
-      }
-      return try await group.next() ?? nil
-    }
-    if let outcome { return outcome }
-    // Only now the work is over, and its last step recorded.
+  /// The outcome of a session that took longer than its deadline: it tells what was really done.
+  private func outlived(_ task: SessionTask, from startedAt: Date) async -> SessionOutcome {
     let failure = Failure(.sessionDeadline, context: "\(task.settings.sessionDeadline)")
     let counts = task.progress.counts
     var breaker: OpenBreaker?
@@ -98,7 +90,7 @@ extension WorkerService {
   }
 
   /// Commits, waiting for a database that is away for as long as the lease is held.
-  private func commit(_ outcome: SessionOutcome) async throws -> OutcomeResult {
+  private func commit(_ outcome: SessionOutcome, _ lease: Lease) async throws -> OutcomeResult {
     var trouble = Trouble()
     while true {
       do {
@@ -108,11 +100,14 @@ extension WorkerService {
         let wait = trouble.wait(after: error)
         if trouble.isNew { logger.warning("An outcome waits for PostgreSQL", metadata: ["error": "\(error)"]) }
         try await Task.sleep(for: wait)
+        if let interruption = keeper.interruption(of: lease) { throw interruption }
       }
     }
   }
 
   private func log(_ outcome: SessionOutcome, _ result: OutcomeResult) {
+    // Thousands a second: the words are made only when somebody reads them.
+    guard outcome.run.failure != nil || logger.logLevel <= .debug else { return }
     var metadata: Logger.Metadata = [
       "job.id": "\(outcome.writer.job)", "mailbox.id": "\(outcome.run.mailboxID)",
       "run.result": "\(outcome.run.result.rawValue)", "messages": "\(outcome.run.messagesStored)",

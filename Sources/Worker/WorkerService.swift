@@ -5,6 +5,10 @@ import Metrics
 import PostriderCore
 import ServiceLifecycle
 
+/// Runs a claimed job in the place of the mail protocols and says what to write of it: for measuring everything around
+/// a session.
+public typealias SessionStandIn = @Sendable (Lease, Assignment) async throws -> SessionOutcome
+
 /// Takes jobs from the queue and runs them as sessions; any number of these processes work side by side.
 public struct WorkerService: Service {
   let store: any WorkerStore
@@ -17,12 +21,13 @@ public struct WorkerService: Service {
   let servers: ServerDesk
   let slots: SessionSlots
   let metrics: WorkerMetrics
+  let standIn: SessionStandIn?
 
   /// A worker over the given store, queue and mail client; without a server guard it knows neither breakers nor login
-  /// budgets.
+  /// budgets, with `standIn` no mail server is ever spoken to.
   public init(
     store: any WorkerStore, queue: any JobQueue, client: MailClient, serverGuard: (any ServerGuard)? = nil,
-    configuration: WorkerConfiguration, logger: Logger
+    configuration: WorkerConfiguration, logger: Logger, standIn: SessionStandIn? = nil
   ) {
     self.store = store
     self.queue = queue
@@ -36,6 +41,7 @@ public struct WorkerService: Service {
     keeper = LeaseKeeper(queue: queue, renewal: configuration.renewal, logger: logger)
     finisher = JobFinisher(queue: queue, logger: logger)
     slots = SessionSlots(capacity: configuration.sessions)
+    self.standIn = standIn
   }
 
   /// How many sessions run now.
@@ -71,6 +77,12 @@ public struct WorkerService: Service {
     }
   }
 
+  /// Nothing more is taken: who waits for a worker waits for another one.
+  private func announceEnd() async {
+    // Unheard, the worker is forgotten in 15 s.
+    try? await queue.announce(worker: configuration.name, slots: 0)
+  }
+
   private func workAndDrain() async {
     let (tasks, continuation) = AsyncStream<SessionTask>.makeStream()
     await withDiscardingTaskGroup { sessions in
@@ -80,8 +92,8 @@ public struct WorkerService: Service {
           await claimForEver { continuation.yield($0) }
         }
         continuation.finish()
-        // Nothing more is taken: who waits for a worker waits for another one. Unheard, it is forgotten in 15 s.
-        try? await queue.announce(worker: configuration.name, slots: 0)
+        // Beside the draining: a queue that hangs must not delay it.
+        async let _: Void = announceEnd()
         guard slots.busy > 0 else { return }
         logger.info("Draining", metadata: ["sessions": "\(slots.busy)"])
         await slots.waitUntilIdle(timeout: configuration.grace)
