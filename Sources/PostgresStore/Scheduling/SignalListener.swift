@@ -63,13 +63,13 @@ struct SignalListener: Sendable {
       if !payloads.isEmpty {
         lastHeard = .now
       } else if ContinuousClock.now - lastHeard > Self.probeInterval {
-        let standsBy = try await connection.run { db in
-          try db.query("SELECT pg_is_in_recovery()").map { try $0.bool() } == [true]
+        let isReadOnly = try await connection.run { db in
+          try db.query("SELECT current_setting('transaction_read_only')::boolean").map { try $0.bool() } == [true]
         }
-        // Nothing is announced on a standby.
-        if standsBy {
+        // Nothing is announced by a server that is no primary.
+        if isReadOnly {
           await connection.close()
-          throw StoreError.unavailable(reason: "the server stands by")
+          throw StoreError.unavailable(reason: "the server is read-only")
         }
         lastHeard = .now
       }
