@@ -11,6 +11,9 @@ extension WorkerService {
       let (outcome, result) = try await keeper.hold(task.lease) {
         do {
           let outcome = try await withDeadline(task) { try await session(task) }
+          #if DEBUG
+            if Mistakes.completeBeforeCommit { await Mistakes.end(task.lease, in: queue) }
+          #endif
           return (outcome, try await commit(outcome))
         } catch StoreError.unavailable(let reason) {
           // The job is ready again as soon as it is given back, so a database that refuses only some statements must
