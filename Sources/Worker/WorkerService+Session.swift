@@ -23,6 +23,9 @@ extension WorkerService {
         let outcome =
           outcome
           ?? task.failed(Failure(.sessionDeadline, context: "\(task.settings.sessionDeadline)"), from: startedAt)
+        #if DEBUG
+          if Mistakes.completeBeforeCommit { await Mistakes.end(task.lease, in: queue) }
+        #endif
         return (outcome, try await commit(outcome, task.lease))
       }
       finisher.complete(task.lease)
