@@ -113,5 +113,12 @@ let package = Package(
     .testTarget(
       name: "EndToEndTests", dependencies: ["PostriderTesting", "PostriderCore", "postrider"],
       swiftSettings: shared),
+    .testTarget(
+      name: "ChaosTests",
+      dependencies: [
+        "PostriderTesting", "PostriderCore", "PostgresStore", "RedisQueue", "PrivateServers", "postrider", nioCore,
+        nioPosix, httpClient, crypto, logging,
+      ],
+      swiftSettings: shared),
   ]
 )

@@ -41,6 +41,9 @@ extension WorkerService {
         // Without an outcome it outlived its deadline. Only now the work is over, and its last step recorded.
         let decided: SessionOutcome
         if let outcome { decided = outcome } else { decided = await outlived(task, from: startedAt) }
+        #if DEBUG
+          if Mistakes.completeBeforeCommit { await Mistakes.end(task.lease, in: queue) }
+        #endif
         return (decided, try await commit(decided, task.lease))
       }
       metrics.finished(outcome, result)
