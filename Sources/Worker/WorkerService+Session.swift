@@ -14,7 +14,13 @@ extension WorkerService {
           #if DEBUG
             if Mistakes.completeBeforeCommit { await Mistakes.end(task.lease, in: queue) }
           #endif
-          return (outcome, try await commit(outcome))
+          let result = try await commit(outcome)
+          // Counted here: the end of the lease, which makes a write late, must not hide it.
+          if result == .fenced { metrics.fenced() }
+          return (outcome, result)
+        } catch let error as FencedError {
+          metrics.fenced()
+          throw error
         } catch StoreError.unavailable(let reason) {
           // The job is ready again as soon as it is given back, so a database that refuses only some statements must
           // not make a mail server see one login after the other.
@@ -31,7 +37,6 @@ extension WorkerService {
       finisher.giveBack(task.lease)
     } catch is FencedError {
       // A newer session or a change of profile came before: nothing was written, and nothing must be.
-      metrics.fenced()
       finisher.complete(task.lease)
     } catch {
       // Stopped, or the database went away before anything was decided: somebody does it again.
