@@ -43,10 +43,16 @@ final class LeaseKeeper: Sendable {
   /// How many leases are held.
   var count: Int { state.withLock(\.held.count) }
 
-  /// Runs work while the lease is held. Throws ``Interruption`` when it was stopped from outside.
+  /// Runs work while the lease is held. Throws ``Interruption`` when it was stopped from outside, without beginning
+  /// when the lease can be trusted no more.
   func hold<Result: Sendable>(
     _ lease: Lease, _ work: @escaping @Sendable () async throws -> Result
   ) async throws -> Result {
+    // Claimed long ago: a slow answer, or a slow check. Not even a connection may be opened any more.
+    guard lease.trustedUntil > .now else {
+      report(lease)
+      throw Interruption.leaseLost
+    }
     let (interruptions, continuation) = AsyncStream<Interruption>.makeStream(bufferingPolicy: .bufferingOldest(1))
     let stopping = state.withLock { state in
       if !state.stopping {

@@ -146,22 +146,12 @@ final class ChaosRun: Sendable {
     try await stage.cluster.sql("UPDATE chaos.pace SET seconds = \(options.isFull ? 5 : 0.6)")
     // Jobs that were still leased when their time came are found by the next rescan.
     try await stage.cluster.sql("SELECT pg_notify('postrider_schedule', 'r')")
-    let began2 = Clock.now
-    var shown = false
     let since = Date().timeIntervalSince1970
     var starved = stage.accounts.count
     let limit: Duration = options.isFull ? .seconds(120) : .seconds(3 * options.leaseSeconds + 4)
     _ = try await eventually(within: limit) {
       try await releasePoison()
-      let missing = try await stage.cluster.sql(Audit.notPolled(since: since)).split(separator: "\n").map(String.init)
-      starved = missing.count
-      if Clock.now > began2 + .seconds(12) && !shown {
-        shown = true
-        let some = Array(missing.prefix(6))
-        say(try await stage.cluster.sql("SELECT mailbox_id, next_due_at - now(), reason, requested, served, failures, last_fence, now() - last_run_at, job_class FROM mailbox_schedule WHERE kind = 'p' AND mailbox_id IN (\(some.joined(separator: ",")))"))
-        let accounts = stage.accounts.filter { some.contains($0.id.description) }
-        say("\(missing.count) missing: \(try await stage.locations(of: accounts).map { "\($0.job) \($0.state) \($0.blockedBy ?? "")" })")
-      }
+      starved = try await stage.cluster.sql(Audit.notPolled(since: since)).split(separator: "\n").count
       return starved == 0
     }
     return starved
