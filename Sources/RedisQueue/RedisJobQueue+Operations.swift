@@ -20,15 +20,17 @@ extension RedisJobQueue {
 
   /// The numbers of the profiles with work, most waiting jobs first, at most `limit`.
   public func profiles(limit: Int) async throws -> [ProfileQueueStatistics] {
-    let all = try await onEachShard { (shard) throws(JobQueueError) in try await shard.profiles(limit: limit) }
-    guard all.count > 1 else { return all.first ?? [] }
-    return Array(all.joined().sorted { $0.totalReady > $1.totalReady }.prefix(max(0, limit)))
+    let all = try await onEachShard { (shard) throws(JobQueueError) in try await shard.profiles() }
+    let sorted = all.joined().map(\.statistics).sorted {
+      ($1.totalReady, $0.profileID) < ($0.totalReady, $1.profileID)
+    }
+    return Array(sorted.prefix(max(0, limit)))
   }
 
   /// Checks the invariants of about `limit` entries, one shard after the other, and mends what is broken.
   public func repair(limit: Int) async throws -> RepairReport {
     let number = repairing.withLock { $0 }
-    var report = try await shards[number].repair(limit: limit)
+    var report = try await shards[number].repair(limit: limit, lease: leaseDuration)
     if report.isComplete {
       let next = (number + 1) % shards.count
       repairing.withLock { $0 = next }

@@ -16,7 +16,25 @@ extension RedisJobQueue {
 
   /// Where jobs are, under the profiles they are given with.
   public func inspect(_ jobs: [Job]) async throws -> [JobLocation] {
-    try await inOrder(jobs, by: \.profile) { (shard, part) throws(JobQueueError) in try await shard.inspect(part) }
+    let found = try await inOrder(jobs, by: \.profile) { (shard, part) throws(JobQueueError) in
+      try await shard.inspect(part)
+    }
+    guard let load = found.first?.1 else { return [] }
+    // Every shard knows every worker, and of the leases only its own.
+    let leased =
+      shards.count == 1 || !found.contains { $0.0.blockedBy == "turn" }
+      ? load.leased : Int64(try await statistics().inFlight)
+    return found.map { location, _ in
+      var location = location
+      if location.blockedBy == "turn" {
+        if load.workers == 0 {
+          location.blockedBy = "no-worker"
+        } else if leased >= load.slots {
+          location.blockedBy = "workers-busy"
+        }
+      }
+      return location
+    }
   }
 
   /// Returns when there may be work, or after about `timeout` (up to a fifth less). With more than two shards the timeout

@@ -5,22 +5,28 @@ extension RedisShard {
   func claim(limit: Int, worker: String, lease: Duration) async throws(JobQueueError) -> Claim {
     let trusted = Self.trustedUntil(lease)
     let (reply, epoch) = try await call(.claim, [String(limit), worker, String(lease.milliseconds)])
-    guard let values = reply.array, values.count % 6 == 1, let reclaimed = values[0].integer else {
-      throw Self.unexpected(reply, from: .claim)
-    }
+    guard let values = reply.array, values.count >= 3, let reclaimed = values[0].integer,
+      let first = values[1].integer, let counted = values[2].array, let reclaims = Self.pairs(counted)
+    else { throw Self.unexpected(reply, from: .claim) }
     var leases: [Lease] = []
-    leases.reserveCapacity(values.count / 6)
-    for at in stride(from: 1, to: values.count, by: 6) {
-      guard let job = values[at].string.flatMap({ JobID($0) }),
-        let profile = values[at + 1].string.flatMap({ ProfileID($0) }),
-        let jobClass = values[at + 2].integer.flatMap({ JobClass(rawValue: Int($0)) }),
-        let due = values[at + 3].string.flatMap({ Double($0) }), let counter = values[at + 4].integer,
-        let reclaims = values[at + 5].integer
+    leases.reserveCapacity(values.count / 2)
+    var at = 3
+    while at < values.count {
+      guard at + 2 < values.count, let profile = values[at].string.flatMap({ ProfileID($0) }),
+        let jobClass = values[at + 1].integer.flatMap({ JobClass(rawValue: Int($0)) }),
+        let count = values[at + 2].integer.map({ Int($0) }), count > 0, at + 2 + 2 * count < values.count
       else { throw Self.unexpected(reply, from: .claim) }
-      leases.append(
-        Lease(
-          job: job, profile: profile, jobClass: jobClass, fence: fence(counter, in: epoch), reclaims: Int(reclaims),
-          dueMilliseconds: Int64(due), trustedUntil: trusted))
+      at += 3
+      for _ in 0..<count {
+        guard let job = values[at].string.flatMap({ JobID($0) }),
+          let due = values[at + 1].string.flatMap({ Double($0) })
+        else { throw Self.unexpected(reply, from: .claim) }
+        leases.append(
+          Lease(
+            job: job, profile: profile, jobClass: jobClass, fence: fence(first + Int64(leases.count), in: epoch),
+            reclaims: Int(reclaims[Int64(leases.count + 1)] ?? 0), dueMilliseconds: Int64(due), trustedUntil: trusted))
+        at += 2
+      }
     }
     return Claim(leases: leases, reclaimed: Int(reclaimed))
   }
@@ -66,6 +72,16 @@ extension RedisShard {
     }
     var remaining = values[...]
     return leases.map { lease in lease.fence.epoch == epoch && remaining.popFirst() == .integer(1) }
+  }
+
+  /// Numbers that belong together in twos.
+  private static func pairs(_ values: [RedisValue]) -> [Int64: Int64]? {
+    var pairs: [Int64: Int64] = [:]
+    for at in stride(from: 0, to: values.count, by: 2) {
+      guard at + 1 < values.count, let key = values[at].integer, let value = values[at + 1].integer else { return nil }
+      pairs[key] = value
+    }
+    return pairs
   }
 
   /// Counted from before the request leaves, less a margin for two clocks that do not run alike and for closing sockets:

@@ -196,7 +196,7 @@ struct RedisJobQueueTests {
       try await queue.update(profiles: [profile()])
       try await queue.enqueue([job(1), job(2)])
       let connection = try await queue.shards[0].session().connection
-      try await connection.command(["SET", "\(queue.shards[0].prefix)3:fence", "4294967290"])
+      try await connection.command(["HSET", queue.shards[0].epochKey, "fence", "4294967290"])
       let last = try await queue.claim(limit: 1, worker: "a").leases
       #expect(last.first?.fence == Fence(3 << 32 | 4_294_967_291))
       await expectEpochLost("claim") { _ = try await queue.claim(limit: 8, worker: "a") }
