@@ -82,7 +82,7 @@ let package = Package(
       dependencies: [
         "PostriderCore", "Telemetry", "RedisQueue", "PostgresStore", "MailProtocols", "MailMessage", "Scheduler",
         "Worker",
-        "AdminServer", "PrivateServers", nioCore, nioPosix, hummingbird, httpClient, lifecycle, configuration,
+        "AdminServer", "PrivateServers", "CHiredis", "CLibPQ", nioCore, nioPosix, hummingbird, httpClient, lifecycle, configuration,
         arguments,
         logging, metrics,
       ],
@@ -112,6 +112,13 @@ let package = Package(
     tests(of: "PrivateServers", ["PostriderTesting", subprocess]),
     .testTarget(
       name: "EndToEndTests", dependencies: ["PostriderTesting", "PostriderCore", "postrider"],
+      swiftSettings: shared),
+    .testTarget(
+      name: "ChaosTests",
+      dependencies: [
+        "PostriderTesting", "PostriderCore", "PostgresStore", "RedisQueue", "PrivateServers", "postrider", nioCore,
+        nioPosix, httpClient, crypto, logging,
+      ],
       swiftSettings: shared),
   ]
 )

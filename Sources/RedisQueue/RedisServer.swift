@@ -28,9 +28,7 @@ struct RedisServer: Sendable {
   /// - Throws: ``JobQueueError/misconfigured(reason:)`` when it would lose jobs or is not what the configuration says.
   static func examine(_ connection: RedisConnection, as role: Role) async throws(JobQueueError) -> RedisServer {
     let runID = try await check(connection, as: role)
-    var scripts: [RedisScript: String] = [:]
-    for script in RedisScript.allCases { scripts[script] = try await load(script, on: connection) }
-    return RedisServer(runID: runID, scripts: scripts)
+    return RedisServer(runID: runID, scripts: try await loadAll(on: connection))
   }
 
   /// Reads and checks the server; returns its run id.
@@ -52,6 +50,23 @@ struct RedisServer: Sendable {
     try checkMode(info, at: connection.endpoint, as: role)
     try await checkEviction(info, connection)
     return runID
+  }
+
+  /// Loads every script, without waiting for one before sending the next.
+  private static func loadAll(on connection: RedisConnection) async throws(JobQueueError) -> [RedisScript: String] {
+    let results = await withTaskGroup(of: (RedisScript, Result<String, JobQueueError>).self) { group in
+      for script in RedisScript.allCases {
+        group.addTask {
+          do throws(JobQueueError) { return (script, .success(try await load(script, on: connection))) } catch {
+            return (script, .failure(error))
+          }
+        }
+      }
+      return await group.reduce(into: [:]) { $0[$1.0] = $1.1 }
+    }
+    var scripts: [RedisScript: String] = [:]
+    for (script, result) in results { scripts[script] = try result.get() }
+    return scripts
   }
 
   static func load(_ script: RedisScript, on connection: RedisConnection) async throws(JobQueueError) -> String {

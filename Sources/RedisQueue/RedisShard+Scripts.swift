@@ -58,6 +58,13 @@ extension RedisShard {
     }
   }
 
+  /// The same for a script without an epoch; its keys carry the shard's hash tag.
+  func evaluate(
+    _ script: RedisScript, keys: [String], _ arguments: [String]
+  ) async throws(JobQueueError) -> RedisValue {
+    try await send { $0.evaluation(of: script, keys: keys, arguments) }.0
+  }
+
   /// The slot is being moved to another node of a Cluster, and the script met a key that is not there: it may have gone
   /// already, and the script has stopped in the middle. Nothing in the shard can be trusted any more, so its epoch ends;
   /// the next one is opened where the slot goes to, which takes it as soon as this node has none.

@@ -114,6 +114,9 @@ struct Setting: Sendable {
   static let egressPorts = Setting(
     "egress.ports", .text, "default",
     "Ports that mail may go to: default (110, 995, 25, 465, 587), us-government (80, 443, 465, 995), or a list.")
+  static let egressID = Setting(
+    "egress.id", .text, "default",
+    "Names the address that this worker's connections come from; workers with the same one share the login budgets.")
   static let allowsNonTLS = Setting(
     "mail.allowNonTls", .flag, "false", "Whether profiles may use TLS mode `none` (allowNonTLSMail).")
   static let apiHost = Setting("api.host", .text, "127.0.0.1", "Address the API listens on.")
@@ -135,10 +138,10 @@ struct Setting: Sendable {
   static let logFormat = Setting("log.format", .choice(["text", "json"]), "text", "How it is logged.")
 
   static let all = [
-    databaseURL, databaseDirectURL, databaseMigrateURL, databasePool, redisURL, redisUser,
-    redisPassword, redisSentinelUser, redisSentinelPassword, redisCAFile, redisCertificateFile, redisKeyFile,
-    redisServerName, queueLease, queueShards, keysRing, keysFile,
-    egressAllow, egressPorts, allowsNonTLS, apiHost, apiPort, apiSocket, allowsInsecureCredentials, probeHost,
+    databaseURL, databaseDirectURL, databaseMigrateURL, databasePool, redisURL, redisUser, redisPassword,
+    redisSentinelUser, redisSentinelPassword, redisCAFile, redisCertificateFile, redisKeyFile, redisServerName,
+    queueLease, queueShards, keysRing, keysFile, egressAllow, egressPorts, egressID, allowsNonTLS, apiHost, apiPort,
+    apiSocket, allowsInsecureCredentials, probeHost,
     probePort, workerSessions, workerGrace, workerHelo, workerSpool, logLevel, logFormat,
   ]
 }
