@@ -58,11 +58,11 @@ extension RedisShard {
     }
   }
 
-  /// The same for a script without an epoch, over keys that carry the shard's hash tag.
+  /// The same for a script without an epoch; its keys carry the shard's hash tag.
   func evaluate(
     _ script: RedisScript, keys: [String], _ arguments: [String]
   ) async throws(JobQueueError) -> RedisValue {
-    try await send { session in session.evaluation(of: script, keys: keys, arguments) }.0
+    try await send { $0.evaluation(of: script, keys: keys, arguments) }.0
   }
 
   /// The slot is being moved to another node of a Cluster, and the script met a key that is not there: it may have gone

@@ -144,11 +144,10 @@ struct Setting: Sendable {
   static let logFormat = Setting("log.format", .choice(["text", "json"]), "text", "How it is logged.")
 
   static let all = [
-    databaseURL, databaseDirectURL, databaseMigrateURL, databasePool, redisURL, redisUser,
-    redisPassword, redisSentinelUser, redisSentinelPassword, redisCAFile, redisCertificateFile, redisKeyFile,
-    redisServerName, queueLease, queueShards, keysRing, keysFile,
-    egressAllow, egressPorts, egressID, allowsNonTLS, apiHost, apiPort, apiSocket, allowsInsecureCredentials,
-    scaleTarget, scaleSlots, probeHost,
+    databaseURL, databaseDirectURL, databaseMigrateURL, databasePool, redisURL, redisUser, redisPassword,
+    redisSentinelUser, redisSentinelPassword, redisCAFile, redisCertificateFile, redisKeyFile, redisServerName,
+    queueLease, queueShards, keysRing, keysFile, egressAllow, egressPorts, egressID, allowsNonTLS, apiHost, apiPort,
+    apiSocket, allowsInsecureCredentials, probeHost,
     probePort, workerSessions, workerGrace, workerHelo, workerSpool, logLevel, logFormat,
   ]
 }
