@@ -52,8 +52,15 @@ extension RedisShard {
   func evaluate(
     _ script: RedisScript, epoch: Int64, _ arguments: [String], in session: RedisSession
   ) async throws(JobQueueError) -> RedisValue {
+    try await evaluate(script, keys: [epochKey], [String(epoch), session.server.runID] + arguments, in: session)
+  }
+
+  /// The same for a script without an epoch; its keys carry the shard's hash tag.
+  func evaluate(
+    _ script: RedisScript, keys: [String], _ arguments: [String], in session: RedisSession
+  ) async throws(JobQueueError) -> RedisValue {
     guard let hash = session.server.scripts[script] else { preconditionFailure("every script was loaded") }
-    let command = ["EVALSHA", hash, "1", epochKey, String(epoch), session.server.runID] + arguments
+    let command = ["EVALSHA", hash, String(keys.count)] + keys + arguments
     let reply = try await session.connection.send(command)
     guard case .error(let text) = reply, text.hasPrefix("NOSCRIPT") else { return reply }
     _ = try await RedisServer.load(script, on: session.connection)

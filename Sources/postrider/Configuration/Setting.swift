@@ -84,6 +84,9 @@ struct Setting: Sendable {
   static let egressPorts = Setting(
     "egress.ports", .text, "default",
     "Ports that mail may go to: default (110, 995, 25, 465, 587), us-government (80, 443, 465, 995), or a list.")
+  static let egressID = Setting(
+    "egress.id", .text, "default",
+    "Names the address that this worker's connections come from; workers with the same one share the login budgets.")
   static let allowsNonTLS = Setting(
     "mail.allowNonTls", .flag, "false", "Whether profiles may use TLS mode `none` (allowNonTLSMail).")
   static let apiHost = Setting("api.host", .text, "127.0.0.1", "Address the API listens on.")
@@ -106,7 +109,7 @@ struct Setting: Sendable {
 
   static let all = [
     databaseURL, databaseDirectURL, databaseMigrateURL, databasePool, redisURL, queueLease, keysRing, keysFile,
-    egressAllow, egressPorts, allowsNonTLS, apiHost, apiPort, apiSocket, allowsInsecureCredentials, probeHost,
+    egressAllow, egressPorts, egressID, allowsNonTLS, apiHost, apiPort, apiSocket, allowsInsecureCredentials, probeHost,
     probePort, workerSessions, workerGrace, workerHelo, workerSpool, logLevel, logFormat,
   ]
 }
