@@ -67,8 +67,10 @@ struct PipelineBench: Sendable {
         Bench.say("Jobs through the pipeline …")
         let probe = try RedisProbe(url: redisURL)
         let database = try PostgresProbe(url: url)
-        // Each mailbox once, so that the settings are in memory.
-        while started.value < command.mailboxes { try await Task.sleep(for: .milliseconds(100)) }
+        // Each mailbox often enough that most workers have its settings in memory.
+        while started.value < command.mailboxes * (command.workers + 1) {
+          try await Task.sleep(for: .milliseconds(100))
+        }
         let before = try await moment(probe, database)
         try await Task.sleep(for: .seconds(seconds))
         moments.value = (before, try await moment(probe, database))
