@@ -68,7 +68,7 @@ let package = Package(
       "RedisQueue", ["PostriderCore", "CHiredis", nioCore, nioPosix, nioSSL, logging],
       resources: [.embedInCode("Scripts")]),
     library(
-      "PostgresStore", ["PostriderCore", "CLibPQ", crypto, logging], resources: [.embedInCode("Migrations")]),
+      "PostgresStore", ["PostriderCore", "CLibPQ", crypto, logging, metrics], resources: [.embedInCode("Migrations")]),
     library("MailProtocols", ["PostriderCore", nioCore, nioPosix, nioTLS, nioSSL, nioConcurrency, logging]),
     library("MailMessage", ["PostriderCore", "CGMime"]),
     library("Scheduler", ["PostriderCore", lifecycle, logging, metrics]),
@@ -112,6 +112,13 @@ let package = Package(
     tests(of: "PrivateServers", ["PostriderTesting", subprocess]),
     .testTarget(
       name: "EndToEndTests", dependencies: ["PostriderTesting", "PostriderCore", "postrider"],
+      swiftSettings: shared),
+    .testTarget(
+      name: "ChaosTests",
+      dependencies: [
+        "PostriderTesting", "PostriderCore", "PostgresStore", "RedisQueue", "PrivateServers", "postrider", nioCore,
+        nioPosix, httpClient, crypto, logging,
+      ],
       swiftSettings: shared),
   ]
 )

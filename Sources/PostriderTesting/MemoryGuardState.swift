@@ -218,7 +218,7 @@ struct MemoryGuardState: Hashable, Sendable {
     var logins = logins[permit.place] ?? Logins()
     if permit.kind == .token && result != .lost { logins.taken[permit.token] = nil }
     if result == .refused { logins.failed[permit.token] = now }
-    if permit.kind == .single, logins.single?.0 == permit.token {
+    if permit.kind == .single, let (token, until) = logins.single, token == permit.token, until > now {
       logins.single = nil
       if result == .refused { logins.heldUntil = now + permit.budget.hold.milliseconds }
     }

@@ -82,6 +82,9 @@ public final class TestCluster: Sendable {
     try await TestCluster(options)
   }
 
+  /// The key ring, for processes of the test's own (`POSTRIDER_KEYS_RING`).
+  public var keys: String { keyRing.text.revealed }
+
   /// Closes the administrator's store.
   public func close() async { await store.close() }
 

@@ -21,9 +21,24 @@ struct RedisServer: Sendable {
         reason: "Redis \(info["redis_version"] ?? "of unknown version") is too old; 6.2 or newer is needed")
     }
     try await checkEviction(connection)
+    return RedisServer(runID: runID, scripts: try await loadAll(on: connection))
+  }
+
+  /// Loads every script, without waiting for one before sending the next.
+  private static func loadAll(on connection: RedisConnection) async throws(JobQueueError) -> [RedisScript: String] {
+    let results = await withTaskGroup(of: (RedisScript, Result<String, JobQueueError>).self) { group in
+      for script in RedisScript.allCases {
+        group.addTask {
+          do throws(JobQueueError) { return (script, .success(try await load(script, on: connection))) } catch {
+            return (script, .failure(error))
+          }
+        }
+      }
+      return await group.reduce(into: [:]) { $0[$1.0] = $1.1 }
+    }
     var scripts: [RedisScript: String] = [:]
-    for script in RedisScript.allCases { scripts[script] = try await load(script, on: connection) }
-    return RedisServer(runID: runID, scripts: scripts)
+    for (script, result) in results { scripts[script] = try result.get() }
+    return scripts
   }
 
   static func load(_ script: RedisScript, on connection: RedisConnection) async throws(JobQueueError) -> String {

@@ -133,6 +133,7 @@ final class ServerDesk: Sendable {
 
   /// Ends what a session left open: it was interrupted.
   func abandon(_ task: SessionTask) async {
+    guard guards != nil else { return }
     for direction in Direction.allCases { await leave(task, direction, .unknown) }
   }
 

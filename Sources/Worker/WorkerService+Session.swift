@@ -27,6 +27,10 @@ extension WorkerService {
       let (outcome, result) = try await keeper.hold(task.lease, deadline: task.settings.sessionDeadline) {
         do {
           return try await session(task)
+        } catch let error as FencedError {
+          // Counted here: the end of the lease, which makes a write late, must not hide it.
+          metrics.fenced()
+          throw error
         } catch StoreError.unavailable(let reason) {
           // The job is ready again as soon as it is given back, so a database that refuses only some statements must
           // not make a mail server see one login after the other.
@@ -38,8 +42,15 @@ extension WorkerService {
           throw wait
         }
       } then: { outcome in
-        let decided = if let outcome { outcome } else { await outlived(task, from: startedAt) }
-        return (decided, try await commit(decided, task.lease))
+        // Without an outcome it outlived its deadline. Only now the work is over, and its last step recorded.
+        let decided: SessionOutcome
+        if let outcome { decided = outcome } else { decided = await outlived(task, from: startedAt) }
+        #if DEBUG
+          if Mistakes.completeBeforeCommit { await Mistakes.end(task.lease, in: queue) }
+        #endif
+        let result = try await commit(decided, task.lease)
+        if result == .fenced { metrics.fenced() }
+        return (decided, result)
       }
       metrics.finished(outcome, result)
       log(outcome, result)
@@ -50,7 +61,6 @@ extension WorkerService {
       return .giveBack
     } catch is FencedError {
       // A newer session or a change of profile came before: nothing was written, and nothing must be.
-      metrics.fenced()
       return .complete
     } catch is ServerWait {
       metrics.interrupted(task, "breaker")
@@ -74,8 +84,7 @@ extension WorkerService {
     }
   }
 
-  /// The outcome of a session that outlived its deadline: the failure `session.deadline`. Its work is over, and its last
-  /// step recorded.
+  /// The outcome of a session that took longer than its deadline: it tells what was really done.
   private func outlived(_ task: SessionTask, from startedAt: Date) async -> SessionOutcome {
     let failure = Failure(.sessionDeadline, context: "\(task.settings.sessionDeadline)")
     let counts = task.progress.counts

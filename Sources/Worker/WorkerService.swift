@@ -77,6 +77,12 @@ public struct WorkerService: Service {
     }
   }
 
+  /// Nothing more is taken: who waits for a worker waits for another one.
+  private func announceEnd() async {
+    // Unheard, the worker is forgotten in 15 s.
+    try? await queue.announce(worker: configuration.name, slots: 0)
+  }
+
   private func workAndDrain() async {
     let (tasks, continuation) = AsyncStream<SessionTask>.makeStream()
     await withDiscardingTaskGroup { sessions in
@@ -86,8 +92,8 @@ public struct WorkerService: Service {
           await claimForEver { continuation.yield($0) }
         }
         continuation.finish()
-        // Nothing more is taken: who waits for a worker waits for another one. Unheard, it is forgotten in 15 s.
-        try? await queue.announce(worker: configuration.name, slots: 0)
+        // Beside the draining: a queue that hangs must not delay it.
+        async let _: Void = announceEnd()
         guard slots.busy > 0 else { return }
         logger.info("Draining", metadata: ["sessions": "\(slots.busy)"])
         await slots.waitUntilIdle(timeout: configuration.grace)

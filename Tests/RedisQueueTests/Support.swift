@@ -27,7 +27,7 @@ let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
 /// Runs a Redis queue with keys of its own for the time of `body`.
 func withRedisQueue(
   on server: RedisServerProcess? = nil, prefix: String? = nil, shards: Int = 1, lease: Duration = .seconds(15),
-  callTimeout: Duration = .seconds(3), _ body: (RedisJobQueue) async throws -> Void
+  callTimeout: Duration = .seconds(30), _ body: (RedisJobQueue) async throws -> Void
 ) async throws {
   let server = try server ?? RedisServerProcess.shared.get()
   let prefix = prefix ?? "t\(UInt32.random(in: 0...UInt32.max))"
@@ -87,8 +87,8 @@ enum QueueKind: String, CaseIterable, CustomTestStringConvertible {
       if opened { try await queue.open(epoch: 7, delay: .zero) }
       try await body(
         QueueUnderTest(
-          queue: queue, expire: { queue.advance(by: lease + .milliseconds(1)) }, empty: { queue.empty() },
-          verify: { queue.verify() }))
+          queue: queue, expire: { queue.advance(by: lease + .milliseconds(1)) }, pass: { queue.advance(by: $0) },
+          agePresence: { queue.advance(by: $0) }, empty: { queue.empty() }, verify: { queue.verify() }))
       #expect(queue.verify() == [])
     case .redis, .shardedRedis:
       try await withRedisQueue(shards: self == .redis ? 1 : 4, lease: lease) { queue in
@@ -100,6 +100,11 @@ enum QueueKind: String, CaseIterable, CustomTestStringConvertible {
               let last = try await queue.lastLeaseEnd()
               _ = try await eventually("the lease's end") { try await queue.serverTime() > last ? true : nil }
             },
+            pass: { duration in
+              let end = try await queue.serverTime() + duration.milliseconds
+              _ = try await eventually("the time") { try await queue.serverTime() >= end ? true : nil }
+            },
+            agePresence: { try await queue.ageAnnouncements(by: $0) },
             empty: {
               // The keys of this test only; other tests share the server.
               for shard in queue.shards {
@@ -119,6 +124,10 @@ struct QueueUnderTest {
   let queue: any JobQueue
   /// Returns when every present lease has expired without renewal.
   let expire: () async throws -> Void
+  /// Returns when this much of the queue's time has passed.
+  let pass: (Duration) async throws -> Void
+  /// Makes what workers announced this much older.
+  let agePresence: (Duration) async throws -> Void
   let empty: () async throws -> Void
   let verify: () async throws -> [String]
 }
@@ -127,6 +136,17 @@ extension RedisJobQueue {
   func serverTime() async throws -> Int64 {
     let time = try await shards[0].session().connection.command(["TIME"]).array ?? []
     return (time[0].integer ?? 0) * 1_000 + (time[1].integer ?? 0) / 1_000
+  }
+
+  func ageAnnouncements(by duration: Duration) async throws {
+    let epoch = try #require(try await currentEpoch())
+    for shard in shards {
+      let connection = try await shard.session().connection
+      let key = "\(shard.prefix)\(epoch):workers"
+      for worker in try await connection.command(["ZRANGE", key, "0", "-1"]).array?.compactMap(\.string) ?? [] {
+        try await connection.command(["ZINCRBY", key, String(-duration.milliseconds), worker])
+      }
+    }
   }
 
   func lastLeaseEnd() async throws -> Int64 {
@@ -138,6 +158,22 @@ extension RedisJobQueue {
       if let end = last.array?.last?.integer { ends.append(end) }
     }
     return try #require(ends.max())
+  }
+}
+
+extension JobQueue {
+  /// The jobs of one claim.
+  func claimed(_ limit: Int = 32, by worker: String = "w") async throws -> [Lease] {
+    try await claim(limit: limit, worker: worker).leases
+  }
+
+  /// Holds one direction of one profile.
+  func hold(
+    _ direction: Direction, of profile: Int64 = 1, for duration: Duration, reason: String = "breaker"
+  ) async throws {
+    try await hold([
+      LaneHold(profile: ProfileID(profile), direction: direction, duration: duration, reason: reason)
+    ])
   }
 }
 

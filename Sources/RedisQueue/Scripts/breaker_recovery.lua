@@ -4,9 +4,14 @@
 -- Returns the lanes given, at most 500; or, when some were struck, { 1 if more wait }.
 local handover = tonumber(ARGV[1])
 if #ARGV > 1 then
-  -- Refused or failed again since: such a lane is told of the next recovery.
-  if is_open or b.row > 0 then return { 0 } end
   local fields = {}
+  if is_open or b.row > 0 then
+    -- The server fails again: these lanes are told of the next recovery, too, and when one is refused its alert is raised
+    -- anew.
+    for i = 2, #ARGV do fields[#fields + 1], fields[#fields + 2] = 'l:' .. ARGV[i], 'f' end
+    call('HSET', KEYS[1], unpack(fields))
+    return { 0 }
+  end
   for i = 2, #ARGV do fields[#fields + 1] = 'l:' .. ARGV[i] end
   call('HDEL', KEYS[1], unpack(fields))
   if call('HLEN', KEYS[1]) > 1 then

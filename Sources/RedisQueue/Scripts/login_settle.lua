@@ -11,7 +11,9 @@ if result == 'refused' then
   call('ZREMRANGEBYRANK', KEYS[1], 0, -2001)
   call('PEXPIRE', KEYS[1], window)
 end
-if kind == 'single' and call('HGET', KEYS[3], 'token') == token then
+-- One whose time is over has lost its place to the next.
+local held = call('HMGET', KEYS[3], 'token', 'until')
+if kind == 'single' and held[1] == token and tonumber(held[2]) > now then
   call('HDEL', KEYS[3], 'token', 'until')
   if result == 'refused' then
     call('HSET', KEYS[3], 'held', now + hold)
