@@ -101,7 +101,7 @@ let package = Package(
     tests(of: "MailProtocols", ["PostriderTesting", nioEmbedded, nioTestUtils]),
     tests(of: "MailMessage"),
     tests(of: "postrider", ["PostriderCore", "PostriderTesting", hummingbird, nioCore, logging]),
-    tests(of: "Scheduler", ["PostriderTesting", "RedisQueue", "PostgresStore", lifecycle, logging]),
+    tests(of: "Scheduler", ["PostriderTesting", "PrivateServers", "RedisQueue", "PostgresStore", lifecycle, logging]),
     tests(
       of: "Worker",
       [
