@@ -82,7 +82,7 @@ let package = Package(
       dependencies: [
         "PostriderCore", "Telemetry", "RedisQueue", "PostgresStore", "MailProtocols", "MailMessage", "Scheduler",
         "Worker",
-        "AdminServer", "PrivateServers", nioCore, nioPosix, hummingbird, httpClient, lifecycle, configuration,
+        "AdminServer", "PrivateServers", "CHiredis", "CLibPQ", nioCore, nioPosix, hummingbird, httpClient, lifecycle, configuration,
         arguments,
         logging, metrics,
       ],

@@ -11,30 +11,37 @@ import Synchronization
 /// back while a process stops. While the server is away calls fail at once with ``JobQueueError/unavailable(reason:)``;
 /// only before the first attempt to connect has ended do they wait for it.
 ///
+/// Profiles are spread over shards, each with its jobs, leases and slots (see ``RedisQueueConfiguration/shards``); limits,
+/// classes and turns hold inside a shard, and claims visit the shards in rotation.
+///
 /// The epoch is learned from the server. After ``JobQueueError/epochLost(reason:)`` the next call uses the server's new
 /// epoch if there is one; leases of the old one are then `lost`.
 public final class RedisJobQueue: JobQueue {
   /// How long a lease lasts without renewal.
   public let leaseDuration: Duration
 
-  let link: RedisLink
+  let shards: [RedisShard]
   let wakeups: RedisWakeups
-  /// `<prefix>:{<shard>}:`, what the keys of the shard begin with. The braces keep them in one Redis Cluster slot.
-  let shardPrefix: String
-  let epochs = EpochMemory()
+  let rotation: ShardRotation
+  /// The shard whose invariants are checked next.
+  let repairing = Mutex(0)
   let sweeps: AsyncStream<Void>
   let sweep: AsyncStream<Void>.Continuation
+  private let link: RedisLink
   private let logger: Logger
 
   /// Makes a queue; nothing is connected before ``run()``.
   public init(configuration: RedisQueueConfiguration, logger: Logger) {
     let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
     leaseDuration = configuration.leaseDuration
-    shardPrefix = "\(configuration.keyPrefix):{0}:"
     self.logger = logger
-    link = RedisLink(configuration: configuration, eventLoop: eventLoop, logger: logger)
+    let link = RedisLink(configuration: configuration, eventLoop: eventLoop, logger: logger)
+    self.link = link
+    let count = configuration.shards
+    shards = (0..<count).map { RedisShard(number: $0, of: count, keyPrefix: configuration.keyPrefix, link: link) }
+    rotation = ShardRotation(count: count)
     wakeups = RedisWakeups(
-      configuration: configuration, channelName: shardPrefix + "wake", eventLoop: eventLoop, logger: logger)
+      configuration: configuration, channels: shards.map(\.wakeChannel), eventLoop: eventLoop, logger: logger)
     (sweeps, sweep) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1))
   }
 
@@ -51,42 +58,27 @@ public final class RedisJobQueue: JobQueue {
   ///
   /// - Throws: ``JobQueueError/unavailable(reason:)`` or ``JobQueueError/misconfigured(reason:)``.
   public func checkHealth() async throws {
-    try await link.session().connection.command(["PING"])
+    try await onEachShard { (shard) throws(JobQueueError) in
+      _ = try await shard.session().connection.command(["PING"])
+    }
   }
 
   /// Checks what must always hold, reading everything: for tests and for finding the cause of something.
   ///
   /// - Returns: the broken rules in words; those that begin with `limit:` can also come from a limit that was lowered.
   public func verify() async throws -> [String] {
-    let (reply, _) = try await call(.verify, [])
-    return (reply.array ?? []).compactMap(\.string)
+    let broken = try await onEachShard { (shard) throws(JobQueueError) in try await shard.verify() }
+    return Array(broken.joined())
   }
 
   /// Removes the keys of older epochs, one sweep at a time, after an epoch was opened.
   private func runSweeper() async {
     for await _ in sweeps {
       do {
-        try await removeOldEpochs()
+        for shard in shards { try await shard.removeOldEpochs() }
       } catch {
         logger.info("Keys of older epochs remain until the next epoch", metadata: ["error": "\(error)"])
       }
     }
-  }
-}
-
-/// The epoch that this process works in.
-final class EpochMemory: Sendable {
-  private let known = Mutex<Int64?>(nil)
-
-  var current: Int64? { known.withLock { $0 } }
-
-  /// Takes a newer epoch; never goes back.
-  func learn(_ epoch: Int64) {
-    known.withLock { $0 = max($0 ?? epoch, epoch) }
-  }
-
-  /// Forgets an epoch that the server does not hold, so that the next call asks.
-  func forget(_ epoch: Int64) {
-    known.withLock { if $0 == epoch { $0 = nil } }
   }
 }

@@ -6,7 +6,8 @@ public struct RedisQueueConfiguration: Sendable {
   let server: RedisServerAddress
   /// What every key begins with; 1…64 characters of `A–Z a–z 0–9 _ . : -`.
   public let keyPrefix: String
-  /// How many shards the keys are spread over; fixed when the queue is installed. Only 1 is supported.
+  /// How many shards the keys are spread over; 1…64, fixed when the queue is installed. One is
+  /// enough for one server; a Redis Cluster spreads several over its nodes.
   public let shards: Int
   /// How long a lease lasts without renewal.
   public let leaseDuration: Duration
@@ -21,7 +22,7 @@ public struct RedisQueueConfiguration: Sendable {
   ///   - url: `redis://[user:password@]host[:port][/db]` or `unix://[user:password@]/path/to.sock[?db=N]`; user and
   ///     password percent-encoded. Secret, as it may hold a password.
   ///   - keyPrefix: 1…64 characters of `A–Z a–z 0–9 _ . : -`, default `pr`.
-  ///   - shards: 1.
+  ///   - shards: 1…64, default 1; the same in every process.
   ///   - leaseDuration: 100 ms…1 hour, default 15 s.
   ///   - callTimeout: 10 ms…1 minute, default 3 s.
   /// - Throws: ``JobQueueError/misconfigured(reason:)`` naming the wrong part, never the URL itself.
@@ -41,7 +42,7 @@ public struct RedisQueueConfiguration: Sendable {
     guard allowed, (1...64).contains(keyPrefix.utf8.count) else {
       throw .misconfigured(reason: "the key prefix must be 1 to 64 of the characters A-Z a-z 0-9 _ . : -")
     }
-    guard shards == 1 else { throw .misconfigured(reason: "only one shard is supported") }
+    guard (1...64).contains(shards) else { throw .misconfigured(reason: "the number of shards must be 1 to 64") }
     guard leaseDuration >= .milliseconds(100), leaseDuration <= .seconds(3_600) else {
       throw .misconfigured(reason: "the lease must last 100 ms to 1 hour")
     }

@@ -3,31 +3,43 @@
 enum RedisScript: String, CaseIterable, Sendable {
   case open
   case update
+  case hold
   case enqueue
   case claim
   case renew
   case complete
   case giveBack
   case withdraw
+  case announce
+  case poisoned
   case stats
+  case profiles
   case inspect
+  case repair
   case verify
 
   /// The whole text, with the shared parts in front.
   var source: String {
+    let prelude = PackageResources.prelude_lua
+    let release = PackageResources.release_lua
     let parts: [[UInt8]] =
       switch self {
       case .open: [PackageResources.open_lua]
-      case .update: [PackageResources.prelude_lua, PackageResources.update_lua]
-      case .enqueue: [PackageResources.prelude_lua, PackageResources.enqueue_lua]
-      case .claim: [PackageResources.prelude_lua, PackageResources.release_lua, PackageResources.claim_lua]
-      case .renew: [PackageResources.prelude_lua, PackageResources.renew_lua]
-      case .complete: [PackageResources.prelude_lua, PackageResources.release_lua, PackageResources.complete_lua]
-      case .giveBack: [PackageResources.prelude_lua, PackageResources.release_lua, PackageResources.give_back_lua]
-      case .withdraw: [PackageResources.prelude_lua, PackageResources.withdraw_lua]
-      case .stats: [PackageResources.prelude_lua, PackageResources.stats_lua]
-      case .inspect: [PackageResources.prelude_lua, PackageResources.inspect_lua]
-      case .verify: [PackageResources.prelude_lua, PackageResources.verify_lua]
+      case .update: [prelude, PackageResources.update_lua]
+      case .hold: [prelude, PackageResources.hold_lua]
+      case .enqueue: [prelude, PackageResources.enqueue_lua]
+      case .claim: [prelude, release, PackageResources.claim_lua]
+      case .renew: [prelude, PackageResources.renew_lua]
+      case .complete: [prelude, release, PackageResources.complete_lua]
+      case .giveBack: [prelude, release, PackageResources.give_back_lua]
+      case .withdraw: [prelude, PackageResources.withdraw_lua]
+      case .announce: [prelude, PackageResources.announce_lua]
+      case .poisoned: [prelude, PackageResources.poisoned_lua]
+      case .stats: [prelude, PackageResources.stats_lua]
+      case .profiles: [prelude, PackageResources.profiles_lua]
+      case .inspect: [prelude, PackageResources.inspect_lua]
+      case .repair: [prelude, PackageResources.repair_lua]
+      case .verify: [prelude, PackageResources.verify_lua]
       }
     return parts.map { String(decoding: $0, as: UTF8.self) }.joined(separator: "\n")
   }

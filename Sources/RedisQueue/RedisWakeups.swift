@@ -10,19 +10,22 @@ final class RedisWakeups: Sendable {
     var heard: UInt64 = 0
     /// How many had been heard when the last claim was sent: what came later may be work that it missed.
     var answered: UInt64 = 0
+    /// The shards heard of since a claim visited them.
+    var announced: Set<Int> = []
     var waiting: [UInt64: CheckedContinuation<Void, Never>] = [:]
     var nextWaiter: UInt64 = 0
   }
 
   private let state = Mutex(State())
   private let configuration: RedisQueueConfiguration
-  private let channelName: String
+  /// The channel of each shard.
+  private let channels: [String]
   private let eventLoop: any EventLoop
   private let logger: Logger
 
-  init(configuration: RedisQueueConfiguration, channelName: String, eventLoop: any EventLoop, logger: Logger) {
+  init(configuration: RedisQueueConfiguration, channels: [String], eventLoop: any EventLoop, logger: Logger) {
     self.configuration = configuration
-    self.channelName = channelName
+    self.channels = channels
     self.eventLoop = eventLoop
     self.logger = logger
   }
@@ -30,6 +33,14 @@ final class RedisWakeups: Sendable {
   /// A claim is about to be sent: what was heard until now is answered.
   func claiming() {
     state.withLock { $0.answered = $0.heard }
+  }
+
+  /// The shards that said that something became ready and were not visited since.
+  func announced() -> Set<Int> { state.withLock { $0.announced } }
+
+  /// A claim is about to be sent to this shard.
+  func visiting(_ shard: Int) {
+    state.withLock { _ = $0.announced.remove(shard) }
   }
 
   /// Returns at the next message, at once if one came since the last claim, or after about `timeout`.
@@ -67,10 +78,11 @@ final class RedisWakeups: Sendable {
     state.withLock { $0.waiting.removeValue(forKey: id) }?.resume()
   }
 
-  /// Wakes everyone.
-  func wake() {
+  /// Wakes everyone: a shard said that something became ready, or nobody can say which did.
+  func wake(_ shard: Int?) {
     let waiting = state.withLock { state in
       state.heard += 1
+      if let shard { state.announced.insert(shard) }
       defer { state.waiting.removeAll() }
       if !state.waiting.isEmpty { state.answered = state.heard }
       return state.waiting
@@ -84,13 +96,16 @@ final class RedisWakeups: Sendable {
     while !Task.isCancelled {
       do throws(JobQueueError) {
         let connection = try await RedisConnection.open(configuration.server, timeout: configuration.callTimeout) {
-          [weak self] _ in self?.wake()
+          [weak self] channel in
+          guard let self else { return }
+          wake(channels.firstIndex(of: channel))
         }
         defer { connection.close() }
-        try await connection.command(["SUBSCRIBE", channelName])
+        // One by one: each channel is answered for itself.
+        for channel in channels { try await connection.command(["SUBSCRIBE", channel]) }
         delay.reset()
         // Something may have become ready while nobody listened.
-        wake()
+        wake(nil)
         await keepAlive(connection)
       } catch {
         // The link logs the same trouble at a higher level.

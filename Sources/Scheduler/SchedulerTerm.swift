@@ -89,8 +89,9 @@ final class SchedulerTerm: Sendable {
           if !stopped.isEmpty { try await queue.withdraw(stopped) }
         case .profile(let id):
           try await queue.update(profiles: [try await store.queueProfile(id)])
-        case .rescan:
+        case .profiles, .rescan:
           rescanWish.signal()
+        case .moves, .repair: break
         }
       } catch {
         // The announcement is gone, its row is not: a rescan finds it.

@@ -8,17 +8,12 @@ extension WorkerService {
   func run(_ task: SessionTask) async {
     metrics.started(task)
     do {
-      let (outcome, result) = try await keeper.hold(task.lease) {
+      let startedAt = Date()
+      let (outcome, result) = try await keeper.hold(task.lease, deadline: task.settings.sessionDeadline) {
         do {
-          let outcome = try await withDeadline(task) { try await session(task) }
-          #if DEBUG
-            if Mistakes.completeBeforeCommit { await Mistakes.end(task.lease, in: queue) }
-          #endif
-          let result = try await commit(outcome)
-          // Counted here: the end of the lease, which makes a write late, must not hide it.
-          if result == .fenced { metrics.fenced() }
-          return (outcome, result)
+          return try await session(task)
         } catch let error as FencedError {
+          // Counted here: the end of the lease, which makes a write late, must not hide it.
           metrics.fenced()
           throw error
         } catch StoreError.unavailable(let reason) {
@@ -27,6 +22,15 @@ extension WorkerService {
           try await Task.sleep(for: .milliseconds(Int.random(in: 500...1_500)))
           throw StoreError.unavailable(reason: reason)
         }
+      } then: { outcome in
+        // Without an outcome it outlived its deadline. Only now the work is over, and its last step recorded.
+        let outcome =
+          outcome
+          ?? task.failed(Failure(.sessionDeadline, context: "\(task.settings.sessionDeadline)"), from: startedAt)
+        #if DEBUG
+          if Mistakes.completeBeforeCommit { await Mistakes.end(task.lease, in: queue) }
+        #endif
+        return (outcome, try await commit(outcome, task.lease))
       }
       finisher.complete(task.lease)
       metrics.finished(outcome, result)
@@ -49,34 +53,16 @@ extension WorkerService {
   }
 
   private func session(_ task: SessionTask) async throws -> SessionOutcome {
-    switch task.lease.job.kind {
+    if let standIn { return try await standIn(task.lease, task.assignment) }
+    return switch task.lease.job.kind {
     case .poll: try await PollSession(context: context, task: task).outcome()
     case .test: try await TestSession(context: context, task: task).outcome()
     case .send: throw Failure(.internalError, context: "sending is not scheduled by this release")
     }
   }
 
-  /// Ends a session that outlives its deadline; the outcome is then the failure `session.deadline`.
-  private func withDeadline(
-    _ task: SessionTask, _ work: @escaping @Sendable () async throws -> SessionOutcome
-  ) async throws -> SessionOutcome {
-    let startedAt = Date()
-    let outcome = try await withThrowingTaskGroup(of: SessionOutcome?.self) { group in
-      defer { group.cancelAll() }
-      group.addTask { try await work() }
-      group.addTask {
-        try await Task.sleep(for: task.settings.sessionDeadline)
-        return nil
-      }
-      return try await group.next() ?? nil
-    }
-    // Only now the work is over, and its last step recorded.
-    return outcome
-      ?? task.failed(Failure(.sessionDeadline, context: "\(task.settings.sessionDeadline)"), from: startedAt)
-  }
-
   /// Commits, waiting for a database that is away for as long as the lease is held.
-  private func commit(_ outcome: SessionOutcome) async throws -> OutcomeResult {
+  private func commit(_ outcome: SessionOutcome, _ lease: Lease) async throws -> OutcomeResult {
     var trouble = Trouble()
     while true {
       do {
@@ -86,11 +72,14 @@ extension WorkerService {
         let wait = trouble.wait(after: error)
         if trouble.isNew { logger.warning("An outcome waits for PostgreSQL", metadata: ["error": "\(error)"]) }
         try await Task.sleep(for: wait)
+        if let interruption = keeper.interruption(of: lease) { throw interruption }
       }
     }
   }
 
   private func log(_ outcome: SessionOutcome, _ result: OutcomeResult) {
+    // Thousands a second: the words are made only when somebody reads them.
+    guard outcome.run.failure != nil || logger.logLevel <= .debug else { return }
     var metadata: Logger.Metadata = [
       "job.id": "\(outcome.writer.job)", "mailbox.id": "\(outcome.run.mailboxID)",
       "run.result": "\(outcome.run.result.rawValue)", "messages": "\(outcome.run.messagesStored)",

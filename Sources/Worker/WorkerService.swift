@@ -5,6 +5,10 @@ import Metrics
 import PostriderCore
 import ServiceLifecycle
 
+/// Runs a claimed job in the place of the mail protocols and says what to write of it: for measuring everything around
+/// a session.
+public typealias SessionStandIn = @Sendable (Lease, Assignment) async throws -> SessionOutcome
+
 /// Takes jobs from the queue and runs them as sessions; any number of these processes work side by side.
 public struct WorkerService: Service {
   let store: any WorkerStore
@@ -16,10 +20,12 @@ public struct WorkerService: Service {
   let finisher: JobFinisher
   let slots: SessionSlots
   let metrics: WorkerMetrics
+  let standIn: SessionStandIn?
 
-  /// A worker over the given store, queue and mail client.
+  /// A worker over the given store, queue and mail client; with `standIn` no mail server is ever spoken to.
   public init(
-    store: any WorkerStore, queue: any JobQueue, client: MailClient, configuration: WorkerConfiguration, logger: Logger
+    store: any WorkerStore, queue: any JobQueue, client: MailClient, configuration: WorkerConfiguration, logger: Logger,
+    standIn: SessionStandIn? = nil
   ) {
     self.store = store
     self.queue = queue
@@ -30,6 +36,7 @@ public struct WorkerService: Service {
     finisher = JobFinisher(queue: queue, logger: logger)
     slots = SessionSlots(capacity: configuration.sessions)
     metrics = WorkerMetrics()
+    self.standIn = standIn
   }
 
   /// How many sessions run now.

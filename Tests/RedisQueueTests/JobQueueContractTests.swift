@@ -262,7 +262,7 @@ struct JobQueueContractTests {
     }
   }
 
-  @Test("profiles take turns, also one with few jobs beside one with many", arguments: QueueKind.allCases)
+  @Test("profiles take turns, also one with few jobs beside one with many", arguments: QueueKind.unsharded)
   func turns(_ kind: QueueKind) async throws {
     try await kind.withQueue { test in
       try await test.queue.update(profiles: (1...3).map { profile($0, limit: 300) })
@@ -277,7 +277,7 @@ struct JobQueueContractTests {
     }
   }
 
-  @Test("turns follow the weights", arguments: QueueKind.allCases)
+  @Test("turns follow the weights", arguments: QueueKind.unsharded)
   func weights(_ kind: QueueKind) async throws {
     try await kind.withQueue { test in
       try await test.queue.update(profiles: [profile(1, limit: 300, weight: 3), profile(2, limit: 300)])

@@ -142,7 +142,7 @@ struct RedisConnectionTests {
     let url = "redis://localhost"
     #expect(throws: JobQueueError.self) { try RedisQueueConfiguration(url: url, keyPrefix: "") }
     #expect(throws: JobQueueError.self) { try RedisQueueConfiguration(url: url, keyPrefix: "a*") }
-    #expect(throws: JobQueueError.self) { try RedisQueueConfiguration(url: url, shards: 2) }
+    #expect(throws: JobQueueError.self) { try RedisQueueConfiguration(url: url, shards: 65) }
     #expect(throws: JobQueueError.self) { try RedisQueueConfiguration(url: url, leaseDuration: .zero) }
     #expect(throws: JobQueueError.self) { try RedisQueueConfiguration(url: url, callTimeout: .seconds(100)) }
   }

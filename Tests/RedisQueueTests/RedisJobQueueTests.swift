@@ -16,7 +16,7 @@ struct RedisJobQueueTests {
       try await queue.update(profiles: [profile()])
       try await queue.enqueue([job(1)])
       let old = try await queue.claim(limit: 1, worker: "a").leases
-      try await queue.link.session().connection.command(["FLUSHALL"])
+      try await queue.shards[0].session().connection.command(["FLUSHALL"])
       await expectEpochLost("claim") { _ = try await queue.claim(limit: 1, worker: "a") }
       await expectEpochLost("renew") { _ = try await queue.renew(old) }
       try await queue.open(epoch: 2, delay: .zero)
@@ -50,7 +50,7 @@ struct RedisJobQueueTests {
         do { return try await queue.currentEpoch() == nil } catch JobQueueError.unavailable { return nil }
       }
       // Its keys are all there.
-      let keys = try await queue.link.session().connection.command(["KEYS", "again:*"]).array
+      let keys = try await queue.shards[0].session().connection.command(["KEYS", "again:*"]).array
       #expect((keys?.count ?? 0) > 2)
       for _ in 0..<2 { await expectEpochLost("claim") { _ = try await queue.claim(limit: 1, worker: "a") } }
       // The same epoch once more changes nothing: its leases may still be held.
@@ -59,7 +59,7 @@ struct RedisJobQueueTests {
       try await queue.open(epoch: 6, delay: .zero)
       #expect(try await queue.statistics().totalReady == 0)
       _ = try await eventually("the old epoch's keys are removed") {
-        let old = try await queue.link.session().connection.command(["KEYS", "again:{0}:5:*"]).array
+        let old = try await queue.shards[0].session().connection.command(["KEYS", "again:{0}:5:*"]).array
         return old == [] ? true : nil
       }
     }
@@ -91,7 +91,7 @@ struct RedisJobQueueTests {
     defer { server.stop() }
     try await withRedisQueue(on: server) { queue in
       try await queue.open(epoch: 1, delay: .zero)
-      try await queue.link.session().connection.command(["SCRIPT", "FLUSH"])
+      try await queue.shards[0].session().connection.command(["SCRIPT", "FLUSH"])
       try await queue.update(profiles: [profile()])
       #expect(try await queue.enqueue([job(1)]) == 1)
       #expect(try await queue.claim(limit: 1, worker: "a").leases.count == 1)
@@ -105,13 +105,13 @@ struct RedisJobQueueTests {
       try await queue.update(profiles: [profile()])
       try await queue.enqueue([job(1)])
       let leases = try await queue.claim(limit: 1, worker: "a").leases
-      let id = try #require(try await queue.link.session().connection.command(["CLIENT", "ID"]).string)
+      let id = try #require(try await queue.shards[0].session().connection.command(["CLIENT", "ID"]).string)
       try await withRawConnection { try await $0.command(["CLIENT", "KILL", "ID", id]) }
       let renewed = try await eventually("renewing works again") {
         do { return try await queue.renew(leases) } catch JobQueueError.unavailable { return nil }
       }
       #expect(renewed.map(\.fence) == leases.map(\.fence))
-      #expect(try await queue.link.session().connection.command(["CLIENT", "ID"]).string != id)
+      #expect(try await queue.shards[0].session().connection.command(["CLIENT", "ID"]).string != id)
     }
   }
 
@@ -195,8 +195,8 @@ struct RedisJobQueueTests {
       try await queue.open(epoch: 3, delay: .zero)
       try await queue.update(profiles: [profile()])
       try await queue.enqueue([job(1), job(2)])
-      let connection = try await queue.link.session().connection
-      try await connection.command(["SET", "\(queue.shardPrefix)3:fence", "4294967290"])
+      let connection = try await queue.shards[0].session().connection
+      try await connection.command(["HSET", queue.shards[0].epochKey, "fence", "4294967290"])
       let last = try await queue.claim(limit: 1, worker: "a").leases
       #expect(last.first?.fence == Fence(3 << 32 | 4_294_967_291))
       await expectEpochLost("claim") { _ = try await queue.claim(limit: 8, worker: "a") }
@@ -222,7 +222,7 @@ struct RedisJobQueueTests {
         try await scheduler.open(epoch: 1, delay: .zero)
         try await scheduler.update(profiles: [profile()])
         _ = try await eventually("the worker listens") {
-          try await withSubscriberCount(of: scheduler.shardPrefix + "wake") == 2 ? true : nil
+          try await withSubscriberCount(of: scheduler.shards[0].wakeChannel) == 2 ? true : nil
         }
         _ = try await worker.claim(limit: 1, worker: "w")
         let start = ContinuousClock.now

@@ -26,14 +26,14 @@ let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
 
 /// Runs a Redis queue with keys of its own for the time of `body`.
 func withRedisQueue(
-  on server: RedisServerProcess? = nil, prefix: String? = nil, lease: Duration = .seconds(15),
+  on server: RedisServerProcess? = nil, prefix: String? = nil, shards: Int = 1, lease: Duration = .seconds(15),
   callTimeout: Duration = .seconds(3), _ body: (RedisJobQueue) async throws -> Void
 ) async throws {
   let server = try server ?? RedisServerProcess.shared.get()
   let prefix = prefix ?? "t\(UInt32.random(in: 0...UInt32.max))"
   let queue = RedisJobQueue(
     configuration: try RedisQueueConfiguration(
-      url: server.url, keyPrefix: prefix, leaseDuration: lease, callTimeout: callTimeout),
+      url: server.url, keyPrefix: prefix, shards: shards, leaseDuration: lease, callTimeout: callTimeout),
     logger: quiet)
   try await withThrowingTaskGroup(of: Void.self) { group in
     group.addTask { try await queue.run() }
@@ -69,6 +69,11 @@ func expectEpochLost(
 /// The queues the contract holds for.
 enum QueueKind: String, CaseIterable, CustomTestStringConvertible {
   case memory, redis
+  /// Four shards; profiles 1 and 2 fall to different ones.
+  case shardedRedis
+
+  /// Those in which all profiles take turns with each other and share one row of fences.
+  static let unsharded: [QueueKind] = [.memory, .redis]
 
   var testDescription: String { rawValue }
 
@@ -85,8 +90,8 @@ enum QueueKind: String, CaseIterable, CustomTestStringConvertible {
           queue: queue, expire: { queue.advance(by: lease + .milliseconds(1)) }, empty: { queue.empty() },
           verify: { queue.verify() }))
       #expect(queue.verify() == [])
-    case .redis:
-      try await withRedisQueue(lease: lease) { queue in
+    case .redis, .shardedRedis:
+      try await withRedisQueue(shards: self == .redis ? 1 : 4, lease: lease) { queue in
         if opened { try await queue.open(epoch: 7, delay: .zero) }
         try await body(
           QueueUnderTest(
@@ -97,9 +102,11 @@ enum QueueKind: String, CaseIterable, CustomTestStringConvertible {
             },
             empty: {
               // The keys of this test only; other tests share the server.
-              let connection = try await queue.link.session().connection
-              let keys = try await connection.command(["KEYS", queue.shardPrefix + "*"]).array ?? []
-              try await connection.command(["DEL"] + keys.compactMap(\.string))
+              for shard in queue.shards {
+                let connection = try await shard.session().connection
+                let keys = try await connection.command(["KEYS", shard.prefix + "*"]).array ?? []
+                try await connection.command(["DEL"] + keys.compactMap(\.string))
+              }
             },
             verify: { try await queue.verify() }))
         if try await queue.currentEpoch() != nil { #expect(try await queue.verify() == []) }
@@ -118,16 +125,19 @@ struct QueueUnderTest {
 
 extension RedisJobQueue {
   func serverTime() async throws -> Int64 {
-    let time = try await link.session().connection.command(["TIME"]).array ?? []
+    let time = try await shards[0].session().connection.command(["TIME"]).array ?? []
     return (time[0].integer ?? 0) * 1_000 + (time[1].integer ?? 0) / 1_000
   }
 
   func lastLeaseEnd() async throws -> Int64 {
-    let session = try await link.session()
     let epoch = try #require(try await currentEpoch())
-    let last = try await session.connection.command(
-      ["ZRANGE", "\(shardPrefix)\(epoch):leases", "-1", "-1", "WITHSCORES"])
-    return try #require(last.array?.last?.integer)
+    var ends: [Int64] = []
+    for shard in shards {
+      let last = try await shard.session().connection.command(
+        ["ZRANGE", "\(shard.prefix)\(epoch):leases", "-1", "-1", "WITHSCORES"])
+      if let end = last.array?.last?.integer { ends.append(end) }
+    }
+    return try #require(ends.max())
   }
 }
 

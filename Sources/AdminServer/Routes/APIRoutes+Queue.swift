@@ -5,6 +5,8 @@ extension APIRoutes {
   private struct QueueAnswer: Encodable {
     let queue: QueueStatistics
     let schedule: ScheduleStatistics
+    let jobsPerSecond: Double?
+    let meanSessionSeconds: Double?
   }
 
   private struct InspectAnswer: Encodable {
@@ -12,9 +14,12 @@ extension APIRoutes {
   }
 
   @Sendable static func showQueue(_ services: APIServices, _ call: APICall) async throws -> Response {
-    async let schedule = services.schedules.statistics(for: call.principal)
-    let queue = try await services.statistics.statistics()
-    return try call.answer(QueueAnswer(queue: queue, schedule: try await schedule))
+    async let schedule = services.schedules.value(for: call.principal)
+    let reading = try await services.statistics.reading()
+    return try call.answer(
+      QueueAnswer(
+        queue: reading.statistics, schedule: try await schedule, jobsPerSecond: reading.jobsPerSecond,
+        meanSessionSeconds: reading.meanSessionSeconds))
   }
 
   @Sendable static func inspectQueue(_ services: APIServices, _ call: APICall) async throws -> Response {

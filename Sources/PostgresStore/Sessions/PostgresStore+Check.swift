@@ -6,6 +6,8 @@ private struct HotRow: Sendable {
   var job: JobID
   var profile: ProfileID?
   var enabled: Bool
+  var paused: Bool
+  var profileIsActive: Bool
   var due: Bool
   var generation: Int64
   var requested: Int64
@@ -28,7 +30,7 @@ extension PostgresStore {
     if leases.isEmpty { return [:] }
     let rows = try await hotRows(leases)
     let missing = rows.values.compactMap { row -> MailboxID? in
-      guard row.enabled, row.due, let version = row.version else { return nil }
+      guard row.enabled, row.profileIsActive, !row.paused, row.due, let version = row.version else { return nil }
       return settings.value(row.job.mailbox, version: version) == nil ? row.job.mailbox : nil
     }
     let loaded = try await loadSettings(of: Array(Set(missing)))
@@ -39,7 +41,8 @@ extension PostgresStore {
 
   private func check(_ lease: Lease, _ row: HotRow?, _ loaded: [MailboxID: CachedSettings]) -> CheckedJob {
     guard let row else { return .skip("gone") }
-    guard row.enabled else { return .skip("disabled") }
+    guard !row.paused else { return .skip("paused") }
+    guard row.enabled, row.profileIsActive else { return .skip("disabled") }
     guard let version = row.version, row.profile == lease.profile else { return .skip("moved") }
     guard row.due else { return .skip("not-due") }
     guard let cached = loaded[row.job.mailbox] ?? settings.value(row.job.mailbox, version: version) else {
@@ -79,6 +82,7 @@ extension PostgresStore {
         Statement(
           """
           SELECT i.mailbox_id, i.kind, i.lane, s.profile_id, s.enabled,
+            coalesce(m.paused_at, p.paused_at, o.paused_at) IS NOT NULL, coalesce(p.is_active, true),
             s.requested > s.served OR coalesce(s.next_due_at <= now(), false),
             s.generation, s.requested, s.served, s.failures, s.failure_code, coalesce(s.next_due_at, now()), s.reason,
             s.verbose_runs > 0, m.version, p.version, o.version
@@ -103,6 +107,8 @@ extension HotRow {
     job = JobID(mailbox: try row.id(), kind: try row.word(), lane: Int(try row.int()))
     profile = try row.idOrNil()
     enabled = try row.bool()
+    paused = try row.bool()
+    profileIsActive = try row.bool()
     due = try row.bool()
     generation = try row.int()
     requested = try row.int()

@@ -146,7 +146,7 @@ public struct Assignment: Hashable, Sendable {
 public enum CheckedJob: Hashable, Sendable {
   /// It may run.
   case run(Assignment)
-  /// It must not: complete it without a session. The word says why: `not-due`, `disabled`, `moved`, `gone`.
+  /// It must not: complete it without a session. The word says why: `not-due`, `disabled`, `paused`, `moved`, `gone`.
   case skip(String)
 }
 

@@ -10,28 +10,25 @@ end
 if #jobs == 0 then return {} end
 local owners = call('HMGET', OWNERS, unpack(jobs))
 local deadlines = call('ZMSCORE', LEASES, unpack(jobs))
-local reply, leases, rewritten, slots = {}, {}, {}, {}
+local reply, leases, rewritten = {}, {}, {}
 for i, job in ipairs(jobs) do
   reply[i] = 0
   if owners[i] and deadlines[i] and tonumber(deadlines[i]) > now then
-    local r = record(owners[i])
-    if r.counter == counters[i] and r.withdrawn == '0' then
-      reply[i] = 1
-      leases[#leases + 1], leases[#leases + 2] = ends, job
-      local mailbox, kind = parts(job)
-      call('ZADD', SLOTS_OF_MAILBOX .. mailbox, ends, job)
-      local key = SLOTS_OF_PROFILE .. r.profile .. ':' .. kind
-      local members = slots[key] or {}
-      slots[key] = members
-      members[#members + 1], members[#members + 2] = ends, job
-      if r.renewed == '0' then
-        r.renewed = '1'
-        rewritten[#rewritten + 1], rewritten[#rewritten + 2] = job, written(r)
+    local counter, mark = match(owners[i], '^(%d+):%d+(.)')
+    if counter == counters[i] then
+      local r
+      if mark ~= '+' then r = record(owners[i]) end
+      if not (r and r.withdrawn) then
+        reply[i] = 1
+        leases[#leases + 1], leases[#leases + 2] = ends, job
+        if r and not r.renewed then
+          r.renewed = true
+          rewritten[#rewritten + 1], rewritten[#rewritten + 2] = job, written(r)
+        end
       end
     end
   end
 end
 if #leases > 0 then call('ZADD', LEASES, unpack(leases)) end
-for key, members in pairs(slots) do call('ZADD', key, unpack(members)) end
 if #rewritten > 0 then call('HSET', OWNERS, unpack(rewritten)) end
 return reply
