@@ -68,7 +68,7 @@ let package = Package(
       "RedisQueue", ["PostriderCore", "CHiredis", nioCore, nioPosix, nioTLS, nioSSL, logging],
       resources: [.embedInCode("Scripts")]),
     library(
-      "PostgresStore", ["PostriderCore", "CLibPQ", crypto, logging], resources: [.embedInCode("Migrations")]),
+      "PostgresStore", ["PostriderCore", "CLibPQ", crypto, logging, metrics], resources: [.embedInCode("Migrations")]),
     library("MailProtocols", ["PostriderCore", nioCore, nioPosix, nioTLS, nioSSL, nioConcurrency, logging]),
     library("MailMessage", ["PostriderCore", "CGMime"]),
     library("Scheduler", ["PostriderCore", lifecycle, logging, metrics]),

@@ -125,6 +125,12 @@ struct Setting: Sendable {
   static let allowsInsecureCredentials = Setting(
     "api.allowCredentialsEntryViaNonSecureChannels", .flag, "false",
     "Whether passwords may be entered over plain HTTP.")
+  static let scaleTarget = Setting(
+    "scale.targetSeconds", .number(1...3_600), "10",
+    "How fast GET /api/v1/scale wants waiting jobs to be worked off.")
+  static let scaleSlots = Setting(
+    "scale.slotsPerWorker", .number(0...10_000), "0",
+    "Sessions of one worker for GET /api/v1/scale; 0: as the workers announce, before any did worker.sessions.")
   static let probeHost = Setting("probe.host", .text, "127.0.0.1", "Address of /healthz, /readyz and /metrics.")
   static let probePort = Setting(
     "probe.port", .number(0...65_535), "9464", "Port of /healthz, /readyz and /metrics; 0 takes a free one.")
@@ -141,7 +147,7 @@ struct Setting: Sendable {
     databaseURL, databaseDirectURL, databaseMigrateURL, databasePool, redisURL, redisUser, redisPassword,
     redisSentinelUser, redisSentinelPassword, redisCAFile, redisCertificateFile, redisKeyFile, redisServerName,
     queueLease, queueShards, keysRing, keysFile, egressAllow, egressPorts, egressID, allowsNonTLS, apiHost, apiPort,
-    apiSocket, allowsInsecureCredentials, probeHost,
+    apiSocket, allowsInsecureCredentials, scaleTarget, scaleSlots, probeHost,
     probePort, workerSessions, workerGrace, workerHelo, workerSpool, logLevel, logFormat,
   ]
 }
