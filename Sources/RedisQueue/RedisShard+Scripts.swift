@@ -7,6 +7,8 @@ extension RedisShard {
   /// Runs a script in the epoch that this process knows. Returns the reply and the epoch.
   func call(_ script: RedisScript, _ arguments: [String]) async throws(JobQueueError) -> (RedisValue, Int64) {
     let epoch = try await workingEpoch()
+    let start = ContinuousClock.now
+    defer { RedisCallTimers.shared.record(script, since: start) }
     return (try await call(script, arguments, epoch: epoch), epoch)
   }
 

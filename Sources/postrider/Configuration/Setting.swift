@@ -147,7 +147,7 @@ struct Setting: Sendable {
     databaseURL, databaseDirectURL, databaseMigrateURL, databasePool, redisURL, redisUser, redisPassword,
     redisSentinelUser, redisSentinelPassword, redisCAFile, redisCertificateFile, redisKeyFile, redisServerName,
     queueLease, queueShards, keysRing, keysFile, egressAllow, egressPorts, egressID, allowsNonTLS, apiHost, apiPort,
-    apiSocket, allowsInsecureCredentials, scaleTarget, scaleSlots, probeHost,
-    probePort, workerSessions, workerGrace, workerHelo, workerSpool, logLevel, logFormat,
+    apiSocket, allowsInsecureCredentials, scaleTarget, scaleSlots, probeHost, probePort, workerSessions, workerGrace,
+    workerHelo, workerSpool, logLevel, logFormat,
   ]
 }
