@@ -7,7 +7,7 @@ import Testing
 @testable import RedisQueue
 
 /// Three primaries, real ones, that hold four shards.
-@Suite("Redis Cluster", .serialized, .timeLimit(.minutes(2)))
+@Suite("Redis Cluster", .serialized, .timeLimit(.minutes(3)))
 struct ClusterTests {
   private func cluster() async throws -> PrivateRedisCluster {
     let data = try await TestServers.shared.dedicatedDirectory()
@@ -48,7 +48,7 @@ struct ClusterTests {
     let cluster = try await cluster()
     // One node is enough to find the others, also when another one named is not there.
     let configuration = try RedisQueueConfiguration(
-      url: "redis-cluster://127.0.0.1:1,127.0.0.1:\(cluster.nodes[1].port ?? 0)", shards: 4)
+      url: "redis-cluster://127.0.0.1:1,127.0.0.1:\(cluster.nodes[1].port ?? 0)", shards: 4, callTimeout: .seconds(5))
     try await withRedisQueue(configuration) { scheduler in
       try await withRedisQueue(configuration) { worker in
         try await recover(scheduler, epoch: 1, profiles: profiles)
@@ -103,7 +103,7 @@ struct ClusterTests {
     let port = cluster.nodes[0].port ?? 0
     func trouble(_ url: String) async throws -> String {
       var words = ""
-      try await withRedisQueue(try RedisQueueConfiguration(url: url)) { queue in
+      try await withRedisQueue(try RedisQueueConfiguration(url: url, callTimeout: .seconds(20))) { queue in
         words = await expectMisconfigured(url) { try await queue.open(epoch: 1, delay: .zero) }
       }
       return words
@@ -121,7 +121,8 @@ struct ClusterTests {
   @Test("a slot that is moved under load ends the epoch, and work goes on at its new node while keys still move")
   func movedSlot() async throws {
     let cluster = try await cluster()
-    try await withRedisQueue(try RedisQueueConfiguration(url: url(cluster.nodes), shards: 4)) { queue in
+    try await withRedisQueue(try RedisQueueConfiguration(url: url(cluster.nodes), shards: 4, callTimeout: .seconds(5)))
+    { queue in
       let load = Load()
       try await recover(queue, epoch: 1, profiles: profiles)
       // Keeps all shards busy and opens the next epoch whenever one is lost, as the scheduler does.
@@ -158,7 +159,7 @@ struct ClusterTests {
         func progress(_ what: String, of shard: Int = 0) async throws {
           let profile = ShardTests.profileOfShard[shard]
           let before = load.done.withLock { $0[profile] ?? 0 }
-          _ = try await eventually(what, within: .seconds(20)) {
+          _ = try await eventually(what, within: .seconds(40)) {
             load.done.withLock { $0[profile] ?? 0 } > before + 20 ? true : nil
           }
         }
@@ -199,7 +200,8 @@ struct ClusterTests {
   @Test("one primary killed and started again: its shards' loss is noticed, work resumes in all")
   func killedPrimary() async throws {
     let cluster = try await cluster()
-    try await withRedisQueue(try RedisQueueConfiguration(url: url(cluster.nodes), shards: 4)) { queue in
+    try await withRedisQueue(try RedisQueueConfiguration(url: url(cluster.nodes), shards: 4, callTimeout: .seconds(5)))
+    { queue in
       try await recover(queue, epoch: 1, profiles: profiles)
       try await queue.enqueue(Self.jobs(1...40))
       var old: [Lease] = []
@@ -219,7 +221,7 @@ struct ClusterTests {
       #expect(try await queue.shards[alive[0]].currentEpoch() == 1)
 
       try await dead.start()
-      _ = try await eventually("the lost shard is noticed", within: .seconds(30)) {
+      _ = try await eventually("the lost shard is noticed", within: .seconds(40)) {
         do { return try await queue.currentEpoch() == nil ? true : nil } catch JobQueueError.unavailable { return nil }
       }
       await expectEpochLost("renew") { _ = try await queue.renew(old) }

@@ -7,13 +7,15 @@ import Testing
 @testable import RedisQueue
 
 /// A server that is not what it should be is refused with words that help, and used once it is.
-@Suite("Redis that must not be used", .timeLimit(.minutes(1)))
+@Suite("Redis that must not be used", .timeLimit(.minutes(3)))
 struct RedisRefusalTests {
   private func trouble(
     _ url: String, _ credentials: RedisQueueConfiguration.Credentials = .init()
   ) async throws -> JobQueueError? {
     var trouble: JobQueueError?
-    try await withRedisQueue(try RedisQueueConfiguration(url: url, credentials: credentials)) { queue in
+    try await withRedisQueue(try RedisQueueConfiguration(url: url, credentials: credentials, callTimeout: .seconds(20)))
+    {
+      queue in
       do { try await queue.checkHealth() } catch let error as JobQueueError { trouble = error }
     }
     return trouble
@@ -63,7 +65,7 @@ struct RedisRefusalTests {
     let configuration = try RedisQueueConfiguration(
       url: "unix://\(server.directory)/s?db=1",
       credentials: RedisQueueConfiguration.Credentials(user: "post", password: Secret("s3cret")), keyPrefix: prefix,
-      shards: 2, leaseDuration: .milliseconds(500))
+      shards: 2, leaseDuration: .seconds(2), callTimeout: .seconds(20))
     try await withRedisQueue(configuration) { queue in
       try await queue.checkHealth()
       for epoch in [Int64(1), 2] {
@@ -81,7 +83,13 @@ struct RedisRefusalTests {
         try await queue.giveBack([leases[0]])
         try await queue.complete([leases[1]])
         try await queue.withdraw([job(2, profile: 3)])
+        try await queue.hold([
+          LaneHold(profile: ProfileID(3), direction: .incoming, duration: .seconds(5), reason: "breaker")
+        ])
         #expect(try await queue.poisoned(limit: 8).isEmpty)
+        #expect(try await !queue.profiles(limit: 8).isEmpty)
+        // Every kind of entry is looked at.
+        while try await !queue.repair(limit: 1_000).isComplete {}
       }
       let last = try await queue.lastLeaseEnd()
       _ = try await eventually("the leases' end") { try await queue.serverTime() > last ? true : nil }
@@ -126,7 +134,8 @@ struct RedisRefusalTests {
       try await $0.command(["ACL", "SETUSER", "nokeys", "on", ">p"] + rule + ["resetkeys", "~other:*"])
     }
     for user in ["noinfo", "nozset", "nokeys"] {
-      let configuration = try RedisQueueConfiguration(url: "unix://\(user):p@\(server.directory)/s")
+      let configuration = try RedisQueueConfiguration(
+        url: "unix://\(user):p@\(server.directory)/s", callTimeout: .seconds(20))
       try await withRedisQueue(configuration) { queue in
         let words = await expectMisconfigured(user) {
           try await queue.open(epoch: 1, delay: .zero)
@@ -174,9 +183,9 @@ struct RedisRefusalTests {
     let server = try RedisServerProcess(arguments: ["--maxclients", "2"])
     defer { server.stop() }
     let first = try await RedisConnection.open(
-      try RedisQueueConfiguration(url: server.url).server, timeout: .seconds(3))
+      try RedisQueueConfiguration(url: server.url).server, timeout: .seconds(20))
     let second = try await RedisConnection.open(
-      try RedisQueueConfiguration(url: server.url).server, timeout: .seconds(3))
+      try RedisQueueConfiguration(url: server.url).server, timeout: .seconds(20))
     for connection in [first, second] { try await connection.command(["PING"]) }
     try await withRedisQueue(on: server) { queue in
       let error = try await eventually("the refusal") { () -> JobQueueError? in
@@ -219,7 +228,7 @@ struct RedisRefusalTests {
         return ""
       }
       #expect(words.contains("loading"))
-      _ = try await eventually("it has loaded", within: .seconds(30)) { () -> Bool? in
+      _ = try await eventually("it has loaded", within: .seconds(40)) { () -> Bool? in
         do {
           try await queue.checkHealth()
           return true
@@ -254,7 +263,7 @@ struct RedisRefusalTests {
 }
 
 /// The queue resumes by itself after each loss.
-@Suite("Redis that fails", .timeLimit(.minutes(1)))
+@Suite("Redis that fails", .timeLimit(.minutes(3)))
 struct RedisLossTests {
   @Test("SCRIPT FLUSH again and again under load costs nothing")
   func scriptFlush() async throws {

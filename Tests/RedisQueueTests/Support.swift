@@ -11,7 +11,7 @@ struct TimedOut: Error, CustomStringConvertible {
 
 /// Asks until the answer is there; fails after a while.
 func eventually<Value>(
-  _ what: String, within limit: Duration = .seconds(10), _ body: () async throws -> Value?
+  _ what: String, within limit: Duration = .seconds(30), _ body: () async throws -> Value?
 ) async throws -> Value {
   let deadline = ContinuousClock.now + limit
   while ContinuousClock.now < deadline {
@@ -49,9 +49,9 @@ func withRedisQueue(
 }
 
 /// Opens epochs as the leading scheduler does until the queue works again: a lost epoch is followed by the next one.
-/// Fails after twenty seconds.
+/// Fails after half a minute.
 func recover(_ queue: RedisJobQueue, epoch: Int64, profiles: [QueueProfile] = [profile()]) async throws {
-  _ = try await eventually("epoch \(epoch) is open", within: .seconds(20)) { () -> Bool? in
+  _ = try await eventually("epoch \(epoch) is open", within: .seconds(30)) { () -> Bool? in
     do {
       if try await queue.currentEpoch() == nil { try await queue.open(epoch: epoch, delay: .zero) }
       try await queue.update(profiles: profiles)
@@ -87,7 +87,7 @@ func withRawConnection(
 /// A connection of the test's own to any server.
 func withRawConnection(_ url: String, _ body: (RedisConnection) async throws -> Void) async throws {
   let connection = try await RedisConnection.open(
-    try RedisQueueConfiguration(url: url).server, timeout: .seconds(3))
+    try RedisQueueConfiguration(url: url).server, timeout: .seconds(20))
   defer { connection.close() }
   try await body(connection)
 }
@@ -184,6 +184,7 @@ struct QueueUnderTest {
 extension RedisJobQueue {
   func serverTime() async throws -> Int64 {
     let time = try await shards[0].session().connection.command(["TIME"]).array ?? []
+    try #require(time.count == 2)
     return (time[0].integer ?? 0) * 1_000 + (time[1].integer ?? 0) / 1_000
   }
 
