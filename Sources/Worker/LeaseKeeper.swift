@@ -45,12 +45,18 @@ final class LeaseKeeper: Sendable {
   /// Runs work while the lease is held, then what follows from it, which gets `nil` when the work took longer than the
   /// deadline and was stopped. The lease is kept until both are over.
   ///
-  /// Throws ``Interruption`` when the work was stopped from outside. What follows is not stopped: it asks
+  /// Throws ``Interruption`` when the work was stopped from outside, without beginning when the lease can be trusted no
+  /// more. What follows is not stopped: it asks
   /// ``interruption(of:)`` where it waits.
   func hold<Work: Sendable, Result>(
     _ lease: Lease, deadline: Duration, _ work: @escaping @Sendable () async throws -> Work,
     then finish: (Work?) async throws -> Result
   ) async throws -> Result {
+    // Claimed long ago: a slow answer, or a slow check. Not even a connection may be opened any more.
+    guard lease.trustedUntil > .now else {
+      report(lease)
+      throw Interruption.leaseLost
+    }
     let session = HeldSession()
     let held = Held(lease: lease, deadline: .now + deadline, session: session)
     let (stopping, isEarlier) = state.withLock { state in

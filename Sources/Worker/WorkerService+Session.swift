@@ -27,6 +27,10 @@ extension WorkerService {
       let (outcome, result) = try await keeper.hold(task.lease, deadline: task.settings.sessionDeadline) {
         do {
           return try await session(task)
+        } catch let error as FencedError {
+          // Counted here: the end of the lease, which makes a write late, must not hide it.
+          metrics.fenced()
+          throw error
         } catch StoreError.unavailable(let reason) {
           // The job is ready again as soon as it is given back, so a database that refuses only some statements must
           // not make a mail server see one login after the other.
@@ -44,7 +48,9 @@ extension WorkerService {
         #if DEBUG
           if Mistakes.completeBeforeCommit { await Mistakes.end(task.lease, in: queue) }
         #endif
-        return (decided, try await commit(decided, task.lease))
+        let result = try await commit(decided, task.lease)
+        if result == .fenced { metrics.fenced() }
+        return (decided, result)
       }
       metrics.finished(outcome, result)
       log(outcome, result)
@@ -55,7 +61,6 @@ extension WorkerService {
       return .giveBack
     } catch is FencedError {
       // A newer session or a change of profile came before: nothing was written, and nothing must be.
-      metrics.fenced()
       return .complete
     } catch is ServerWait {
       metrics.interrupted(task, "breaker")

@@ -7,7 +7,7 @@ enum Audit {
       PRIMARY KEY (mailbox_id, kind, generation));
     CREATE TABLE chaos.outcome (job text, fence bigint, earlier bigint, at double precision);
     CREATE TABLE chaos.pace (seconds double precision NOT NULL);
-    INSERT INTO chaos.pace VALUES (0.6);
+    INSERT INTO chaos.pace VALUES (1.2);
     CREATE FUNCTION chaos.audit() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
     DECLARE
       highest bigint;

@@ -69,6 +69,25 @@ struct ChaosOptions: Sendable {
     return options
   }
 
+  /// Leaves only the faults of some kinds, five of each, to look at one thing.
+  mutating func keep(only kinds: String) {
+    var kept = Faults(
+      workerKills: 0, schedulerKills: 0, redisRestarts: 0, redisLosses: 0, postgresRestarts: 0, workerStops: 0,
+      networkSplits: 0)
+    for kind in kinds.split(separator: ",") {
+      switch kind {
+      case "workers": kept.workerKills = 12
+      case "schedulers": kept.schedulerKills = 4
+      case "redis": (kept.redisRestarts, kept.redisLosses) = (5, 5)
+      case "postgres": kept.postgresRestarts = 5
+      case "stops": kept.workerStops = 5
+      case "splits": kept.networkSplits = 5
+      default: break
+      }
+    }
+    faults = kept
+  }
+
   /// The seed that is asked for, or a new one.
   static func seed(_ environment: [String: String]) -> UInt64 {
     environment["CHAOS_SEED"].flatMap { UInt64($0) } ?? UInt64.random(in: 1...999_999_999)
@@ -90,10 +109,11 @@ enum Mistake: String, Sendable, CaseIterable {
     return { source in
       """
       local true_redis = redis
-      local redis = setmetatable({ call = function(command, key, ...)
+      local redis = setmetatable({ call = function(...)
+        local command, key = ...
         local taken = command == 'ZREM' or command == 'SREM' or command == 'HDEL' or command == 'ZREMRANGEBYSCORE'
         if taken and string.find(key, ':slots:', 1, true) then return 1 end
-        return true_redis.call(command, key, ...)
+        return true_redis.call(...)
       end }, { __index = true_redis })
 
       """ + source

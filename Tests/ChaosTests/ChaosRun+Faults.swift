@@ -67,7 +67,7 @@ extension ChaosRun {
     } else {
       // The first of all workers that comes by: on a slow machine one alone may take its time.
       for process in workers {
-        process.watch.set { point in
+        process.watch.set { point, _ in
           points.contains(point) && strike(process, point.rawValue) ? .drop : nil
         }
       }
@@ -127,7 +127,7 @@ extension ChaosRun {
     }
     if isLeader {
       let wanted = [WirePoint.enqueueSent, .enqueueAnswered][choice % 2]
-      victim.watch.set { point in point == wanted && strike(point.rawValue) ? .drop : nil }
+      victim.watch.set { point, _ in point == wanted && strike(point.rawValue) ? .drop : nil }
       _ = await eventually(within: .seconds(8)) { struck.withLock { $0 != nil } }
       victim.watch.set(nil)
     }
@@ -187,23 +187,27 @@ extension ChaosRun {
   /// the transaction on and lets the worker go on.
   private func stopWorker(_ fault: Fault, outcome: Bool, _ choice: Int) async throws {
     await finishBackground()
-    let caught = Mutex<(process: ClusterProcess, at: Clock.Instant)?>(nil)
+    let caught = Mutex<(process: ClusterProcess, at: Clock.Instant, bytes: [UInt8])?>(nil)
     let workers = stage.all(.worker)
+    var fencedBefore: [Int32: Double] = [:]
+    for process in workers {
+      fencedBefore[process.id] = await metric("postrider_results_fenced_total", of: process) ?? 0
+    }
     let wanted: WirePoint = outcome ? .outcomeSent : .storeSent
     for process in workers {
-      process.watch.set { point in
+      process.watch.set { point, unit in
         guard point == wanted else { return nil }
         return caught.withLock { caught in
           guard caught == nil else { return nil }
           process.program.signal(SIGSTOP)
-          caught = (process, Clock.now)
+          caught = (process, Clock.now, Array(unit.bytes.readableBytesView))
           return .hold
         }
       }
     }
     _ = await eventually(within: .seconds(20)) { caught.withLock { $0 != nil } }
     for process in workers { process.watch.set(nil) }
-    guard let (process, stoppedAt) = caught.withLock({ $0 }) else {
+    guard let (process, stoppedAt, bytes) = caught.withLock({ $0 }) else {
       return note { $0.problems.append("no worker sent \(wanted.rawValue)") }
     }
     say("stopped worker \(process.id) at \(wanted.rawValue)")
@@ -212,20 +216,20 @@ extension ChaosRun {
     try await Task.sleep(until: stoppedAt + .seconds(lease * 0.6), clock: .continuous)
     let apart = stage.census.setApart(process.localPorts)
     let frozen = try await leases(of: process.id)
+    let late = frozen.filter { $0.isNamed(in: bytes) }
     note { $0.apart += apart }
     try await Task.sleep(until: stoppedAt + .seconds(lease + 0.5), clock: .continuous)
     // Others have done again what it held: then its write is too late.
-    let jobs = frozen.map { "'\($0.job)'" }.joined(separator: ",")
+    let jobs = late.map { "'\($0.job)'" }.joined(separator: ",")
     let overtaken = try await eventually(within: .seconds(30)) {
       let newer = try await stage.cluster.sql(
         """
         SELECT count(DISTINCT job) FROM chaos.outcome WHERE job IN (\(jobs.isEmpty ? "''" : jobs))
           AND at > \(Date().timeIntervalSince1970 - (Clock.now - stoppedAt) / .seconds(1) + lease * 0.6)
         """)
-      return Int(newer) ?? 0 >= frozen.count
+      return Int(newer) ?? 0 >= late.count
     }
-    if !overtaken { say("not all of its \(frozen.count) jobs were done again") }
-    let fencedBefore = 0.0
+    if !overtaken { say("not all of its \(late.count) jobs were done again") }
     process.postgres.release()
     try await Task.sleep(for: .milliseconds(200))
     process.program.signal(SIGCONT)
@@ -239,11 +243,13 @@ extension ChaosRun {
     }
     var fenced = 0.0
     _ = await eventually(within: .seconds(5)) {
-      fenced = (await metric("postrider_results_fenced_total", of: process) ?? 0) - fencedBefore
+      fenced = (await metric("postrider_results_fenced_total", of: process) ?? 0) - (fencedBefore[process.id] ?? 0)
       return fenced > 0
     }
     note { $0.fencedWrites += Int(fenced) }
-    say("worker \(process.id) goes on: \(frozen.count) jobs, \(Int(fenced)) late writes fenced")
+    say(
+      "worker \(process.id) goes on: \(late.count) late writes of \(frozen.count) jobs, \(Int(fenced)) counted as fenced"
+    )
   }
 
   private func leases(of process: Int32) async throws -> [JobLocation] {
@@ -273,5 +279,14 @@ extension ChaosRun {
     recovered(.leader, from: stoppedAt, to: next)
     process.program.signal(SIGCONT)
     say("scheduler \(process.id) goes on: two leaders for a moment")
+  }
+}
+
+extension JobLocation {
+  /// Whether a transaction writes for this job's mailbox: its number stands among the binary parameters.
+  fileprivate func isNamed(in bytes: [UInt8]) -> Bool {
+    guard let id = JobID(job)?.mailbox.value else { return false }
+    let mark = [0, 0, 0, 8] + withUnsafeBytes(of: id.bigEndian) { Array($0) }
+    return Data(bytes).range(of: Data(mark)) != nil
   }
 }

@@ -72,6 +72,9 @@ final class ChaosRun: Sendable {
 
   /// Starts the cluster, plays the plan, lets everything come to rest, and judges.
   func play() async throws -> Report {
+    stage.census.begin { [stage] port in
+      SocketTable.owner(of: port, among: stage.all(.worker).map(\.id)).map { "of \($0)" } ?? "of nobody"
+    }
     for _ in 0..<options.schedulers { try await stage.start(.scheduler) }
     for _ in 0..<options.workers { try await stage.start(.worker) }
     let traffic = Task { await self.traffic() }
@@ -99,7 +102,16 @@ final class ChaosRun: Sendable {
 
   /// Waits until enough slots are in use.
   private func saturate(_ what: String) async throws {
-    let full = await eventually(within: .seconds(90)) { stage.census.share >= Self.wantedShare }
+    var looked = Clock.now
+    let full = await eventually(within: .seconds(90)) {
+      if Clock.now - looked > .seconds(5) {
+        looked = Clock.now
+        if let numbers = try? await stage.queue.statistics() {
+          say("waiting: \(numbers.totalReady) ready, \(numbers.inFlight) leased, blocked \(numbers.blocked)")
+        }
+      }
+      return stage.census.share >= Self.wantedShare
+    }
     if !full {
       let (busy, slots) = stage.census.use
       note { $0.problems.append("only \(busy) of \(slots) slots in use before: \(what)") }
@@ -132,6 +144,8 @@ final class ChaosRun: Sendable {
   private func comeToRest() async throws -> Int {
     stage.mail.take(0.02...0.1)
     try await stage.cluster.sql("UPDATE chaos.pace SET seconds = \(options.isFull ? 5 : 0.6)")
+    // Jobs that were still leased when their time came are found by the next rescan.
+    try await stage.cluster.sql("SELECT pg_notify('postrider_schedule', 'r')")
     let since = Date().timeIntervalSince1970
     var starved = stage.accounts.count
     let limit: Duration = options.isFull ? .seconds(120) : .seconds(3 * options.leaseSeconds + 4)

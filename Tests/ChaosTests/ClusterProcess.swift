@@ -49,7 +49,7 @@ final class Telltale: Sendable {
 /// What a process does on the wire, and the trap that is set for it.
 final class ProcessWatch: Sendable {
   /// Decides at a point; `nil` leaves the trap set.
-  typealias Trap = @Sendable (WirePoint) -> Passage?
+  typealias Trap = @Sendable (WirePoint, TrafficUnit) -> Passage?
 
   private let trap = Mutex<Trap?>(nil)
   private let process = Mutex<Int32>(0)
@@ -60,9 +60,9 @@ final class ProcessWatch: Sendable {
   func isProcess(_ id: Int32) { process.withLock { $0 = id } }
   func set(_ new: Trap?) { trap.withLock { $0 = new } }
 
-  func see(_ point: WirePoint, _ leases: [(job: String, fence: Int64)]) -> Passage {
-    telltale.note(point, process.withLock { $0 }, leases)
-    guard let set = trap.withLock({ $0 }), let passage = set(point) else { return .pass }
+  func see(_ point: WirePoint, _ unit: TrafficUnit) -> Passage {
+    telltale.note(point, process.withLock { $0 }, unit.leases)
+    guard let set = trap.withLock({ $0 }), let passage = set(point, unit) else { return .pass }
     trap.withLock { $0 = nil }
     return passage
   }
@@ -93,13 +93,17 @@ final class ClusterProcess: Sendable {
   /// The local ports of its TCP connections.
   var localPorts: Set<Int> { SocketTable.ports(of: id) }
 
-  /// Ends what is left of it. `log` gets its last words if it ended by itself.
+  /// Ends what is left of it. `CHAOS_LOGS` names a folder that keeps what it said.
   func bury() async {
     program.signal(SIGCONT)
     program.signal(SIGKILL)
     _ = await program.exit()
     redis.close()
     postgres.close()
+    if let folder = ProcessInfo.processInfo.environment["CHAOS_LOGS"] {
+      // For the person who looks for a cause; a run does not need it.
+      try? Data(program.errors.utf8).write(to: URL(fileURLWithPath: "\(folder)/\(role)-\(id).log"))
+    }
     program.forget()
   }
 }
@@ -123,15 +127,17 @@ enum SocketTable {
     // A process that has just ended has no files.
     let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
     return names.compactMap { name in
-      guard let link = try? FileManager.default.destinationOfSymbolicLink(atPath: "\(folder)/\(name)"),
-        link.hasPrefix("socket:[")
-      else { return nil }
-      return String(link.dropFirst(8).dropLast())
+      var link = [CChar](repeating: 0, count: 64)
+      let length = readlink("\(folder)/\(name)", &link, 63)
+      let text = String(decoding: link.prefix(max(0, length)).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+      return text.hasPrefix("socket:[") ? String(text.dropFirst(8).dropLast()) : nil
     }
   }
 
   private static func table() -> [(port: Int, inode: String)] {
-    let text = String(decoding: FileManager.default.contents(atPath: "/proc/self/net/tcp") ?? Data(), as: UTF8.self)
+    // Read to its end: such a file tells no size, and gets longer than one buffer.
+    guard let file = FileHandle(forReadingAtPath: "/proc/self/net/tcp") else { return [] }
+    let text = String(decoding: (try? file.readToEnd()) ?? Data(), as: UTF8.self)
     return text.split(separator: "\n").dropFirst().compactMap { line in
       let fields = line.split(separator: " ")
       guard fields.count > 9, let port = fields[1].split(separator: ":").last.flatMap({ Int($0, radix: 16) }) else {

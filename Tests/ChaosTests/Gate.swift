@@ -15,7 +15,7 @@ enum Passage: Sendable {
 /// The only way of one process to Redis or to PostgreSQL: a TCP port that leads to a Unix socket, watches what passes,
 /// and can fall silent.
 final class Gate: Sendable {
-  typealias Watcher = @Sendable (WirePoint, [(job: String, fence: Int64)]) -> Passage
+  typealias Watcher = @Sendable (WirePoint, TrafficUnit) -> Passage
 
   /// The loopback port.
   let port: Int
@@ -209,7 +209,7 @@ private final class GateConnection {
       return
     }
     guard let point = unit.point else { return pass(unit, to: channel) }
-    switch gate.watcher(point, unit.leases) {
+    switch gate.watcher(point, unit) {
     case .pass: pass(unit, to: channel)
     case .drop: isDropping = true
     case .hold:

@@ -70,6 +70,7 @@ final class MailSession: ChannelInboundHandler {
     }
     let words = line.split(separator: " ").map(String.init)
     let argument = words.dropFirst().first ?? ""
+    server.census.did(number, words.first ?? "")
     switch words.first?.uppercased() {
     case "CAPA":
       send("+OK\r\nUSER\r\nSASL PLAIN\r\nUIDL\r\nTOP\r\n\(port.pipelines ? "PIPELINING\r\n" : "").\r\n", context)

@@ -78,6 +78,12 @@ struct Report: Sendable, Codable {
         "\(limitViolations) violations; \(identitiesAtTheirLimit) of \(identities) identities and "
           + "\(profilesAtTheirLimit) of \(profiles) profiles reached exactly their limit"
       ),
+      (
+        "",
+        firstViolations.prefix(6).map {
+          "\($0.identity) \($0.count)/\($0.limit) at \(String(format: "%.2f", $0.atSeconds)) s (\($0.sessions.joined(separator: " | ")))"
+        }.joined(separator: "; ")
+      ),
       ("stopped processes", "\(excessWhileStopped) sessions above a limit while they could not close them"),
       ("fences", "\(staleWrites) stale writes, \(lateWritesFenced) fenced after \(lateWrites) stops"),
       ("order", "\(earlyCompletes) leases ended before their outcome was committed"),

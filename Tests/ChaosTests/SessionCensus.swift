@@ -19,6 +19,8 @@ struct LimitViolation: Sendable, Codable {
   var limit: Int
   var count: Int
   var atSeconds: Double
+  /// Each of the sessions: its age, what it did last, whose it is.
+  var sessions: [String] = []
 }
 
 /// Counts sessions at the mail server, from accept to close, and remembers the most of each identity.
@@ -34,6 +36,7 @@ final class SessionCensus: Sendable {
     var closed: Clock.Instant?
     var identity: Identity?
     var remotePort: Int
+    var last = "accept"
     var isApart = false
 
     func isOpen(at moment: Clock.Instant) -> Bool { accepted <= moment && (closed.map { $0 > moment } ?? true) }
@@ -58,12 +61,22 @@ final class SessionCensus: Sendable {
   }
 
   private let state = Mutex(State())
-  private let began = Clock.now
+  private let began = Mutex(Clock.now)
+  private let owner = Mutex<@Sendable (_ remotePort: Int) -> String>({ _ in "" })
 
   /// Announces an identity and how many sessions it may have.
   func expect(_ identity: Identity, limit: Int) {
     state.withLock { $0.accounts[identity, default: Account(limit: limit)].limit = limit }
   }
+
+  /// Counts seconds from now on, and asks this for the owner of a connection.
+  func begin(owner find: @escaping @Sendable (_ remotePort: Int) -> String) {
+    began.withLock { $0 = Clock.now }
+    owner.withLock { $0 = find }
+  }
+
+  /// Remembers what a session did last.
+  func did(_ number: Int, _ what: String) { state.withLock { $0.sessions[number]?.last = what } }
 
   /// A connection was accepted; `identity` where the port tells it. Returns its number.
   func accepted(identity: Identity?, remotePort: Int) -> Int {
@@ -115,7 +128,12 @@ final class SessionCensus: Sendable {
           state.violations.append(
             LimitViolation(
               identity: identity.description, limit: account.limit, count: counted,
-              atSeconds: (moment - began) / .seconds(1)))
+              atSeconds: (moment - began.withLock { $0 }) / .seconds(1),
+              sessions: open.map { session in
+                let age = (Clock.now - session.accepted) / .seconds(1)
+                let end = session.closed == nil ? "open" : "ended"
+                return "\(end) \(age) s, \(session.last), \(owner.withLock { $0 }(session.remotePort))"
+              }))
         }
       }
     }

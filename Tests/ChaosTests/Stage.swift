@@ -97,7 +97,8 @@ final class Stage: Sendable {
         // Whatever the limit: one POP3 session of a mailbox at a time.
         census.expect(.mailbox(address), limit: 1)
       }
-      let ids = try await cluster.mailboxes(addresses, on: profile, owner: index % 2 == 0 ? .queue : .user, deletes: index % 2 == 0)
+      let ids = try await cluster.mailboxes(
+        addresses, on: profile, owner: index % 2 == 0 ? .queue : .user, deletes: index % 2 == 0)
       accounts += zip(ids, addresses).map { Account(id: $0, profile: profile.id, address: $1, drop: $1) }
     }
     for start in stride(from: 0, to: accounts.count, by: 250) {
