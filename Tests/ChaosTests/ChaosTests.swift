@@ -12,15 +12,18 @@ struct ChaosTests {
   static let environment = ProcessInfo.processInfo.environment
   static var isLong: Bool { environment["CHAOS_LONG"] != nil }
 
+  /// Prints a line at once, also into a file or a pipe.
+  static func say(_ text: String) { FileHandle.standardOutput.write(Data((text + "\n").utf8)) }
+
   /// Plays a run and prints what it found.
   static func play(_ options: ChaosOptions) async throws -> Report {
     let isQuiet = options.mistake != nil
-    print("seed \(options.seed)")
+    say("seed \(options.seed)")
     let stage = try await Stage(options)
     do {
-      let report = try await ChaosRun(stage) { if !isQuiet { print($0) } }.play()
+      let report = try await ChaosRun(stage) { if !isQuiet { say($0) } }.play()
       await stage.stop()
-      print(report.table)
+      say(report.table)
       return report
     } catch {
       await stage.stop()
