@@ -152,7 +152,7 @@ public final class MemoryJobQueue: JobQueue {
     ContinuousClock.now + leaseDuration - min(leaseDuration / 10, .seconds(1))
   }
 
-  private func change<Result>(_ body: (inout MemoryQueueState) throws -> Result) throws -> Result {
+  func change<Result>(_ body: (inout MemoryQueueState) throws -> Result) throws -> Result {
     let (result, woken) = try state.withLock { state in
       try state.check()
       let result = try body(&state)

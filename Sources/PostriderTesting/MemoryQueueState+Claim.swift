@@ -7,13 +7,7 @@ extension MemoryQueueState {
     limit: Int, worker: String, trustedUntil: ContinuousClock.Instant
   ) throws(JobQueueError) -> Claim {
     guard now >= opensAt else { throw .notOpenYet(milliseconds: Int(opensAt - now)) }
-    let expired = leased.values.filter { $0.ends <= now }.sorted { $0.ends < $1.ends }.prefix(16)
-    for lease in expired {
-      // A lease that was never renewed may be one whose reply was lost: it does not count.
-      if lease.renewed { reclaims[lease.job.id, default: 0] += 1 }
-      release(lease, completed: false)
-    }
-    reclaimed += expired.count
+    let expired = reap()
 
     var places = max(0, limit)
     var granted: [Lease] = []
@@ -37,7 +31,7 @@ extension MemoryQueueState {
       serve(jobClass, places - kept, mayDefer: true, in: &self)
     }
     for jobClass in JobClass.allCases { serve(jobClass, places, mayDefer: false, in: &self) }
-    return Claim(leases: granted, reclaimed: expired.count)
+    return Claim(leases: granted, reclaimed: expired)
   }
 
   /// Gives up to `wanted` places to a class, one profile's turn after the other (start-time fair queueing).
@@ -49,6 +43,8 @@ extension MemoryQueueState {
     let quantum = max(4, min(8, (limit + 3) / 4))
     var lanes: [ProfileID: [Job]] = [:]
     for entry in waiting.values where !entry.parked && entry.job.jobClass == jobClass {
+      let job = entry.job
+      if hold(on: job.profile, job.id.kind, jobClass) != nil { continue }
       lanes[entry.job.profile, default: []].append(entry.job)
     }
     // Turns of lanes that stand in line begin no earlier than the class's virtual time.
@@ -92,6 +88,7 @@ extension MemoryQueueState {
     guard free > 0, free < wanted || free * 8 <= profile.limit else { return false }
     let lower = waiting.values.contains {
       !$0.parked && $0.job.profile == profile.id && $0.job.jobClass > jobClass
+        && hold(on: profile.id, $0.job.id.kind, $0.job.jobClass) == nil
     }
     guard lower else { return false }
     scarceVisits[profile.id, default: 0] += 1
@@ -108,7 +105,7 @@ extension MemoryQueueState {
       dueMilliseconds: job.dueMilliseconds, trustedUntil: trustedUntil)
   }
 
-  private func countsOnProfile(_ kind: JobKind, _ profile: QueueProfile) -> Bool {
+  func countsOnProfile(_ kind: JobKind, _ profile: QueueProfile) -> Bool {
     (kind != .send && profile.countsIncomingOnProfile) || (kind != .poll && profile.countsOutgoingOnProfile)
   }
 

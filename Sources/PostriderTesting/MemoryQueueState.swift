@@ -38,6 +38,20 @@ struct MemoryQueueState: Sendable {
   var turns: [JobClass: [ProfileID: Double]] = [:]
   var virtualTime: [JobClass: Double] = [:]
   var scarceVisits: [ProfileID: Int] = [:]
+  var holds: [ProfileID: [Direction: Hold]] = [:]
+  var workers: [String: Announced] = [:]
+  var poisoned: [JobID: PoisonedJob] = [:]
+  var finished = 0
+
+  struct Hold: Sendable {
+    var until: Int64
+    var reason: String
+  }
+
+  struct Announced: Sendable {
+    var slots: Int
+    var until: Int64
+  }
 
   init(leaseMilliseconds: Double, frozenAt: Int64?) {
     self.leaseMilliseconds = leaseMilliseconds
@@ -77,10 +91,12 @@ struct MemoryQueueState: Sendable {
   mutating func enqueue(_ jobs: [Job]) -> Int {
     var added = 0
     for job in jobs {
-      if var lease = leased[job.id] {
-        if job.jobClass <= .send, job.jobClass < lease.again?.jobClass ?? .batchTest {
-          lease.again = job
-          leased[job.id] = lease
+      if let lease = leased[job.id] {
+        // Under another profile it is a wish to run there when the lease has ended, whatever its class.
+        let elsewhere = lease.job.profile != job.profile
+        guard job.jobClass <= .send || elsewhere else { continue }
+        if lease.again.map({ job.jobClass < $0.jobClass || (elsewhere && $0.profile != job.profile) }) ?? true {
+          leased[job.id]?.again = job
         }
       } else if let present = waiting[job.id] {
         if job.jobClass < present.job.jobClass {
@@ -89,7 +105,7 @@ struct MemoryQueueState: Sendable {
             id: job.id, profile: present.job.profile, jobClass: job.jobClass, dueMilliseconds: due)
           woken = true
         }
-      } else {
+      } else if poisoned[job.id] == nil {
         added += 1
         makeReady(job)
       }
@@ -117,13 +133,35 @@ struct MemoryQueueState: Sendable {
     let job = lease.job
     leased[job.id] = nil
     unpark { $0.id.mailbox == job.id.mailbox }
-    if completed || lease.withdrawn {
-      if let again = lease.again { makeReady(again) }
-    } else {
+    woken = true
+    if poisoned[job.id] != nil { return }
+    if let again = lease.again, completed || lease.withdrawn || again.profile != job.profile {
+      makeReady(again)
+    } else if !completed, !lease.withdrawn {
       let jobClass = min(job.jobClass, lease.again?.jobClass ?? job.jobClass)
       makeReady(Job(id: job.id, profile: job.profile, jobClass: jobClass, dueMilliseconds: job.dueMilliseconds))
     }
-    woken = true
+  }
+
+  /// Takes back expired leases, at most 16. Returns how many.
+  mutating func reap() -> Int {
+    let expired = leased.values.filter { $0.ends <= now }.sorted { $0.ends < $1.ends }.prefix(16)
+    for lease in expired {
+      // A lease that was never renewed may be one whose reply was lost: it does not count.
+      if lease.renewed, !lease.withdrawn {
+        let count = (reclaims[lease.job.id] ?? 0) + 1
+        reclaims[lease.job.id] = count
+        if count >= 3 {
+          reclaims[lease.job.id] = nil
+          poisoned[lease.job.id] = PoisonedJob(
+            job: lease.job.id.description, profileID: lease.job.profile, reclaims: count, worker: lease.worker,
+            sinceMilliseconds: now)
+        }
+      }
+      release(lease, completed: false)
+    }
+    reclaimed += expired.count
+    return expired.count
   }
 
   mutating func renew(_ leases: [Lease], trustedUntil: ContinuousClock.Instant) -> [Lease] {
@@ -144,7 +182,10 @@ struct MemoryQueueState: Sendable {
     leases.map { lease in
       guard let held = leased[lease.job], held.fence == lease.fence else { return .lost }
       release(held, completed: completed)
-      if completed { reclaims[lease.job] = nil }
+      if completed {
+        reclaims[lease.job] = nil
+        finished += 1
+      }
       return .ended
     }
   }
@@ -153,10 +194,40 @@ struct MemoryQueueState: Sendable {
     jobs.compactMap { job in
       if waiting[job.id]?.job.profile == job.profile { waiting[job.id] = nil }
       reclaims[job.id] = nil
-      guard leased[job.id] != nil else { return nil }
+      poisoned[job.id] = nil
+      guard let lease = leased[job.id] else { return nil }
       leased[job.id]?.withdrawn = true
-      leased[job.id]?.again = nil
+      // A wish to run under another profile stays.
+      if lease.again?.profile == job.profile { leased[job.id]?.again = nil }
       return job.id
     }
   }
+
+  mutating func hold(_ wanted: [LaneHold]) {
+    for hold in wanted {
+      let milliseconds = hold.duration > .zero ? max(1, Int64(hold.duration / .milliseconds(1))) : 0
+      holds[hold.profile, default: [:]][hold.direction] =
+        milliseconds > 0 ? Hold(until: now + milliseconds, reason: hold.reason) : nil
+      woken = true
+    }
+  }
+
+  /// What holds a job of this kind and class now.
+  func hold(on profile: ProfileID, _ kind: JobKind, _ jobClass: JobClass) -> Hold? {
+    guard jobClass != .interactive, let all = holds[profile] else { return nil }
+    let directions: [Direction] =
+      switch kind {
+      case .poll: [.incoming]
+      case .send: [.outgoing]
+      case .test: [.incoming, .outgoing]
+      }
+    return directions.compactMap { all[$0] }.filter { $0.until > now }.max { $0.until < $1.until }
+  }
+
+  mutating func announce(worker: String, slots: Int) {
+    workers = workers.filter { $0.value.until > now }
+    workers[worker] = slots > 0 ? Announced(slots: slots, until: now + 15_000) : nil
+  }
+
+  var liveWorkers: [Announced] { workers.values.filter { $0.until > now } }
 }

@@ -18,7 +18,8 @@ extension RedisShard {
       else { throw Self.unexpected(reply, from: .claim) }
       at += 3
       for _ in 0..<count {
-        guard let job = values[at].string.flatMap({ JobID($0) }), let due = values[at + 1].string.flatMap({ Double($0) })
+        guard let job = values[at].string.flatMap({ JobID($0) }),
+          let due = values[at + 1].string.flatMap({ Double($0) })
         else { throw Self.unexpected(reply, from: .claim) }
         leases.append(
           Lease(

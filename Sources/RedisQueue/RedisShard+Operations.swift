@@ -31,7 +31,9 @@ extension RedisShard {
   func poisoned(limit: Int) async throws(JobQueueError) -> [PoisonedJob] {
     guard limit > 0 else { return [] }
     let (reply, _) = try await call(.poisoned, [String(min(limit, 1_000))])
-    guard let values = reply.array, values.count.isMultiple(of: 5) else { throw Self.unexpected(reply, from: .poisoned) }
+    guard let values = reply.array, values.count.isMultiple(of: 5) else {
+      throw Self.unexpected(reply, from: .poisoned)
+    }
     return try stride(from: 0, to: values.count, by: 5).map { at throws(JobQueueError) in
       guard let job = values[at].string, let profile = values[at + 1].string.flatMap({ ProfileID($0) }),
         let reclaims = values[at + 2].integer, let since = values[at + 3].integer, let worker = values[at + 4].string

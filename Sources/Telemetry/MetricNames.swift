@@ -73,6 +73,14 @@ public enum MetricNames {
   /// Servers whose circuit breaker is open.
   public static let breakerOpen = MetricDefinition(
     "postrider_breaker_open", .gauge, help: "Mail servers whose circuit breaker is open.")
+  /// Breakers that opened or closed.
+  public static let breakerChanges = MetricDefinition(
+    "postrider_breaker_changes_total", .counter, labels: ["change"],
+    help: "Circuit breakers of mail servers that a session of this worker opened or closed.")
+  /// Sessions that had to wait for their server.
+  public static let sessionsRefused = MetricDefinition(
+    "postrider_sessions_refused_total", .counter, labels: ["reason"],
+    help: "Sessions that did not connect (breaker) or not log in (login-budget) and wait.")
   /// Open alerts by level.
   public static let alertsOpen = MetricDefinition(
     "postrider_alerts_open", .gauge, labels: ["level"], help: "Alerts that are open, by level.")
@@ -125,7 +133,8 @@ public enum MetricNames {
     queueReady, queueBlocked, queueOldestDueSeconds, queueInflight, queueFinished, queuePoisoned, queueWorkers,
     queueWorkerSlots, workersWanted, dispatchDelaySeconds, sessionSeconds, jobsFinished,
     messages, messageBytes, leasesReclaimed, resultsFenced, invariantRepairs, breakerOpen, alertsOpen, workerSlots,
-    schedulerLeader, scheduleLagSeconds, redisCallSeconds, storeBatchSeconds, buildInfo, jobsEnqueued,
+    breakerChanges, sessionsRefused, schedulerLeader, scheduleLagSeconds, redisCallSeconds, storeBatchSeconds,
+    buildInfo, jobsEnqueued,
     jobsSkipped, leasesLost, collectErrors, metricsRefused,
   ].sorted { $0.name < $1.name }
 

@@ -45,7 +45,7 @@ final class LeaseKeeper: Sendable {
   /// Runs work while the lease is held, then what follows from it, which gets `nil` when the work took longer than the
   /// deadline and was stopped. The lease is kept until both are over.
   ///
-  /// Throws ``Interruption`` when the work was stopped from outside; it does not begin when the lease can be trusted no
+  /// Throws ``Interruption`` when the work was stopped from outside, without beginning when the lease can be trusted no
   /// more. What follows is not stopped: it asks
   /// ``interruption(of:)`` where it waits.
   func hold<Work: Sendable, Result>(

@@ -28,6 +28,16 @@ struct WorkerMetrics: Sendable {
     Counter(label: "postrider_jobs_skipped_total", dimensions: [("reason", reason)]).increment()
   }
 
+  /// A session that did not connect or log in: `breaker` or `login-budget`.
+  func refused(_ reason: String) {
+    Counter(label: "postrider_sessions_refused_total", dimensions: [("reason", reason)]).increment()
+  }
+
+  /// A breaker that a session of this worker `opened` or `closed`.
+  func breaker(_ change: String) {
+    Counter(label: "postrider_breaker_changes_total", dimensions: [("change", change)]).increment()
+  }
+
   func started(_ task: SessionTask) {
     let seconds = Date().timeIntervalSince(task.assignment.dueAt)
     delay.recordNanoseconds(Int64(max(seconds, 0) * 1_000_000_000))

@@ -13,6 +13,8 @@ final class FakeQueue: JobQueue {
       ready: ["poll": 3], inFlight: 1, oldestDueMilliseconds: ["poll": 1_000], epoch: 4, serverMilliseconds: 3_000))
   /// Answered by `profiles`, of all organizations.
   let profileNumbers = Mutex<[ProfileQueueStatistics]>([])
+  /// Answered by `inspect` when set.
+  let places = Mutex<[JobLocation]?>(nil)
   let profileCalls = Mutex(0)
 
   private func check() throws { if let failure = failure.withLock({ $0 }) { throw failure } }
@@ -26,6 +28,7 @@ final class FakeQueue: JobQueue {
   func inspect(_ jobs: [Job]) async throws -> [JobLocation] {
     try check()
     inspected.withLock { $0 = jobs }
+    if let places = places.withLock({ $0 }) { return places }
     return jobs.map {
       JobLocation(job: $0.id.description, state: "leased", profileID: $0.profile, worker: "w1", fence: Fence(7))
     }

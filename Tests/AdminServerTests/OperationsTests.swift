@@ -108,7 +108,22 @@ struct OperationsTests {
           worker: "w1", since: FakeAdminStore.date)
       ]
     }
+    api.queue.places.withLock {
+      $0 = [JobLocation(job: "12p", state: "absent"), JobLocation(job: "12s", state: "absent")]
+    }
     try await api.with { client in
+      #expect(try await client.get("/queue/stats").decode(Stats.self).setAside == 1)
+      api.store.change { state in
+        state.mailboxes = [
+          Mailbox(
+            id: MailboxID(12), organizationID: OrganizationID(1), address: "a@example.com",
+            owner: MailboxOwner(kind: .user, id: 1, name: "A"), profileID: ProfileID(1),
+            incoming: DirectionState(method: .serverSideSync), outgoing: DirectionState(method: .serverSideSync),
+            createdAt: FakeAdminStore.date, updatedAt: FakeAdminStore.date)
+        ]
+      }
+      let places = try await client.get("/queue/inspect?mailbox=12").decode(RouteTests.Jobs.self).jobs
+      #expect(places.map(\.state) == ["poisoned", "absent"] && places.first?.worker == "w1")
       let page = try await client.get("/queue/set-aside", as: "reader").decode(Page<SetAsideJob>.self)
       #expect(page.items.first?.worker == "w1" && page.items.first?.reclaims == 3)
       let answer = try await client.post("/queue/release", #"{"jobs":["12p","13s2","12p"]}"#)
@@ -236,6 +251,7 @@ struct OperationsTests {
   struct Stats: Decodable {
     let queue: QueueStatistics
     let jobsPerSecond: Double?
+    let setAside: Int
   }
 
   @Test("stats: workers, slots, poison, and a rate from the second reading on")

@@ -1,3 +1,4 @@
+import Foundation
 import PostriderCore
 import Synchronization
 import Testing
@@ -15,6 +16,11 @@ struct SeededGenerator: RandomNumberGenerator {
     z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
     return z ^ (z >> 31)
   }
+}
+
+/// The seed of a random test: `POSTRIDER_SEED` replays a failure.
+func testSeed() -> UInt64 {
+  ProcessInfo.processInfo.environment["POSTRIDER_SEED"].flatMap { UInt64($0) } ?? .random(in: 0...UInt64.max)
 }
 
 @Suite("Random use of the queue", .timeLimit(.minutes(2)))
@@ -36,7 +42,7 @@ struct RandomizedQueueTests {
 
   @Test("each step keeps the rules and no job is lost", arguments: QueueKind.allCases, 0..<3)
   func sequence(_ kind: QueueKind, _ round: Int) async throws {
-    let seed = UInt64.random(in: 0...UInt64.max)
+    let seed = testSeed()
     var random = SeededGenerator(state: seed)
     var log: [String] = []
     try await kind.withQueue(lease: .seconds(60)) { test in
@@ -156,7 +162,7 @@ struct RandomizedQueueTests {
 
   @Test("no limit is exceeded with many claimers, of whom some die")
   func manyClaimers() async throws {
-    let seed = UInt64.random(in: 0...UInt64.max)
+    let seed = testSeed()
     let prefix = "many\(UInt32.random(in: 0...UInt32.max))"
     try await withRedisQueue(prefix: prefix, lease: .milliseconds(300)) { first in
       try await withRedisQueue(prefix: prefix, lease: .milliseconds(300)) { second in

@@ -9,11 +9,11 @@ struct TimedOut: Error, CustomStringConvertible {
   var description: String
 }
 
-/// Asks until the answer is there; fails after ten seconds.
+/// Asks until the answer is there; fails after a while.
 func eventually<Value>(
-  _ what: String, _ body: () async throws -> Value?
+  _ what: String, within limit: Duration = .seconds(10), _ body: () async throws -> Value?
 ) async throws -> Value {
-  let deadline = ContinuousClock.now + .seconds(10)
+  let deadline = ContinuousClock.now + limit
   while ContinuousClock.now < deadline {
     if let value = try await body() { return value }
     try await Task.sleep(for: .milliseconds(5))
@@ -27,14 +27,20 @@ let quiet = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
 /// Runs a Redis queue with keys of its own for the time of `body`.
 func withRedisQueue(
   on server: RedisServerProcess? = nil, prefix: String? = nil, shards: Int = 1, lease: Duration = .seconds(15),
-  callTimeout: Duration = .seconds(3), _ body: (RedisJobQueue) async throws -> Void
+  callTimeout: Duration = .seconds(30), _ body: (RedisJobQueue) async throws -> Void
 ) async throws {
   let server = try server ?? RedisServerProcess.shared.get()
   let prefix = prefix ?? "t\(UInt32.random(in: 0...UInt32.max))"
-  let queue = RedisJobQueue(
-    configuration: try RedisQueueConfiguration(
-      url: server.url, keyPrefix: prefix, shards: shards, leaseDuration: lease, callTimeout: callTimeout),
-    logger: quiet)
+  try await withRedisQueue(
+    try RedisQueueConfiguration(
+      url: server.url, keyPrefix: prefix, shards: shards, leaseDuration: lease, callTimeout: callTimeout), body)
+}
+
+/// Runs a Redis queue for the time of `body`.
+func withRedisQueue(
+  _ configuration: RedisQueueConfiguration, _ body: (RedisJobQueue) async throws -> Void
+) async throws {
+  let queue = RedisJobQueue(configuration: configuration, logger: quiet)
   try await withThrowingTaskGroup(of: Void.self) { group in
     group.addTask { try await queue.run() }
     defer { group.cancelAll() }
@@ -42,12 +48,46 @@ func withRedisQueue(
   }
 }
 
+/// Opens epochs as the leading scheduler does until the queue works again: a lost epoch is followed by the next one.
+/// Fails after twenty seconds.
+func recover(_ queue: RedisJobQueue, epoch: Int64, profiles: [QueueProfile] = [profile()]) async throws {
+  _ = try await eventually("epoch \(epoch) is open", within: .seconds(20)) { () -> Bool? in
+    do {
+      if try await queue.currentEpoch() == nil { try await queue.open(epoch: epoch, delay: .zero) }
+      try await queue.update(profiles: profiles)
+      return try await queue.currentEpoch() == epoch ? true : nil
+    } catch JobQueueError.unavailable, JobQueueError.epochLost {
+      return nil
+    }
+  }
+}
+
+/// The reason of a refusal, which must be one.
+func expectMisconfigured(
+  _ what: String, sourceLocation: SourceLocation = #_sourceLocation, _ body: () async throws -> Void
+) async -> String {
+  do {
+    try await body()
+    Issue.record("\(what) did not throw", sourceLocation: sourceLocation)
+  } catch {
+    if case .misconfigured(let reason)? = error as? JobQueueError { return reason }
+    Issue.record("\(what) threw \(error)", sourceLocation: sourceLocation)
+  }
+  return ""
+}
+
 /// A connection of the test's own.
 func withRawConnection(
   to server: RedisServerProcess? = nil, _ body: (RedisConnection) async throws -> Void
 ) async throws {
   let server = try server ?? RedisServerProcess.shared.get()
-  let connection = try await RedisConnection.open(try RedisServerAddress(url: server.url), timeout: .seconds(3))
+  try await withRawConnection(server.url, body)
+}
+
+/// A connection of the test's own to any server.
+func withRawConnection(_ url: String, _ body: (RedisConnection) async throws -> Void) async throws {
+  let connection = try await RedisConnection.open(
+    try RedisQueueConfiguration(url: url).server, timeout: .seconds(3))
   defer { connection.close() }
   try await body(connection)
 }
@@ -87,8 +127,8 @@ enum QueueKind: String, CaseIterable, CustomTestStringConvertible {
       if opened { try await queue.open(epoch: 7, delay: .zero) }
       try await body(
         QueueUnderTest(
-          queue: queue, expire: { queue.advance(by: lease + .milliseconds(1)) }, empty: { queue.empty() },
-          verify: { queue.verify() }))
+          queue: queue, expire: { queue.advance(by: lease + .milliseconds(1)) }, pass: { queue.advance(by: $0) },
+          agePresence: { queue.advance(by: $0) }, empty: { queue.empty() }, verify: { queue.verify() }))
       #expect(queue.verify() == [])
     case .redis, .shardedRedis:
       try await withRedisQueue(shards: self == .redis ? 1 : 4, lease: lease) { queue in
@@ -100,6 +140,11 @@ enum QueueKind: String, CaseIterable, CustomTestStringConvertible {
               let last = try await queue.lastLeaseEnd()
               _ = try await eventually("the lease's end") { try await queue.serverTime() > last ? true : nil }
             },
+            pass: { duration in
+              let end = try await queue.serverTime() + duration.milliseconds
+              _ = try await eventually("the time") { try await queue.serverTime() >= end ? true : nil }
+            },
+            agePresence: { try await queue.ageAnnouncements(by: $0) },
             empty: {
               // The keys of this test only; other tests share the server.
               for shard in queue.shards {
@@ -119,6 +164,10 @@ struct QueueUnderTest {
   let queue: any JobQueue
   /// Returns when every present lease has expired without renewal.
   let expire: () async throws -> Void
+  /// Returns when this much of the queue's time has passed.
+  let pass: (Duration) async throws -> Void
+  /// Makes what workers announced this much older.
+  let agePresence: (Duration) async throws -> Void
   let empty: () async throws -> Void
   let verify: () async throws -> [String]
 }
@@ -127,6 +176,17 @@ extension RedisJobQueue {
   func serverTime() async throws -> Int64 {
     let time = try await shards[0].session().connection.command(["TIME"]).array ?? []
     return (time[0].integer ?? 0) * 1_000 + (time[1].integer ?? 0) / 1_000
+  }
+
+  func ageAnnouncements(by duration: Duration) async throws {
+    let epoch = try #require(try await currentEpoch())
+    for shard in shards {
+      let connection = try await shard.session().connection
+      let key = "\(shard.prefix)\(epoch):workers"
+      for worker in try await connection.command(["ZRANGE", key, "0", "-1"]).array?.compactMap(\.string) ?? [] {
+        try await connection.command(["ZINCRBY", key, String(-duration.milliseconds), worker])
+      }
+    }
   }
 
   func lastLeaseEnd() async throws -> Int64 {
@@ -138,6 +198,22 @@ extension RedisJobQueue {
       if let end = last.array?.last?.integer { ends.append(end) }
     }
     return try #require(ends.max())
+  }
+}
+
+extension JobQueue {
+  /// The jobs of one claim.
+  func claimed(_ limit: Int = 32, by worker: String = "w") async throws -> [Lease] {
+    try await claim(limit: limit, worker: worker).leases
+  }
+
+  /// Holds one direction of one profile.
+  func hold(
+    _ direction: Direction, of profile: Int64 = 1, for duration: Duration, reason: String = "breaker"
+  ) async throws {
+    try await hold([
+      LaneHold(profile: ProfileID(profile), direction: direction, duration: duration, reason: reason)
+    ])
   }
 }
 

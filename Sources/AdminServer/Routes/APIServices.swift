@@ -11,6 +11,8 @@ struct APIServices: Sendable {
   let tokens: PrincipalCache
   /// The numbers of each organization's schedule.
   let schedules: OrganizationCache<ScheduleStatistics>
+  /// Each organization's poison jobs, the oldest of them.
+  let setAside: OrganizationCache<Page<SetAsideJob>>
   /// What happens on each organization's profiles, with what is needed to show it.
   let activity: OrganizationCache<ProfilesSnapshot>
   /// The queue's numbers of every organization's profiles; handed out only with the own profiles' ids.
@@ -27,6 +29,9 @@ struct APIServices: Sendable {
     tokens = PrincipalCache(store: store, lifetime: configuration.tokenLifetime)
     schedules = OrganizationCache(lifetime: configuration.statisticsLifetime) { principal in
       try await store.scheduleStatistics(for: principal)
+    }
+    setAside = OrganizationCache(lifetime: configuration.statisticsLifetime) { principal in
+      try await store.setAsideJobs(PageRequest(limit: 500), for: principal)
     }
     activity = OrganizationCache(lifetime: configuration.statisticsLifetime) { principal in
       try await ProfilesSnapshot(store, principal)

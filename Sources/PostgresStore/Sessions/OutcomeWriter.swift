@@ -1,4 +1,5 @@
 import FoundationEssentials
+import Metrics
 import PostriderCore
 import Synchronization
 
@@ -30,6 +31,7 @@ final class OutcomeWriter: Sendable {
 
   private let pool: ConnectionPool
   private let state = Mutex(State())
+  private let batchTimer = Timer(label: "postrider_store_batch_seconds")
 
   private let settings: SettingsCache
   private let activity: ActivityRecorder
@@ -99,9 +101,11 @@ final class OutcomeWriter: Sendable {
       let outcomes = batch.map(\.outcome)
       let slots = outcomes.map(slot)
       state.withLock { $0.batches += 1 }
+      let start = ContinuousClock.now
       let results = try await pool.transaction(.worker) { db in
         try OutcomeBatch(outcomes: outcomes, slots: slots, firstRun: runs).write(db)
       }
+      batchTimer.record(duration: ContinuousClock.now - start)
       countFenced(results.count { $0 == .fenced })
       activity.record(zip(outcomes, results).compactMap { $1 == .fenced ? nil : $0 })
       for (waiting, result) in zip(batch, results) { waiting.continuation.resume(returning: result) }

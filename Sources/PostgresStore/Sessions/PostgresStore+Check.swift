@@ -17,6 +17,8 @@ private struct HotRow: Sendable {
   var dueAt: Date
   var reason: String
   var verbose: Bool
+  var enabledDirections: Set<Direction>
+  var proven: Set<Direction>
   var version: SettingsVersion?
 }
 
@@ -56,7 +58,7 @@ extension PostgresStore {
       Assignment(
         settings: settings, generation: row.generation, requested: row.requested, served: row.served,
         failures: row.failures, lastFailureCode: row.failureCode.flatMap { FailureCode(rawValue: $0) },
-        dueAt: row.dueAt, trigger: row.trigger))
+        dueAt: row.dueAt, trigger: row.trigger, enabled: row.enabledDirections, proven: row.proven))
   }
 
   /// Decrypts credentials; notes the problem in the settings when that fails.
@@ -85,7 +87,8 @@ extension PostgresStore {
             coalesce(m.paused_at, p.paused_at, o.paused_at) IS NOT NULL, coalesce(p.is_active, true),
             s.requested > s.served OR coalesce(s.next_due_at <= now(), false),
             s.generation, s.requested, s.served, s.failures, s.failure_code, coalesce(s.next_due_at, now()), s.reason,
-            s.verbose_runs > 0, m.version, p.version, o.version
+            s.verbose_runs > 0, m.incoming_enabled, m.outgoing_enabled, m.incoming_status = 'success',
+            m.outgoing_status = 'success', m.version, p.version, o.version
           FROM unnest($1, $2, $3) AS i (mailbox_id, kind, lane)
           JOIN mailbox_schedule s ON s.mailbox_id = i.mailbox_id AND s.kind = i.kind
           JOIN mailbox m ON m.id = s.mailbox_id
@@ -118,6 +121,12 @@ extension HotRow {
     dueAt = try row.date()
     reason = try row.text()
     verbose = try row.bool()
+    enabledDirections = []
+    if try row.bool() { enabledDirections.insert(.incoming) }
+    if try row.bool() { enabledDirections.insert(.outgoing) }
+    proven = []
+    if try row.bool() { proven.insert(.incoming) }
+    if try row.bool() { proven.insert(.outgoing) }
     let mailbox = try row.int()
     let profileVersion = try row.intOrNil()
     let organization = try row.int()

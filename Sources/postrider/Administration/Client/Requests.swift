@@ -99,6 +99,8 @@ struct QueueAnswer: Codable, Sendable {
   var jobsPerSecond: Double?
   /// How long a session takes on average; `nil` before any was measured.
   var meanSessionSeconds: Double?
+  /// The organization's poison jobs.
+  var setAside: Int?
 }
 
 /// The answer of `GET /queue/profiles`.

@@ -52,9 +52,8 @@ struct QueueStats: AdministrationCommand {
     details.add("in flight", Self.inFlight(queue))
     details.add("blocked", Words.blocked(queue.blocked) ?? "none")
     details.add("rate", Self.rate(answer))
-    if queue.poisoned > 0 {
-      details.add("poison", "\(Words.count(queue.poisoned, "job")) set aside: postrider queue poison list")
-    }
+    let poison = answer.setAside ?? queue.poisoned
+    details.add("poison", poison == 0 ? "none" : "\(Words.count(poison, "job")) set aside: postrider queue poison list")
     details.add("reclaimed", "\(queue.reclaimed) leases taken back from workers that died")
     details.add("scheduled", "\(answer.schedule.scheduled)")
     let late = answer.schedule.overdue > 0 ? ", the oldest for \(age(answer.schedule.oldestDueMilliseconds))" : ""
