@@ -43,12 +43,16 @@ struct ChaosTests {
 
   @Test("the sockets of a process are found")
   func sockets() async throws {
-    let channel = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+    let listener = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
       .bind(host: "127.0.0.1", port: 0).get()
-    let port = try #require(channel.localAddress?.port)
-    #expect(SocketTable.ports(of: getpid()).contains(port))
-    #expect(SocketTable.owner(of: port, among: [1, getpid()]) == getpid())
-    try await channel.close().get()
+    let port = try #require(listener.localAddress?.port)
+    let client = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+      .connect(host: "127.0.0.1", port: port).get()
+    let connection = SocketPair(client: try #require(client.localAddress?.port), server: port)
+    #expect(SocketTable.connections(of: getpid()).contains(connection))
+    #expect(SocketTable.owner(of: connection, among: [1, getpid()]) == getpid())
+    try await client.close().get()
+    try await listener.close().get()
   }
 
   @Test("the long run", .enabled(if: isLong))
