@@ -272,7 +272,7 @@ struct RedisJobQueueTests {
         for _ in 0..<10 { #expect(try await queue.claimed().isEmpty) }
         let info = try await connection.command(["INFO", "commandstats"]).string ?? ""
         let calls = info.split(separator: "\r\n").filter { !$0.contains("config") && !$0.contains("info") }
-          .compactMap { $0.split(separator: "calls=").last?.prefix { $0 != "," } }.compactMap { Int($0) }
+          .compactMap { $0.split(separator: "calls=", maxSplits: 1).last?.prefix { $0 != "," } }.compactMap { Int($0) }
         return calls.reduce(0, +)
       }
       let idle = try await commandsOfTenClaims()
