@@ -65,10 +65,10 @@ let package = Package(
     library("PostriderCore"),
     library("Telemetry", ["PostriderCore", logging, metrics, nioConcurrency]),
     library(
-      "RedisQueue", ["PostriderCore", "CHiredis", nioCore, nioPosix, nioSSL, logging],
+      "RedisQueue", ["PostriderCore", "CHiredis", nioCore, nioPosix, nioTLS, nioSSL, logging, metrics],
       resources: [.embedInCode("Scripts")]),
     library(
-      "PostgresStore", ["PostriderCore", "CLibPQ", crypto, logging], resources: [.embedInCode("Migrations")]),
+      "PostgresStore", ["PostriderCore", "CLibPQ", crypto, logging, metrics], resources: [.embedInCode("Migrations")]),
     library("MailProtocols", ["PostriderCore", nioCore, nioPosix, nioTLS, nioSSL, nioConcurrency, logging]),
     library("MailMessage", ["PostriderCore", "CGMime"]),
     library("Scheduler", ["PostriderCore", lifecycle, logging, metrics]),
@@ -82,7 +82,7 @@ let package = Package(
       dependencies: [
         "PostriderCore", "Telemetry", "RedisQueue", "PostgresStore", "MailProtocols", "MailMessage", "Scheduler",
         "Worker",
-        "AdminServer", "PrivateServers", nioCore, nioPosix, hummingbird, httpClient, lifecycle, configuration,
+        "AdminServer", "PrivateServers", "CHiredis", "CLibPQ", nioCore, nioPosix, hummingbird, httpClient, lifecycle, configuration,
         arguments,
         logging, metrics,
       ],
@@ -101,7 +101,7 @@ let package = Package(
     tests(of: "MailProtocols", ["PostriderTesting", nioEmbedded, nioTestUtils]),
     tests(of: "MailMessage"),
     tests(of: "postrider", ["PostriderCore", "PostriderTesting", hummingbird, nioCore, logging]),
-    tests(of: "Scheduler", ["PostriderTesting", "RedisQueue", "PostgresStore", lifecycle, logging]),
+    tests(of: "Scheduler", ["PostriderTesting", "PrivateServers", "RedisQueue", "PostgresStore", lifecycle, logging]),
     tests(
       of: "Worker",
       [
@@ -112,6 +112,13 @@ let package = Package(
     tests(of: "PrivateServers", ["PostriderTesting", subprocess]),
     .testTarget(
       name: "EndToEndTests", dependencies: ["PostriderTesting", "PostriderCore", "postrider"],
+      swiftSettings: shared),
+    .testTarget(
+      name: "ChaosTests",
+      dependencies: [
+        "PostriderTesting", "PostriderCore", "PostgresStore", "RedisQueue", "PrivateServers", "postrider", nioCore,
+        nioPosix, httpClient, crypto, logging,
+      ],
       swiftSettings: shared),
   ]
 )

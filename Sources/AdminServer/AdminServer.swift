@@ -52,7 +52,8 @@ public struct AdminServer: Service {
     _ configuration: AdminServerConfiguration, store: any AdminStore, queue: any JobQueue,
     registry: PrometheusRegistry?, logger: Logger
   ) -> [Endpoint] {
-    let collector = QueueCollector(queue: queue, lifetime: configuration.statisticsLifetime)
+    let collector = QueueCollector(
+      queue: queue, lifetime: configuration.statisticsLifetime, scale: configuration.scale)
     if let registry { collector.register(in: registry) }
     let services = APIServices(configuration, store: store, queue: queue, statistics: collector)
     let pipeline = APIPipeline(services)

@@ -1,3 +1,5 @@
+import PostriderCore
+
 /// A TCP address to listen on.
 public struct TCPListener: Hashable, Sendable {
   /// A host name or literal address of this machine.
@@ -55,6 +57,8 @@ public struct AdminServerConfiguration: Sendable {
   public var tokenLifetime: Duration = .seconds(5)
   /// How long the numbers of `/queue/stats` and the queue's gauges are remembered.
   public var statisticsLifetime: Duration = .seconds(2)
+  /// How `/scale` counts the workers wanted.
+  public var scale = ScaleRule()
   /// How long the answer of `/readyz` is remembered.
   public var readinessLifetime: Duration = .seconds(1)
   /// Shown by `GET /`.

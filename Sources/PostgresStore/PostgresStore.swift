@@ -11,6 +11,7 @@ public final class PostgresStore: Sendable {
   let logger: Logger
   let pool: ConnectionPool
   let settings: SettingsCache
+  let activity: ActivityRecorder
   let outcomes: OutcomeWriter
 
   /// A store; connects when first used.
@@ -24,7 +25,8 @@ public final class PostgresStore: Sendable {
         statementTimeout: configuration.statementTimeout),
       limits: ConnectionPool.Limits(connections: configuration.poolSize, wait: configuration.poolWait))
     settings = SettingsCache(capacity: configuration.settingsCacheCapacity)
-    outcomes = OutcomeWriter(pool: pool)
+    activity = ActivityRecorder(pool: pool, interval: configuration.activityInterval, logger: logger)
+    outcomes = OutcomeWriter(pool: pool, settings: settings, activity: activity)
   }
 
   /// Creates the coming days' partitions and drops old history, each hour, until cancelled. Run it in any number of
@@ -52,7 +54,10 @@ public final class PostgresStore: Sendable {
   }
 
   /// Closes every connection; calls throw ``StoreError/unavailable(reason:)`` from then on.
-  public func close() async { await pool.close() }
+  public func close() async {
+    await activity.flush()
+    await pool.close()
+  }
 
   /// Writes of sessions that came too late and changed nothing, since the start of this process.
   public var fencedWrites: Int { outcomes.fencedWrites }

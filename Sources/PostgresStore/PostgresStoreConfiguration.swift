@@ -22,6 +22,8 @@ public struct PostgresStoreConfiguration: Sendable {
   public var settingsCacheCapacity: Int
   /// Runs, steps and audit rows older than this many days are dropped.
   public var historyDays: Int
+  /// How often the counts of sessions by profile are written.
+  public var activityInterval: Duration = .seconds(5)
 
   /// The defaults fit a worker of 50 slots.
   public init(

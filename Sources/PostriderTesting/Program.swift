@@ -73,6 +73,7 @@ public final class RunningProgram: Sendable {
     posix_spawn_file_actions_addopen(&actions, 0, "\(folder)/in", O_RDONLY, 0)
     posix_spawn_file_actions_addopen(&actions, 1, "\(folder)/out", O_WRONLY | O_APPEND, 0)
     posix_spawn_file_actions_addopen(&actions, 2, "\(folder)/err", O_WRONLY | O_APPEND, 0)
+    closeFrom(3, &actions)
     var none = sigset_t()
     var all = sigset_t()
     sigemptyset(&none)
@@ -87,6 +88,17 @@ public final class RunningProgram: Sendable {
     let code = posix_spawn(&processID, arguments[0], &actions, &attributes, &argv, &envp)
     guard code == 0 else { throw POSIXError(POSIXErrorCode(rawValue: code) ?? .EINVAL) }
     return processID
+  }
+
+  /// Keeps this process's files from the child: a socket that it accepted has no close-on-exec flag, and a copy in a
+  /// child would keep it open whatever happens here.
+  private static func closeFrom(_ first: Int32, _ actions: inout posix_spawn_file_actions_t) {
+    #if canImport(Glibc)
+      // In glibc since 2.34; its header hides it from Swift.
+      typealias Function = @convention(c) (UnsafeMutablePointer<posix_spawn_file_actions_t>, Int32) -> Int32
+      guard let symbol = dlsym(nil, "posix_spawn_file_actions_addclosefrom_np") else { return }
+      _ = unsafeBitCast(symbol, to: Function.self)(&actions, first)
+    #endif
   }
 
   /// What it has written to standard output so far.

@@ -17,6 +17,15 @@ enum RedisScript: String, CaseIterable, Sendable {
   case inspect
   case repair
   case verify
+  // The server guard's: without epochs, with keys of their own.
+  case breakerAdmit
+  case breakerReport
+  case breakerExtend
+  case breakerView
+  case breakerRecovery
+  case breakerList
+  case login
+  case loginSettle
 
   /// The whole text, with the shared parts in front.
   var source: String {
@@ -40,7 +49,17 @@ enum RedisScript: String, CaseIterable, Sendable {
       case .inspect: [prelude, PackageResources.inspect_lua]
       case .repair: [prelude, PackageResources.repair_lua]
       case .verify: [prelude, PackageResources.verify_lua]
+      case .breakerAdmit: Self.breaker + [PackageResources.breaker_admit_lua]
+      case .breakerReport: Self.breaker + [PackageResources.breaker_report_lua]
+      case .breakerExtend: Self.breaker + [PackageResources.breaker_extend_lua]
+      case .breakerView: Self.breaker + [PackageResources.breaker_view_lua]
+      case .breakerRecovery: Self.breaker + [PackageResources.breaker_recovery_lua]
+      case .breakerList: [PackageResources.guard_clock_lua, PackageResources.breaker_list_lua]
+      case .login: [PackageResources.guard_clock_lua, PackageResources.login_lua]
+      case .loginSettle: [PackageResources.guard_clock_lua, PackageResources.login_settle_lua]
       }
     return parts.map { String(decoding: $0, as: UTF8.self) }.joined(separator: "\n")
   }
+
+  private static let breaker: [[UInt8]] = [PackageResources.guard_clock_lua, PackageResources.breaker_lua]
 }

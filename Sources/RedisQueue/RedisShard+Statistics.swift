@@ -80,7 +80,7 @@ extension RedisShard {
         let load = values[0].array?.compactMap(\.integer), load.count == 3
       else { throw Self.unexpected(reply, from: .inspect) }
       for (job, value) in zip(part, values.dropFirst()) {
-        guard let fields = value.array?.map({ $0.string ?? "" }), fields.count == 9 else {
+        guard let fields = value.array?.map({ $0.string ?? "" }), fields.count == 10 else {
           throw Self.unexpected(reply, from: .inspect)
         }
         let location = JobLocation(
@@ -88,7 +88,8 @@ extension RedisShard {
           jobClass: Int(fields[2]).flatMap { JobClass(rawValue: $0)?.label },
           worker: fields[3].isEmpty ? nil : fields[3], fence: Int64(fields[4]).map { fence($0, in: epoch) },
           leaseEndsMilliseconds: Int64(fields[5]), dueMilliseconds: Int64(fields[6]),
-          blockedBy: fields[7].isEmpty ? nil : fields[7], blockedUntilMilliseconds: Int64(fields[8]))
+          blockedBy: fields[7].isEmpty ? nil : fields[7], blockedUntilMilliseconds: Int64(fields[8]),
+          leasedSinceMilliseconds: Int64(fields[9]))
         locations.append(
           (location, ShardLoad(shard: number, workers: load[0], slots: load[1], leased: load[2])))
       }

@@ -35,17 +35,22 @@ public struct SchedulerService: Service {
   private func standByAndLead() async {
     var reported = false
     while !Task.isCancelled {
+      var wait = configuration.retry
       do {
         if let term = try await store.lead(holder: configuration.holder, duration: configuration.leadership) {
           reported = false
           await lead(term)
         }
-      } catch  where !reported && !Task.isCancelled {
-        reported = true
-        logger.warning("Cannot ask for leadership", metadata: ["error": "\(error)"])
-      } catch {}
+      } catch {
+        // New work begins soon after PostgreSQL answers again.
+        wait = min(configuration.retryWhileAway, configuration.retry)
+        if !reported && !Task.isCancelled {
+          reported = true
+          logger.warning("Cannot ask for leadership", metadata: ["error": "\(error)"])
+        }
+      }
       // A woken sleep is a cancelled one; the loop's condition sees it.
-      try? await Task.sleep(for: configuration.retry)
+      try? await Task.sleep(for: wait * Double.random(in: 0.8...1))
     }
   }
 
@@ -67,14 +72,17 @@ public struct SchedulerService: Service {
   /// Renews the term; returns when it cannot be trusted any more or somebody else leads.
   private func keep(_ first: LeadershipTerm) async {
     var term = first
+    var wait = configuration.retry
     while !Task.isCancelled {
-      guard (try? await Task.sleep(for: configuration.retry)) != nil else { return }
+      guard (try? await Task.sleep(for: wait)) != nil else { return }
       do {
         guard let renewed = try await store.lead(holder: configuration.holder, duration: configuration.leadership),
           renewed.term == term.term
         else { return }
         term = renewed
+        wait = configuration.retry
       } catch {
+        wait = min(configuration.retryWhileAway, configuration.retry)
         if ContinuousClock.now >= term.trustedUntil { return }
       }
     }

@@ -11,7 +11,9 @@ public enum MetricNames {
   /// Waiting jobs that no worker may take now, by reason.
   public static let queueBlocked = MetricDefinition(
     "postrider_queue_blocked", .gauge, labels: ["reason"],
-    help: "Waiting jobs that no worker may take now, by reason; more workers cannot help them.")
+    help:
+      "Waiting jobs that no worker may take now, by reason (limit, busy-mailbox, paused, or a hold such as breaker); more workers cannot help them."
+  )
   /// Age of the oldest waiting job, by class; 0 when there is none.
   public static let queueOldestDueSeconds = MetricDefinition(
     "postrider_queue_oldest_due_seconds", .gauge, labels: ["class"],
@@ -19,6 +21,24 @@ public enum MetricNames {
   /// Jobs that workers hold.
   public static let queueInflight = MetricDefinition(
     "postrider_queue_inflight", .gauge, help: "Jobs that workers hold by a lease.")
+  /// Leases completed.
+  public static let queueFinished = MetricDefinition(
+    "postrider_queue_finished_total", .counter,
+    help: "Leases that workers completed since the queue's epoch began; starts again at 0 with a new one.")
+  /// Jobs set aside.
+  public static let queuePoisoned = MetricDefinition(
+    "postrider_queue_poisoned", .gauge,
+    help: "Jobs set aside after three reclaims that the scheduler has not taken out of the queue yet.")
+  /// Live workers.
+  public static let queueWorkers = MetricDefinition(
+    "postrider_queue_workers", .gauge, help: "Workers that announced themselves within the last 15 seconds.")
+  /// What the live workers can do at once.
+  public static let queueWorkerSlots = MetricDefinition(
+    "postrider_queue_worker_slots", .gauge, help: "Sessions that the live workers can run at once, together.")
+  /// What an autoscaler should aim at.
+  public static let workersWanted = MetricDefinition(
+    "postrider_workers_wanted", .gauge,
+    help: "Workers that the work at hand wants, as GET /api/v1/scale says; what a limit blocks does not count.")
   /// Start of a session minus its due time.
   public static let dispatchDelaySeconds = MetricDefinition(
     "postrider_dispatch_delay_seconds", .histogram,
@@ -53,6 +73,14 @@ public enum MetricNames {
   /// Servers whose circuit breaker is open.
   public static let breakerOpen = MetricDefinition(
     "postrider_breaker_open", .gauge, help: "Mail servers whose circuit breaker is open.")
+  /// Breakers that opened or closed.
+  public static let breakerChanges = MetricDefinition(
+    "postrider_breaker_changes_total", .counter, labels: ["change"],
+    help: "Circuit breakers of mail servers that a session of this worker opened or closed.")
+  /// Sessions that had to wait for their server.
+  public static let sessionsRefused = MetricDefinition(
+    "postrider_sessions_refused_total", .counter, labels: ["reason"],
+    help: "Sessions that did not connect (breaker) or not log in (login-budget) and wait.")
   /// Open alerts by level.
   public static let alertsOpen = MetricDefinition(
     "postrider_alerts_open", .gauge, labels: ["level"], help: "Alerts that are open, by level.")
@@ -102,9 +130,11 @@ public enum MetricNames {
 
   /// All of them, by name.
   public static let all: [MetricDefinition] = [
-    queueReady, queueBlocked, queueOldestDueSeconds, queueInflight, dispatchDelaySeconds, sessionSeconds, jobsFinished,
+    queueReady, queueBlocked, queueOldestDueSeconds, queueInflight, queueFinished, queuePoisoned, queueWorkers,
+    queueWorkerSlots, workersWanted, dispatchDelaySeconds, sessionSeconds, jobsFinished,
     messages, messageBytes, leasesReclaimed, resultsFenced, invariantRepairs, breakerOpen, alertsOpen, workerSlots,
-    schedulerLeader, scheduleLagSeconds, redisCallSeconds, storeBatchSeconds, buildInfo, jobsEnqueued,
+    breakerChanges, sessionsRefused, schedulerLeader, scheduleLagSeconds, redisCallSeconds, storeBatchSeconds,
+    buildInfo, jobsEnqueued,
     jobsSkipped, leasesLost, collectErrors, metricsRefused,
   ].sorted { $0.name < $1.name }
 

@@ -3,28 +3,26 @@ import Metrics
 import PostriderCore
 import Synchronization
 
-/// Why a session has to stop before it is done.
-enum Interruption: Error, Hashable, Sendable {
-  /// The lease ended or was withdrawn: somebody else may already work on the mailbox.
-  case leaseLost
-  /// The worker stops; the job is given back.
-  case stopping
-}
-
 /// Keeps the leases of running sessions alive and ends the sessions whose lease is lost.
 ///
-/// A lease is a scope (``hold(_:_:)``): the work, the wait for its loss and the watch over its end are siblings, so
-/// losing the lease cancels the work, and with it closes the socket, before the lease can end at the server – also while
-/// a renewal hangs.
+/// A lease is a scope (``hold(_:deadline:_:then:)``): losing the lease cancels the work, and with it closes the socket,
+/// before the lease can end at the server – also while a renewal hangs, because ``run()`` watches the ends apart from it.
 final class LeaseKeeper: Sendable {
   private struct Held {
     var lease: Lease
-    let interrupt: @Sendable (Interruption) -> Void
+    /// When the session lasts too long; `nil` once that was said, or when its work is over.
+    var deadline: ContinuousClock.Instant?
+    let session: HeldSession
+
+    /// When somebody has to look at it.
+    var watched: ContinuousClock.Instant { deadline.map { min($0, lease.trustedUntil) } ?? lease.trustedUntil }
   }
 
   private struct State {
     /// By fence: a worker may get a job again while its earlier session is still closing.
     var held: [Fence: Held] = [:]
+    /// When the watch looks again by itself; `nil` while nothing is held.
+    var nextLook: ContinuousClock.Instant?
     var stopping = false
   }
 
@@ -32,6 +30,7 @@ final class LeaseKeeper: Sendable {
   private let renewal: Duration
   private let logger: Logger
   private let state = Mutex(State())
+  private let earlier = WakeSignal()
   private let lost = Counter(label: "postrider_leases_lost_total")
 
   init(queue: any JobQueue, renewal: Duration, logger: Logger) {
@@ -41,37 +40,47 @@ final class LeaseKeeper: Sendable {
   }
 
   /// How many leases are held.
-  var count: Int { state.withLock(\.held.count) }
+  var count: Int { state.withLock { $0.held.count } }
 
-  /// Runs work while the lease is held. Throws ``Interruption`` when it was stopped from outside.
-  func hold<Result: Sendable>(
-    _ lease: Lease, _ work: @escaping @Sendable () async throws -> Result
+  /// Runs work while the lease is held, then what follows from it, which gets `nil` when the work took longer than the
+  /// deadline and was stopped. The lease is kept until both are over.
+  ///
+  /// Throws ``Interruption`` when the work was stopped from outside, without beginning when the lease can be trusted no
+  /// more. What follows is not stopped: it asks
+  /// ``interruption(of:)`` where it waits.
+  func hold<Work: Sendable, Result>(
+    _ lease: Lease, deadline: Duration, _ work: @escaping @Sendable () async throws -> Work,
+    then finish: (Work?) async throws -> Result
   ) async throws -> Result {
-    let (interruptions, continuation) = AsyncStream<Interruption>.makeStream(bufferingPolicy: .bufferingOldest(1))
-    let stopping = state.withLock { state in
-      if !state.stopping {
-        state.held[lease.fence] = Held(lease: lease) { reason in
-          continuation.yield(reason)
-          continuation.finish()
-        }
-      }
-      return state.stopping
+    // Claimed long ago: a slow answer, or a slow check. Not even a connection may be opened any more.
+    guard lease.trustedUntil > .now else {
+      report(lease)
+      throw Interruption.leaseLost
+    }
+    let session = HeldSession()
+    let held = Held(lease: lease, deadline: .now + deadline, session: session)
+    let (stopping, isEarlier) = state.withLock { state in
+      if state.stopping { return (true, false) }
+      state.held[lease.fence] = held
+      return (false, state.nextLook.map { held.watched < $0 } ?? true)
     }
     if stopping { throw Interruption.stopping }
     defer { _ = state.withLock { $0.held.removeValue(forKey: lease.fence) } }
-    return try await withThrowingTaskGroup(of: Result.self) { group in
-      defer { group.cancelAll() }
-      group.addTask { try await work() }
-      group.addTask {
-        for await reason in interruptions { throw reason }
-        throw CancellationError()
-      }
-      group.addTask {
-        try await self.watchEnd(of: lease)
-        throw Interruption.leaseLost
-      }
-      guard let result = try await group.next() else { throw CancellationError() }
-      return result
+    if isEarlier { earlier.signal() }
+    var result: Work?
+    do {
+      result = try await session.run(work)
+    } catch Interruption.deadline {
+      result = nil
+    }
+    state.withLock { $0.held[lease.fence]?.deadline = nil }
+    return try await finish(result)
+  }
+
+  /// Why a session whose work is over should not wait any longer; `nil` while its lease is held.
+  func interruption(of lease: Lease) -> Interruption? {
+    state.withLock { state in
+      state.held[lease.fence] == nil ? .leaseLost : state.stopping ? .stopping : nil
     }
   }
 
@@ -81,11 +90,18 @@ final class LeaseKeeper: Sendable {
       state.stopping = true
       return Array(state.held.values)
     }
-    for entry in held { entry.interrupt(.stopping) }
+    for entry in held { entry.session.stop(.stopping) }
   }
 
-  /// Renews until cancelled.
+  /// Renews and watches until cancelled.
   func run() async {
+    await withDiscardingTaskGroup { group in
+      group.addTask { await self.watchEnds() }
+      await renewForEver()
+    }
+  }
+
+  private func renewForEver() async {
     var wait = renewal
     while !Task.isCancelled {
       guard (try? await Task.sleep(for: wait)) != nil else { return }
@@ -119,21 +135,34 @@ final class LeaseKeeper: Sendable {
     }
   }
 
-  /// Returns when the lease, renewed or not, can be trusted no more.
-  private func watchEnd(of lease: Lease) async throws {
-    let clock = ContinuousClock()
-    while let held = state.withLock({ $0.held[lease.fence]?.lease }) {
-      if held.trustedUntil <= clock.now { break }
-      try await Task.sleep(until: held.trustedUntil, clock: clock)
+  /// Stops every session whose lease, renewed or not, can be trusted no more, or whose deadline has come; until
+  /// cancelled. Looks at the earliest end of those held at the last look, so short sessions cost nothing here.
+  private func watchEnds() async {
+    while !Task.isCancelled {
+      let now = ContinuousClock.now
+      let (untrusted, late, next) = state.withLock { state in
+        let ended = state.held.values.filter { $0.watched <= now }
+        let untrusted = ended.filter { $0.lease.trustedUntil <= now }
+        let late = ended.filter { $0.lease.trustedUntil > now }
+        for entry in late { state.held[entry.lease.fence]?.deadline = nil }
+        for entry in untrusted { state.held[entry.lease.fence] = nil }
+        state.nextLook = state.held.values.map(\.watched).min()
+        return (untrusted, late, state.nextLook)
+      }
+      for entry in late { entry.session.stop(.deadline) }
+      for entry in untrusted {
+        report(entry.lease)
+        entry.session.stop(.leaseLost)
+      }
+      if let next { await earlier.wait(timeout: next - .now) } else { await earlier.wait() }
     }
-    report(lease)
   }
 
   /// Ends the session of a lease.
   private func interrupt(_ lease: Lease) {
     guard let entry = state.withLock({ $0.held.removeValue(forKey: lease.fence) }) else { return }
     report(lease)
-    entry.interrupt(.leaseLost)
+    entry.session.stop(.leaseLost)
   }
 
   private func report(_ lease: Lease) {

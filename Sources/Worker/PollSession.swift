@@ -12,50 +12,40 @@ struct PollSession {
   let task: SessionTask
   var trace: SessionTrace { task.trace(.incoming) }
 
-  private struct Counts {
-    var stored = 0
-    var octets: Int64 = 0
-    var known = 0
-    var failed = 0
-    var moreMail = false
-    var messageFailures: [Failure] = []
-  }
+  private var progress: SessionProgress { task.progress }
 
   /// Runs the session and decides what follows. Throws only what is not the mailbox's fault: cancellation, a lost
-  /// database, a late writer.
+  /// database, a late writer, a server whose breaker is open.
   func outcome() async throws -> SessionOutcome {
     let startedAt = Date()
-    var counts = Counts()
     var failure: Failure?
     do {
-      try await poll(&counts)
+      try await poll()
     } catch let error as FencedError {
       throw error
     } catch StoreError.unavailable(let reason) {
       throw StoreError.unavailable(reason: reason)
+    } catch let error as JobQueueError {
+      throw error
+    } catch let wait as ServerWait {
+      guard task.isInteractive else { throw wait }
+      return task.answered(wait.breaker, from: startedAt)
     } catch {
       try Task.checkCancellation()
       failure = Failure(sorting: error).scoped(to: task.settings.incoming.credentials)
     }
-    let rules = DispositionRules(
-      direction: .incoming,
-      slots: PollingSlots(mailbox: task.settings.mailboxID, interval: task.settings.pollingInterval),
-      failuresBefore: task.assignment.failures, lastFailureCode: task.assignment.lastFailureCode)
+    let counts = progress.counts
+    let breaker = await context.servers.leave(
+      task, .incoming, VisitResult(failure, progress: counts.stored + counts.known > 0))
     let now = Date()
-    var generator = SystemRandomNumberGenerator()
-    var disposition =
-      failure.map { rules.failure($0, at: now, using: &generator) }
-      ?? rules.success(at: now, moreMail: counts.moreMail)
+    var disposition = task.disposition(failure, breaker, moreMail: counts.moreMail, at: now)
     disposition.alerts += counts.messageFailures.map {
       .raise(AlertDraft(level: .warning, failure: $0, direction: .incoming))
     }
     var run = task.run(
       from: startedAt, result: failure != nil ? .failure : counts.failed > 0 ? .partial : .success,
       failure: failure ?? counts.messageFailures.first)
-    run.messagesStored = counts.stored
-    run.octetsStored = counts.octets
-    run.messagesKnown = counts.known
-    run.messagesFailed = counts.failed
+    run.enter(counts)
     if run.result != .success || task.settings.verbose { run.steps = trace.steps }
     return SessionOutcome(
       writer: task.writer, profileID: task.settings.profileID, served: task.assignment.requested,
@@ -64,23 +54,28 @@ struct PollSession {
       directions: disposition.direction.map { [$0] } ?? [], alerts: disposition.alerts, run: run)
   }
 
-  private func poll(_ counts: inout Counts) async throws {
+  private func poll() async throws {
     let settings = task.settings
     let credentials = try context.credentials(settings, .incoming)
+    try await context.servers.enter(task, .incoming)
     let session = try await context.client.openPOP3(context.endpoint(settings, .incoming), trace: trace)
     do {
-      try await session.authenticate(credentials, mechanism: settings.incoming.mechanism)
+      try await context.servers.login(task, .incoming) {
+        try await session.authenticate(credentials, mechanism: settings.incoming.mechanism)
+      }
       let entries = try await session.list()
+      await context.servers.proved(task, .incoming)
       let unknown = try await context.store.unknown(
         uidls: entries.map(\.uidl.text), mailbox: settings.mailboxID, organization: settings.organizationID)
       var new = entries.filter { unknown.contains($0.uidl.text) }
-      counts.known = entries.count - new.count
+      let known = entries.count - new.count
+      progress.note { $0.known = known }
       if new.count > settings.messagesPerPoll {
         new = Array(new.prefix(settings.messagesPerPoll))
-        counts.moreMail = true
+        progress.note { $0.moreMail = true }
       }
       new = try await withoutOld(new, session)
-      try await fetch(new, session, &counts)
+      try await fetch(new, session)
       let removed = try await removeStored(entries, session)
       do {
         try await session.quit()
@@ -142,14 +137,12 @@ struct PollSession {
   ///
   /// Those that have arrived are stored even when the session then fails, so that a server that always fails at one
   /// message does not keep back the others.
-  private func fetch(_ entries: [POP3Entry], _ session: POP3Session, _ counts: inout Counts) async throws {
+  private func fetch(_ entries: [POP3Entry], _ session: POP3Session) async throws {
     guard !entries.isEmpty else { return }
     let byNumber = Dictionary(entries.map { ($0.number, $0) }, uniquingKeysWith: { first, _ in first })
     var batch = Batch()
     var spool = newSpool()
-    var counted = counts
     defer {
-      counts = counted
       spool.remove()
       batch.removeFiles()
     }
@@ -163,25 +156,25 @@ struct PollSession {
         case .end:
           let (raw, hash) = try spool.finish()
           spool = newSpool()
-          if let message = try await parsed(entry, raw, hash, &counted) {
+          if let message = try await parsed(entry, raw, hash) {
             batch.add(message)
           }
           if batch.messages.count >= context.configuration.batchMessages
             || batch.octets >= context.configuration.batchOctets
           {
-            try await store(&batch, &counted)
+            try await store(&batch)
           }
         case .refused(let failure):
           spool.remove()
           spool = newSpool()
-          try await refused(entry, failure, &counted)
+          try await refused(entry, failure)
         }
       }
     } catch let failure as Failure {
-      try await store(&batch, &counted)
+      try await store(&batch)
       throw failure
     }
-    try await store(&batch, &counted)
+    try await store(&batch)
   }
 
   private func newSpool() -> MessageSpool {
@@ -206,7 +199,7 @@ struct PollSession {
   }
 
   private func parsed(
-    _ entry: POP3Entry, _ raw: Content, _ hash: [UInt8], _ counts: inout Counts
+    _ entry: POP3Entry, _ raw: Content, _ hash: [UInt8]
   ) async throws -> ReceivedMessage? {
     var limits = MessageLimits()
     limits.maximumAttachmentOctets = task.settings.maximumAttachmentOctets
@@ -224,42 +217,40 @@ struct PollSession {
         }, raw: raw, contentHash: hash)
     } catch {
       let failure = Failure(.messageUnparsable, context: "\(error)")
-      try await failed(entry, failure, raw, &counts)
+      try await failed(entry, failure, raw)
       raw.removeFile()
       return nil
     }
   }
 
-  private func refused(_ entry: POP3Entry, _ failure: Failure, _ counts: inout Counts) async throws {
+  private func refused(_ entry: POP3Entry, _ failure: Failure) async throws {
     if failure.code == .messageTooLarge {
-      counts.failed += 1
-      counts.messageFailures.append(failure)
+      note(failure)
       try await context.store.skip([entry.uidl.text: .tooLarge], writer: task.writer)
     } else {
-      try await failed(entry, failure, nil, &counts)
+      try await failed(entry, failure, nil)
     }
   }
 
   /// Counts a failed attempt; the mailbox goes on.
-  private func failed(_ entry: POP3Entry, _ failure: Failure, _ raw: Content?, _ counts: inout Counts) async throws {
-    counts.failed += 1
-    counts.messageFailures.append(failure)
+  private func failed(_ entry: POP3Entry, _ failure: Failure, _ raw: Content?) async throws {
+    note(failure)
     _ = try await context.store.messageFailed(uidl: entry.uidl.text, failure: failure, raw: raw, writer: task.writer)
   }
 
   // MARK: Storing
 
-  private func store(_ batch: inout Batch, _ counts: inout Counts) async throws {
+  private func store(_ batch: inout Batch) async throws {
     defer { batch.removeFiles() }
     guard !batch.messages.isEmpty else { return }
     let startedAt = Date()
     let began = ContinuousClock.now
     do {
       let results = try await context.store.store(batch.messages, writer: task.writer)
-      note(results, batch.messages, &counts)
+      note(results, batch.messages)
     } catch StoreError.statement {
       // One message spoils the transaction of all: alone, the bad one is found and counted.
-      for message in batch.messages { try await storeAlone(message, &counts) }
+      for message in batch.messages { try await storeAlone(message) }
     }
     trace.record(
       TraceStep(
@@ -267,27 +258,35 @@ struct PollSession {
         result: .ok, startedAt: startedAt, milliseconds: (ContinuousClock.now - began) / .milliseconds(1)))
   }
 
-  private func storeAlone(_ message: ReceivedMessage, _ counts: inout Counts) async throws {
+  private func storeAlone(_ message: ReceivedMessage) async throws {
     do {
-      note(try await context.store.store([message], writer: task.writer), [message], &counts)
+      note(try await context.store.store([message], writer: task.writer), [message])
     } catch StoreError.statement(let state, let text) {
       let failure = Failure(.messageStore, context: "\(state) \(text)")
-      counts.failed += 1
-      counts.messageFailures.append(failure)
+      note(failure)
       _ = try await context.store.messageFailed(
         uidl: message.uidl, failure: failure, raw: message.raw, writer: task.writer)
     }
   }
 
-  private func note(_ results: [StoredMessage], _ messages: [ReceivedMessage], _ counts: inout Counts) {
-    for (result, message) in zip(results, messages) {
-      switch result {
-      case .stored:
-        counts.stored += 1
-        counts.octets += message.raw.sizeOctets
-      case .duplicate:
-        counts.known += 1
+  private func note(_ results: [StoredMessage], _ messages: [ReceivedMessage]) {
+    progress.note { counts in
+      for (result, message) in zip(results, messages) {
+        switch result {
+        case .stored:
+          counts.stored += 1
+          counts.octets += message.raw.sizeOctets
+        case .duplicate:
+          counts.known += 1
+        }
       }
+    }
+  }
+
+  private func note(_ failure: Failure) {
+    progress.note {
+      $0.failed += 1
+      $0.messageFailures.append(failure)
     }
   }
 }

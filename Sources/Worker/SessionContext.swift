@@ -7,6 +7,7 @@ import PostriderCore
 struct SessionContext: Sendable {
   let store: any WorkerStore
   let client: MailClient
+  let servers: ServerDesk
   let configuration: WorkerConfiguration
   let logger: Logger
 
@@ -42,6 +43,8 @@ struct SessionTask: Sendable {
   let worker: String
   private let incomingTrace = SessionTrace(direction: .incoming)
   private let outgoingTrace = SessionTrace(direction: .outgoing)
+  /// What was done so far. It outlives a session that is ended from outside.
+  let progress = SessionProgress()
 
   init(lease: Lease, assignment: Assignment, worker: String) {
     self.lease = lease

@@ -11,76 +11,69 @@ struct TestSession {
   let context: SessionContext
   let task: SessionTask
 
-  private struct DirectionTest {
-    var change: DirectionChange
-    var alert: AlertChange
-    var failure: Failure?
-    var steps: [TraceStep]
-  }
-
-  /// Runs the tests and decides what follows. Throws only cancellation.
+  /// Runs the tests and decides what follows. Throws only cancellation, an unreachable queue and, for a test that nobody
+  /// waits for, that a server's breaker is open.
   func outcome() async throws -> SessionOutcome {
     let startedAt = Date()
-    var tests: [DirectionTest] = []
-    for direction in Direction.allCases where task.settings.method(direction) == .serverSideSync {
-      tests.append(try await test(direction))
+    let directions = Direction.allCases.filter { task.settings.method($0) == .serverSideSync }
+    // Of a batch nothing is tried before both servers can be: a half test would have to be done again.
+    if !task.isInteractive {
+      for direction in directions { try await context.servers.enter(task, direction) }
     }
+    for direction in directions {
+      let test = try await test(direction)
+      task.progress.note {
+        $0.tests.append(test)
+        if direction == .outgoing && test.failure == nil { $0.sent += 1 }
+      }
+    }
+    let tests = task.progress.counts.tests
     let failures = tests.compactMap(\.failure)
     var run = task.run(
       from: startedAt,
       result: failures.isEmpty ? .success : failures.count < tests.count ? .partial : .failure,
       failure: failures.first)
-    run.steps = tests.flatMap(\.steps)
-    run.messagesSent = tests.count { $0.change.direction == .outgoing && $0.failure == nil }
+    run.enter(task.progress.counts)
+    run.steps = directions.flatMap { task.trace($0).steps }
     return SessionOutcome(
       writer: task.writer, profileID: task.settings.profileID, served: task.assignment.requested,
       next: NextDue(at: nil, reason: "tested"), failures: 0, failureCode: failures.first?.code,
-      directions: tests.map(\.change), alerts: alerts(of: tests), run: run)
-  }
-
-  private func alerts(of tests: [DirectionTest]) -> [AlertChange] {
-    // What earlier tests and polls complained about is answered by this test, one way or the other.
-    tests.map { .resolve(codes: nil, direction: $0.change.direction) } + tests.map(\.alert)
-      + tests.compactMap { test in
-        guard let failure = test.failure, failure.scope == .profile || failure.scope == .server else { return nil }
-        return .raise(AlertDraft(level: .error, failure: failure, direction: test.change.direction))
-      }
+      directions: tests.compactMap(\.change), alerts: tests.flatMap(\.alerts), run: run)
   }
 
   private func test(_ direction: Direction) async throws -> DirectionTest {
     let trace = task.trace(direction)
+    let startedAt = Date()
     do {
+      let credentials = try context.credentials(task.settings, direction)
+      if task.isInteractive { try await context.servers.enter(task, direction) }
       switch direction {
-      case .incoming: try await testIncoming(trace)
-      case .outgoing: try await testOutgoing(trace)
+      case .incoming: try await testIncoming(credentials, trace)
+      case .outgoing: try await testOutgoing(credentials, trace)
       }
-      return DirectionTest(
-        change: DirectionChange(direction, status: .success, enabled: true),
-        alert: .raise(
-          AlertDraft(
-            level: .information, code: "mailbox.connected.\(direction.rawValue)",
-            text: direction == .incoming
-              ? "The mailbox is connected: incoming mail is tested and enabled."
-              : "The mailbox is connected: outgoing mail is tested and enabled.",
-            parameters: ["direction": direction.rawValue])),
-        failure: nil, steps: trace.steps)
+      await context.servers.leave(task, direction, .works)
+      return DirectionTest(passed: direction)
+    } catch let error as JobQueueError {
+      throw error
+    } catch let wait as ServerWait {
+      trace.record(wait.breaker.step(direction, at: startedAt))
+      return DirectionTest(refused: wait.breaker, direction, task)
     } catch {
       try Task.checkCancellation()
       let failure = Failure(sorting: error).scoped(to: task.settings.server(direction).credentials)
-      var draft = AlertDraft(level: .error, failure: failure, direction: direction)
-      draft.onProfile = false
-      return DirectionTest(
-        change: DirectionChange(direction, status: .failure, enabled: false, failureCode: failure.code),
-        alert: .raise(draft), failure: failure, steps: trace.steps)
+      let breaker = await context.servers.leave(task, direction, VisitResult(failure, progress: false))
+      return DirectionTest(failed: failure, direction, task, breaker: breaker)
     }
   }
 
-  private func testIncoming(_ trace: SessionTrace) async throws {
-    let credentials = try context.credentials(task.settings, .incoming)
+  private func testIncoming(_ credentials: Credentials, _ trace: SessionTrace) async throws {
     let session = try await context.client.openPOP3(context.endpoint(task.settings, .incoming), trace: trace)
     do {
-      try await session.authenticate(credentials, mechanism: task.settings.incoming.mechanism)
+      try await context.servers.login(task, .incoming) {
+        try await session.authenticate(credentials, mechanism: task.settings.incoming.mechanism)
+      }
       _ = try await session.list()
+      await context.servers.proved(task, .incoming)
       try await session.quit()
     } catch {
       session.abort()
@@ -89,13 +82,15 @@ struct TestSession {
   }
 
   /// Sends a real message from the mailbox to itself.
-  private func testOutgoing(_ trace: SessionTrace) async throws {
+  private func testOutgoing(_ credentials: Credentials, _ trace: SessionTrace) async throws {
     let settings = task.settings
-    let credentials = try context.credentials(settings, .outgoing)
     let session = try await context.client.openSMTP(
       context.endpoint(settings, .outgoing), heloName: context.configuration.heloName, trace: trace)
     do {
-      try await session.authenticate(credentials, mechanism: settings.outgoing.mechanism)
+      try await context.servers.login(task, .outgoing) {
+        try await session.authenticate(credentials, mechanism: settings.outgoing.mechanism)
+      }
+      await context.servers.proved(task, .outgoing)
       let delivery = try await session.send(
         from: settings.address, to: [settings.address], message: try testMessage(to: settings.address))
       for recipient in delivery.recipients {

@@ -8,10 +8,14 @@ public struct WorkerConfiguration: Sendable {
   public var claimBatch = 32
   /// How often leases are renewed; a third of the lease.
   public var renewal: Duration = .seconds(5)
+  /// How often the worker says that it lives.
+  public var announcement: Duration = .seconds(5)
   /// How long running sessions may go on after a stop was asked for.
   public var grace: Duration = .seconds(25)
   /// How long an idle worker sleeps before it looks by itself.
   public var idleWait: Duration = .seconds(1)
+  /// Names the address that this worker's connections come from: workers with the same name share the login budgets.
+  public var egressID = "default"
   /// The name given in EHLO; a fully qualified name where there is one.
   public var heloName = "localhost"
   /// Where messages above ``memoryOctets`` wait on disk while they arrive.

@@ -1,6 +1,7 @@
 import FoundationEssentials
 import Metrics
 import PostriderCore
+import Synchronization
 
 /// What a worker counts. Labels have few values: never a mailbox, an address or a host.
 struct WorkerMetrics: Sendable {
@@ -11,6 +12,7 @@ struct WorkerMetrics: Sendable {
   private let received = Counter(label: "postrider_messages_total", dimensions: [("direction", "incoming")])
   private let sent = Counter(label: "postrider_messages_total", dimensions: [("direction", "outgoing")])
   private let octets = Counter(label: "postrider_message_bytes_total")
+  private let sessions = SessionSeries()
   private let delay = Timer(label: "postrider_dispatch_delay_seconds")
 
   func slots(busy: Int, total: Int) {
@@ -24,6 +26,16 @@ struct WorkerMetrics: Sendable {
 
   func skipped(_ reason: String) {
     Counter(label: "postrider_jobs_skipped_total", dimensions: [("reason", reason)]).increment()
+  }
+
+  /// A session that did not connect or log in: `breaker` or `login-budget`.
+  func refused(_ reason: String) {
+    Counter(label: "postrider_sessions_refused_total", dimensions: [("reason", reason)]).increment()
+  }
+
+  /// A breaker that a session of this worker `opened` or `closed`.
+  func breaker(_ change: String) {
+    Counter(label: "postrider_breaker_changes_total", dimensions: [("change", change)]).increment()
   }
 
   func started(_ task: SessionTask) {
@@ -42,7 +54,7 @@ struct WorkerMetrics: Sendable {
     finished(
       kind: kind, outcome: result == .fenced ? "fenced" : run.result.rawValue,
       errorClass: run.failure?.failureClass.rawValue ?? "")
-    Timer(label: "postrider_session_seconds", dimensions: [("kind", kind), ("outcome", run.result.rawValue)])
+    sessions.timer(kind, run.result.rawValue)
       .recordNanoseconds(Int64(max(run.finishedAt.timeIntervalSince(run.startedAt), 0) * 1_000_000_000))
     if run.messagesStored > 0 {
       received.increment(by: Int64(run.messagesStored))
@@ -52,9 +64,36 @@ struct WorkerMetrics: Sendable {
   }
 
   private func finished(kind: String, outcome: String, errorClass: String) {
-    Counter(
-      label: "postrider_jobs_finished_total",
-      dimensions: [("kind", kind), ("outcome", outcome), ("error_class", errorClass)]
-    ).increment()
+    sessions.counter(kind, outcome, errorClass).increment()
+  }
+}
+
+/// The series of finished sessions by their labels: finding one in the registry takes longer than counting.
+private final class SessionSeries: Sendable {
+  private struct State {
+    var counters: [[String]: Counter] = [:]
+    var timers: [[String]: Timer] = [:]
+  }
+
+  private let state = Mutex(State())
+
+  func counter(_ kind: String, _ outcome: String, _ errorClass: String) -> Counter {
+    state.withLock { state in
+      if let known = state.counters[[kind, outcome, errorClass]] { return known }
+      let made = Counter(
+        label: "postrider_jobs_finished_total",
+        dimensions: [("kind", kind), ("outcome", outcome), ("error_class", errorClass)])
+      state.counters[[kind, outcome, errorClass]] = made
+      return made
+    }
+  }
+
+  func timer(_ kind: String, _ outcome: String) -> Timer {
+    state.withLock { state in
+      if let known = state.timers[[kind, outcome]] { return known }
+      let made = Timer(label: "postrider_session_seconds", dimensions: [("kind", kind), ("outcome", outcome)])
+      state.timers[[kind, outcome]] = made
+      return made
+    }
   }
 }

@@ -5,6 +5,10 @@ import Metrics
 import PostriderCore
 import ServiceLifecycle
 
+/// Runs a claimed job in the place of the mail protocols and says what to write of it: for measuring everything around
+/// a session.
+public typealias SessionStandIn = @Sendable (Lease, Assignment) async throws -> SessionOutcome
+
 /// Takes jobs from the queue and runs them as sessions; any number of these processes work side by side.
 public struct WorkerService: Service {
   let store: any WorkerStore
@@ -14,22 +18,30 @@ public struct WorkerService: Service {
   let context: SessionContext
   let keeper: LeaseKeeper
   let finisher: JobFinisher
+  let servers: ServerDesk
   let slots: SessionSlots
   let metrics: WorkerMetrics
+  let standIn: SessionStandIn?
 
-  /// A worker over the given store, queue and mail client.
+  /// A worker over the given store, queue and mail client; without a server guard it knows neither breakers nor login
+  /// budgets, with `standIn` no mail server is ever spoken to.
   public init(
-    store: any WorkerStore, queue: any JobQueue, client: MailClient, configuration: WorkerConfiguration, logger: Logger
+    store: any WorkerStore, queue: any JobQueue, client: MailClient, serverGuard: (any ServerGuard)? = nil,
+    configuration: WorkerConfiguration, logger: Logger, standIn: SessionStandIn? = nil
   ) {
     self.store = store
     self.queue = queue
     self.configuration = configuration
     self.logger = logger
-    context = SessionContext(store: store, client: client, configuration: configuration, logger: logger)
+    metrics = WorkerMetrics()
+    servers = ServerDesk(
+      guards: serverGuard, queue: queue, store: store, configuration: configuration, metrics: metrics, logger: logger)
+    context = SessionContext(
+      store: store, client: client, servers: servers, configuration: configuration, logger: logger)
     keeper = LeaseKeeper(queue: queue, renewal: configuration.renewal, logger: logger)
     finisher = JobFinisher(queue: queue, logger: logger)
     slots = SessionSlots(capacity: configuration.sessions)
-    metrics = WorkerMetrics()
+    self.standIn = standIn
   }
 
   /// How many sessions run now.
@@ -39,6 +51,7 @@ public struct WorkerService: Service {
   public func run() async throws {
     logger.info("Working", metadata: ["worker": "\(configuration.name)", "sessions": "\(configuration.sessions)"])
     async let _: Void = keeper.run()
+    async let _: Void = servers.run()
     async let telling: Void = finisher.run()
     await workAndDrain()
     finisher.stop()
@@ -48,12 +61,39 @@ public struct WorkerService: Service {
     // Renewing is cancelled by leaving the scope: nothing is held any more.
   }
 
+  /// Says every few seconds that this worker lives and how much it can do.
+  private func announceForEver() async {
+    var trouble = Trouble()
+    while !Task.isCancelled {
+      do {
+        try await queue.announce(worker: configuration.name, slots: slots.capacity)
+        _ = trouble.ended()
+      } catch {
+        _ = trouble.wait(after: error)
+        if trouble.isNew { logger.info("Cannot announce the worker", metadata: ["error": "\(error)"]) }
+      }
+      // Cancelled: the loop's condition sees it.
+      try? await Task.sleep(for: configuration.announcement)
+    }
+  }
+
+  /// Nothing more is taken: who waits for a worker waits for another one.
+  private func announceEnd() async {
+    // Unheard, the worker is forgotten in 15 s.
+    try? await queue.announce(worker: configuration.name, slots: 0)
+  }
+
   private func workAndDrain() async {
     let (tasks, continuation) = AsyncStream<SessionTask>.makeStream()
     await withDiscardingTaskGroup { sessions in
       sessions.addTask {
-        await cancelWhenGracefulShutdown { await claimForEver { continuation.yield($0) } }
+        await cancelWhenGracefulShutdown {
+          async let _: Void = announceForEver()
+          await claimForEver { continuation.yield($0) }
+        }
         continuation.finish()
+        // Beside the draining: a queue that hangs must not delay it.
+        async let _: Void = announceEnd()
         guard slots.busy > 0 else { return }
         logger.info("Draining", metadata: ["sessions": "\(slots.busy)"])
         await slots.waitUntilIdle(timeout: configuration.grace)

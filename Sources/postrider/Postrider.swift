@@ -21,7 +21,8 @@ struct Postrider: AsyncParsableCommand {
           MigrateCommand.self, InitCommand.self, SchedulerCommand.self, WorkerCommand.self, APICommand.self,
         ]),
       CommandGroup(name: "Administration", subcommands: Administration.commands),
-      CommandGroup(name: "Operation", subcommands: [KeysCommand.self, ConfigCommand.self, HealthCommand.self]),
+      CommandGroup(
+        name: "Operation", subcommands: [KeysCommand.self, ConfigCommand.self, HealthCommand.self, BenchCommand.self]),
     ])
 
   /// Ends with the exit codes of sysexits.h where they say more than 1.

@@ -27,6 +27,13 @@ final class FakeAdminStore: AdminStore {
     var lastRunFilter: RunFilter?
     var lastIDs: [MailboxID] = []
     var lastApproval: ApprovalState?
+    var pauses: [Pause] = []
+    var setAside: [SetAsideJob] = []
+    var activity: [OrganizationID: [ProfileActivity]] = [:]
+    var activityCalls = 0
+    var repairs: [RepairRequest] = []
+    /// Every call that changes something of this issue, in words.
+    var writes: [String] = []
   }
 
   let state: Mutex<State>
@@ -53,14 +60,14 @@ final class FakeAdminStore: AdminStore {
 
   func change(_ change: (inout State) -> Void) { state.withLock { change(&$0) } }
 
-  private func checked<Value: Sendable>(_ body: (inout State) throws -> Value) throws -> Value {
+  func checked<Value: Sendable>(_ body: (inout State) throws -> Value) throws -> Value {
     try state.withLock { state in
       if let failure = state.failure { throw failure }
       return try body(&state)
     }
   }
 
-  private func page<Item: Sendable>(_ items: [Item], _ page: PageRequest) -> Page<Item> {
+  func page<Item: Sendable>(_ items: [Item], _ page: PageRequest) -> Page<Item> {
     let start = page.cursor.flatMap { Int($0) } ?? 0
     let part = Array(items.dropFirst(start).prefix(page.limit))
     let next = start + part.count
@@ -215,28 +222,6 @@ final class FakeAdminStore: AdminStore {
       state.scheduleCalls += 1
       return ScheduleStatistics(overdue: 2, oldestDueMilliseconds: 5, scheduled: 9, leader: "s1")
     }
-  }
-
-  func updateProfile(
-    _ id: ProfileID, _ change: ProfileChange, by principal: Principal
-  ) async throws -> ServerProfile { try await profile(id, for: principal) }
-  func updateMailbox(
-    _ id: MailboxID, _ change: MailboxChange, by principal: Principal
-  ) async throws -> Mailbox { try await mailbox(id, for: principal) }
-  func setPaused(_ paused: Bool, _ scope: PauseScope, by principal: Principal) async throws { try checked { _ in } }
-  func pauses(_ page: PageRequest, for principal: Principal) async throws -> Page<Pause> {
-    try checked { _ in self.page([], page) }
-  }
-  func setAsideJobs(_ page: PageRequest, for principal: Principal) async throws -> Page<SetAsideJob> {
-    try checked { _ in self.page([], page) }
-  }
-  func releaseJobs(_ jobs: [JobID], by principal: Principal) async throws -> [JobID] { try checked { _ in jobs } }
-  func profileActivity(for principal: Principal) async throws -> [ProfileActivity] { try checked { _ in [] } }
-  func requestRepair(by principal: Principal) async throws -> RepairRequest {
-    RepairRequest(id: 1, requestedAt: Date(), by: principal.name)
-  }
-  func repairRequest(_ id: Int64, for principal: Principal) async throws -> RepairRequest {
-    RepairRequest(id: id, requestedAt: Date(), by: principal.name)
   }
 
   func checkHealth() async throws { try checked { _ in } }

@@ -1,3 +1,4 @@
+import HTTPTypes
 import PostriderCore
 import Testing
 
@@ -26,6 +27,17 @@ struct RightsTests {
     ("GET /api/v1/emails/{id}/raw", "administrator mailbox-manager reader"),
     ("GET /api/v1/queue/stats", "administrator mailbox-manager reader"),
     ("GET /api/v1/queue/inspect", "administrator mailbox-manager reader"),
+    ("PATCH /api/v1/server-profiles/{id}", "administrator"),
+    ("PATCH /api/v1/mailboxes/{id}", "administrator mailbox-manager"),
+    ("GET /api/v1/queue/profiles", "administrator mailbox-manager reader"),
+    ("GET /api/v1/queue/pauses", "administrator mailbox-manager reader"),
+    ("POST /api/v1/queue/pause", "administrator mailbox-manager"),
+    ("POST /api/v1/queue/resume", "administrator mailbox-manager"),
+    ("GET /api/v1/queue/set-aside", "administrator mailbox-manager reader"),
+    ("POST /api/v1/queue/release", "administrator"),
+    ("POST /api/v1/queue/repair", "administrator"),
+    ("GET /api/v1/queue/repairs/{id}", "administrator mailbox-manager reader"),
+    ("GET /api/v1/scale", "administrator mailbox-manager reader"),
   ]
 
   @Test("the table has every route of the API, and every route needs a token")
@@ -39,11 +51,12 @@ struct RightsTests {
   @Test("each role at each route", arguments: table)
   func each(_ row: (route: String, roles: String)) async throws {
     let parts = row.route.split(separator: " ")
-    let path = "/" + parts[1].split(separator: "{id}").joined(separator: "1")
+    let method = HTTPRequest.Method(String(parts[0])) ?? .get
+    let path = "/" + parts[1].split(separator: "{id}", omittingEmptySubsequences: false).joined(separator: "1")
     try await TestAPI(channel: .unixSocket).with { client in
       for role in Role.allCases {
         let answer = try await client.send(
-          parts[0] == "GET" ? .get : .post, path, as: role.rawValue, body: parts[0] == "GET" ? nil : Array("{}".utf8))
+          method, path, as: role.rawValue, body: method == .get ? nil : Array("{}".utf8))
         if row.roles.split(separator: " ").contains(Substring(role.rawValue)) {
           #expect(answer.status != 403 && answer.status != 401 && answer.status < 500, "\(role)")
         } else {
@@ -51,7 +64,7 @@ struct RightsTests {
           #expect(try answer.problem().code == "forbidden")
         }
       }
-      let unknown = try await client.send(parts[0] == "GET" ? .get : .post, path, as: nil, body: nil)
+      let unknown = try await client.send(method, path, as: nil, body: nil)
       #expect(unknown.status == 401)
     }
   }
@@ -62,5 +75,24 @@ struct RightsTests {
     _ = try await api.get("/emails/1", as: "approver")
     #expect(api.log.text.contains("A request without the right was refused"))
     #expect(api.log.text.contains("\"user.role\":\"approver\""))
+  }
+
+  @Test("a mailbox manager pauses mailboxes, not profiles or everything; the refusal is logged")
+  func pauses() async throws {
+    let api = TestAPI(channel: .unixSocket)
+    try await api.with { (client: TestAPI.Client) async throws in
+      for (body, status) in [
+        (#"{"scope":"mailbox","id":7}"#, 200), (#"{"scope":"profile","id":7}"#, 403),
+        (#"{"scope":"organization"}"#, 403),
+      ] {
+        for verb in ["pause", "resume"] {
+          #expect(try await client.post("/queue/\(verb)", as: "mailbox-manager", body).status == status)
+          #expect(try await client.post("/queue/\(verb)", as: "administrator", body).status == 200)
+        }
+      }
+    }
+    let mine = api.store.state.withLock { $0.writes.filter { $0.contains("mailbox-manager") } }
+    #expect(mine == ["pause mailbox 7 by mailbox-manager", "resume mailbox 7 by mailbox-manager"])
+    #expect(api.log.text.split(separator: "\n").count { $0.contains("A request without the right was refused") } == 4)
   }
 }

@@ -64,6 +64,10 @@ struct TestAPI: Sendable {
       try await send(.post, path, as: token, headers: headers, body: Array(body.utf8))
     }
 
+    func patch(_ path: String, as token: String? = "administrator", _ body: String) async throws -> Answer {
+      try await send(.patch, path, as: token, headers: [.contentType: "application/json"], body: Array(body.utf8))
+    }
+
     func send(
       _ method: HTTPRequest.Method, _ path: String, as token: String?, headers: HTTPFields = [:], body: [UInt8]?
     ) async throws -> Answer {

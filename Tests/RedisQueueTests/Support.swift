@@ -9,11 +9,11 @@ struct TimedOut: Error, CustomStringConvertible {
   var description: String
 }
 
-/// Asks until the answer is there; fails after ten seconds.
+/// Asks until the answer is there; fails after a while.
 func eventually<Value>(
-  _ what: String, _ body: () async throws -> Value?
+  _ what: String, within limit: Duration = .seconds(10), _ body: () async throws -> Value?
 ) async throws -> Value {
-  let deadline = ContinuousClock.now + .seconds(10)
+  let deadline = ContinuousClock.now + limit
   while ContinuousClock.now < deadline {
     if let value = try await body() { return value }
     try await Task.sleep(for: .milliseconds(5))
@@ -31,10 +31,16 @@ func withRedisQueue(
 ) async throws {
   let server = try server ?? RedisServerProcess.shared.get()
   let prefix = prefix ?? "t\(UInt32.random(in: 0...UInt32.max))"
-  let queue = RedisJobQueue(
-    configuration: try RedisQueueConfiguration(
-      url: server.url, keyPrefix: prefix, shards: shards, leaseDuration: lease, callTimeout: callTimeout),
-    logger: quiet)
+  try await withRedisQueue(
+    try RedisQueueConfiguration(
+      url: server.url, keyPrefix: prefix, shards: shards, leaseDuration: lease, callTimeout: callTimeout), body)
+}
+
+/// Runs a Redis queue for the time of `body`.
+func withRedisQueue(
+  _ configuration: RedisQueueConfiguration, _ body: (RedisJobQueue) async throws -> Void
+) async throws {
+  let queue = RedisJobQueue(configuration: configuration, logger: quiet)
   try await withThrowingTaskGroup(of: Void.self) { group in
     group.addTask { try await queue.run() }
     defer { group.cancelAll() }
@@ -42,12 +48,46 @@ func withRedisQueue(
   }
 }
 
+/// Opens epochs as the leading scheduler does until the queue works again: a lost epoch is followed by the next one.
+/// Fails after twenty seconds.
+func recover(_ queue: RedisJobQueue, epoch: Int64, profiles: [QueueProfile] = [profile()]) async throws {
+  _ = try await eventually("epoch \(epoch) is open", within: .seconds(20)) { () -> Bool? in
+    do {
+      if try await queue.currentEpoch() == nil { try await queue.open(epoch: epoch, delay: .zero) }
+      try await queue.update(profiles: profiles)
+      return try await queue.currentEpoch() == epoch ? true : nil
+    } catch JobQueueError.unavailable, JobQueueError.epochLost {
+      return nil
+    }
+  }
+}
+
+/// The reason of a refusal, which must be one.
+func expectMisconfigured(
+  _ what: String, sourceLocation: SourceLocation = #_sourceLocation, _ body: () async throws -> Void
+) async -> String {
+  do {
+    try await body()
+    Issue.record("\(what) did not throw", sourceLocation: sourceLocation)
+  } catch {
+    if case .misconfigured(let reason)? = error as? JobQueueError { return reason }
+    Issue.record("\(what) threw \(error)", sourceLocation: sourceLocation)
+  }
+  return ""
+}
+
 /// A connection of the test's own.
 func withRawConnection(
   to server: RedisServerProcess? = nil, _ body: (RedisConnection) async throws -> Void
 ) async throws {
   let server = try server ?? RedisServerProcess.shared.get()
-  let connection = try await RedisConnection.open(try RedisServerAddress(url: server.url), timeout: .seconds(3))
+  try await withRawConnection(server.url, body)
+}
+
+/// A connection of the test's own to any server.
+func withRawConnection(_ url: String, _ body: (RedisConnection) async throws -> Void) async throws {
+  let connection = try await RedisConnection.open(
+    try RedisQueueConfiguration(url: url).server, timeout: .seconds(3))
   defer { connection.close() }
   try await body(connection)
 }

@@ -43,7 +43,8 @@ final class StatisticsQueue: JobQueue {
 struct QueueCollectorTests {
   let statistics = QueueStatistics(
     ready: ["poll": 7, "send": 1], inFlight: 3, blocked: ["limit": 2],
-    oldestDueMilliseconds: ["poll": 1_000_000, "send": 1_003_000], serverMilliseconds: 1_002_500)
+    oldestDueMilliseconds: ["poll": 1_000_000, "send": 1_003_000], finished: 41, poisoned: 2, workers: 3,
+    workerSlots: 192, serverMilliseconds: 1_002_500)
 
   @Test("depth, in-flight, blocked and age; 0 where nothing waits")
   func gauges() async throws {
@@ -60,6 +61,24 @@ struct QueueCollectorTests {
     #expect(page.value("postrider_queue_oldest_due_seconds", ["class": "batch-test"]) == 0)
   }
 
+  @Test("workers, slots, poison, what is finished, and the workers wanted")
+  func operators() async throws {
+    let registry = PrometheusRegistry()
+    var statistics = statistics
+    statistics.blocked["login-budget"] = 1
+    statistics.blocked["quota"] = 4
+    QueueCollector(queue: StatisticsQueue(statistics), scale: ScaleRule(slotsPerWorker: 1)).register(in: registry)
+    let page = try Exposition(await registry.scrape())
+    #expect(page.value("postrider_queue_workers") == 3)
+    #expect(page.value("postrider_queue_worker_slots") == 192)
+    #expect(page.value("postrider_queue_poisoned") == 2)
+    #expect(page.value("postrider_queue_finished_total") == 41)
+    #expect(page.value("postrider_queue_blocked", ["reason": "breaker"]) == 0)
+    #expect(page.value("postrider_queue_blocked", ["reason": "login-budget"]) == 1)
+    #expect(page.value("postrider_queue_blocked", ["reason": "quota"]) == 4, "a reason this version does not know")
+    #expect(page.value("postrider_workers_wanted") == 4, "(3 + 1 × 2 s ÷ 10 s) ÷ 0.8")
+  }
+
   @Test("an unreachable queue shows no numbers at all")
   func unreachable() async throws {
     let registry = PrometheusRegistry()
@@ -68,7 +87,7 @@ struct QueueCollectorTests {
     #expect(try Exposition(await registry.scrape()).value("postrider_queue_inflight") == 3)
     queue.result.withLock { $0 = .failure(.unavailable(reason: "connection refused")) }
     let page = try Exposition(await registry.scrape())
-    for name in ["ready", "inflight", "blocked", "oldest_due_seconds"] {
+    for name in ["ready", "inflight", "blocked", "oldest_due_seconds", "workers", "finished_total"] {
       #expect(page["postrider_queue_\(name)"] == nil)
     }
     #expect(page.value("postrider_collect_errors_total", ["collector": "queue"]) == 1)

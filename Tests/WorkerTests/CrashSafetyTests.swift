@@ -1,6 +1,7 @@
 import Foundation
 import PostriderCore
 import PostriderTesting
+import PrivateServers
 import Testing
 
 @testable import Worker
@@ -149,6 +150,29 @@ struct CrashSafetyTests {
       go.fire()
     }
     await server.stop()
+  }
+
+  @Test("a lease that ended before its session began begins no session")
+  func endedLease() async throws {
+    let keeper = LeaseKeeper(queue: MemoryJobQueue(), renewal: .seconds(5), logger: .silent)
+    let began = Gauge()
+    func lease(_ trust: Duration) throws -> Lease {
+      Lease(
+        job: try #require(JobID("1p")), profile: ProfileID(1), jobClass: .poll, fence: Fence(1), reclaims: 0,
+        dueMilliseconds: 0, trustedUntil: .now + trust)
+    }
+    await #expect(throws: Interruption.leaseLost) {
+      try await keeper.hold(try lease(.milliseconds(-1)), deadline: .seconds(60)) {
+        began.enter()
+      } then: { _ in
+      }
+    }
+    #expect(began.entered == 0)
+    try await keeper.hold(try lease(.seconds(60)), deadline: .seconds(60)) {
+      began.enter()
+    } then: { _ in
+    }
+    #expect(began.entered == 1)
   }
 
   @Test("losing a lease closes the socket at once")

@@ -22,15 +22,22 @@ final class Spine: Sendable {
   private let names = Mutex(0)
   private let started: AsyncStream<Process>.Continuation
 
-  private init(cluster: TestCluster, spool: String, started: AsyncStream<Process>.Continuation) {
+  /// When breakers open and how they are tried again.
+  let breakerRules: BreakerRules
+
+  private init(
+    cluster: TestCluster, spool: String, breakerRules: BreakerRules, started: AsyncStream<Process>.Continuation
+  ) {
     self.cluster = cluster
     self.spool = spool
+    self.breakerRules = breakerRules
     self.started = started
   }
 
   /// Runs a test's body with a scheduler and so many workers.
   static func with<Result: Sendable>(
     _ options: TestCluster.Options = .init(), workers: Int = 1, scheduler: Bool = true,
+    breakers: BreakerRules = BreakerRules(),
     configure: @escaping @Sendable (inout WorkerConfiguration) -> Void = { _ in },
     _ body: @escaping @Sendable (Spine) async throws -> Result
   ) async throws -> Result {
@@ -41,7 +48,7 @@ final class Spine: Sendable {
     try FileManager.default.createDirectory(at: spool, withIntermediateDirectories: true)
     defer { try? FileManager.default.removeItem(at: spool) }
     let (stream, continuation) = AsyncStream<Process>.makeStream()
-    let spine = Spine(cluster: cluster, spool: spool.path, started: continuation)
+    let spine = Spine(cluster: cluster, spool: spool.path, breakerRules: breakers, started: continuation)
     let result = await withTaskGroup(of: Void.self, returning: Swift.Result<Result, any Error>.self) { group in
       group.addTask {
         await withDiscardingTaskGroup { processes in
@@ -110,7 +117,8 @@ final class Spine: Sendable {
       group: MultiThreadedEventLoopGroup.singleton, egress: try EgressPolicy(allow: "127.0.0.0/8:*"),
       resolver: TestNames())
     let service = WorkerService(
-      store: store, queue: queue, client: client, configuration: configuration, logger: cluster.logger)
+      store: store, queue: queue, client: client, serverGuard: RedisServerGuard(queue: queue, rules: breakerRules),
+      configuration: configuration, logger: cluster.logger)
     return start(configuration.name, service, store, queue)
   }
 

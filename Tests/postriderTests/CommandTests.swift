@@ -11,7 +11,9 @@ struct CommandTests {
     ["profile", "create"], ["profile", "list"], ["profile", "show"], ["mailbox", "create"], ["mailbox", "list"],
     ["mailbox", "show"], ["mailbox", "approve"], ["mailbox", "reject"], ["mailbox", "test"], ["mailbox", "poll"],
     ["alert", "list"], ["run", "list"], ["run", "show"], ["email", "list"], ["email", "show"], ["email", "raw"],
-    ["queue", "stats"], ["queue", "inspect"], ["whoami"],
+    ["queue", "stats"], ["queue", "top"], ["queue", "inspect"], ["queue", "pause"], ["queue", "resume"],
+    ["queue", "pauses"], ["queue", "poison", "list"], ["queue", "poison", "release"], ["queue", "repair"], ["whoami"],
+    ["profile", "edit"], ["mailbox", "edit"], ["mailbox", "move"],
   ]
 
   @Test("help", arguments: leaves)
@@ -45,6 +47,13 @@ struct CommandTests {
       ["mailbox", "list", "--view", "nonsense"], ["mailbox", "list", "--limit", "0"], ["run", "show", "x"],
       ["email", "raw", "1", "--json"], ["mailbox", "create", "--address", "a@b", "--process-email-from", "soon"],
       ["mailbox", "create", "--address", "a@b", "--delete-after-processing"], ["whoami", "--api-url", "ftp://x"],
+      ["queue", "pause"], ["queue", "resume", "--all", "--profile", "1"], ["queue", "top", "--sort", "size"],
+      ["queue", "top", "--interval", "0"], ["queue", "top", "--limit", "0"], ["queue", "poison", "release"],
+      ["queue", "poison", "release", "twelve"], ["queue", "poison", "release", "1p", "--all"],
+      ["queue", "repair", "--timeout", "0"], ["profile", "edit", "1"], ["profile", "edit", "1", "--weight", "101"],
+      ["profile", "edit", "1", "--max-connections", "0"], ["profile", "edit", "1", "--activate", "--deactivate"],
+      ["mailbox", "edit", "1"], ["mailbox", "edit", "1", "2", "--activate", "--if-version", "1"],
+      ["mailbox", "move", "1"],
     ] {
       #expect(try await Program.run(arguments).exitCode == 64, "\(arguments)")
     }
@@ -190,7 +199,8 @@ struct CommandTests {
   @Test func everyJSONDecodes() async throws {
     let statistics = QueueAnswer(
       queue: QueueStatistics(ready: ["poll": 3], inFlight: 2, blocked: ["limit": 1], serverMilliseconds: 5),
-      schedule: ScheduleStatistics(overdue: 1, oldestDueMilliseconds: 4, scheduled: 9, leader: "s1"))
+      schedule: ScheduleStatistics(overdue: 1, oldestDueMilliseconds: 4, scheduled: 9, leader: "s1"),
+      jobsPerSecond: 2.5)
     let alert = Alert(
       id: AlertID(2), level: .error, code: "auth.rejected", text: "x", firstSeen: Sample.moment,
       lastSeen: Sample.moment)
@@ -227,7 +237,8 @@ struct CommandTests {
       #expect((try await decoded("email", "list") as Page<EmailRecord>).items == [Sample.email])
       #expect(try await decoded("email", "show", "5") == Sample.email)
       #expect((try await decoded("queue", "stats") as QueueAnswer).schedule.leader == "s1")
-      #expect((try await decoded("queue", "inspect", "1") as InspectAnswer).jobs.map(\.job) == ["1p"])
+      let inspected: QueueInspect.Answer = try await decoded("queue", "inspect", "1")
+      #expect(inspected.jobs.map(\.job) == ["1p"] && inspected.mailboxes == [Sample.mailbox(1)])
       #expect(stub.requests.first { $0.path == "/alerts" }?.query["resolved"] == "true")
       #expect(stub.requests.first { $0.path == "/runs" }?.query["kind"] == "poll")
     }
@@ -286,14 +297,19 @@ struct CommandTests {
   @Test func queueStatisticsForPeople() async throws {
     let answer = QueueAnswer(
       queue: QueueStatistics(
-        ready: ["poll": 3, "send": 1], inFlight: 2, blocked: ["limit": 1, "paused": 0],
-        oldestDueMilliseconds: ["poll": 1_772_441_990_000], serverMilliseconds: 1_772_442_000_000),
-      schedule: ScheduleStatistics(overdue: 7, oldestDueMilliseconds: 1_772_441_820_000, scheduled: 9, leader: nil))
+        ready: ["poll": 3, "send": 1], inFlight: 2, blocked: ["limit": 1, "breaker": 12, "paused": 0],
+        oldestDueMilliseconds: ["poll": 1_772_441_990_000], poisoned: 1, workers: 2, workerSlots: 128,
+        serverMilliseconds: 1_772_442_000_000),
+      schedule: ScheduleStatistics(overdue: 7, oldestDueMilliseconds: 1_772_441_820_000, scheduled: 9, leader: nil),
+      jobsPerSecond: 103.24, meanSessionSeconds: 0.8)
     try await StubAPI.run(answer: { _ in .json(answer) }) { stub in
       let output = try await stub.run("queue", "stats").output
       #expect(output.contains("poll               3          10.0 s\n"))
       #expect(output.contains("all                4"))
-      #expect(output.contains("blocked      1 by limit\n"))
+      #expect(output.contains("blocked      12 by breaker, 1 by limit\n"))
+      #expect(output.contains("in flight    2 of 128 slots of 2 workers\n"))
+      #expect(output.contains("rate         103.2 jobs/s, 800 ms each\n"))
+      #expect(output.contains("poison       1 job set aside: postrider queue poison list\n"))
       #expect(output.contains("overdue      7, the oldest for 3 min\n"))
       #expect(output.contains("no scheduler leads"))
     }

@@ -148,28 +148,6 @@ struct MailboxCommandTests {
     }
   }
 
-  @Test(
-    "why nothing happens",
-    arguments: [
-      (JobLocation(job: "1t", state: "ready"), "no worker is free; the test waits in the queue"),
-      (
-        JobLocation(job: "1t", state: "ready", blockedBy: "limit"),
-        "no worker is free; the test waits in the queue (limit)"
-      ),
-      (JobLocation(job: "1t", state: "absent"), "the test is not in the queue yet; is a scheduler running?"),
-      (JobLocation(job: "1p", state: "ready"), "the test is not in the queue yet; is a scheduler running?"),
-      (JobLocation(job: "1t", state: "leased"), nil),
-    ] as [(JobLocation, String?)])
-  func explanation(job: JobLocation, expected: String?) async throws {
-    try await StubAPI.run(answer: { _ in .json(InspectAnswer(jobs: [job])) }) { stub in
-      let options = try ClientOptions.parse(["--api-url", stub.url, "--token", "t"])
-      let api = APIClient(try ClientSettings.find(options, environment: [:]))
-      let waiter = RequestWaiter(kind: .test, session: Session(api: api, isJSON: false), timeout: 1) { _, _ in }
-      #expect(try await waiter.explanation([MailboxID(1)]) == expected)
-      await api.close()
-    }
-  }
-
   @Test func everythingPendingIsApprovedInPortions() async throws {
     let all = (1...1_200).map { Sample.mailbox(Int64($0)) }
     try await StubAPI.run { request in
@@ -218,7 +196,9 @@ struct MailboxCommandTests {
         method: .serverSideSync, status: .failure, failureCode: "auth.rejected", failedAt: Sample.moment,
         notRunningReason: "disabled")
       $0.outgoing = DirectionState(
-        method: .serverSideSync, status: .success, enabled: true, nextRunAt: Sample.moment, nextRunReason: "slot")
+        method: .serverSideSync, status: .success, enabled: true, nextRunAt: Sample.moment, nextRunReason: "slot",
+        intervalSeconds: 300, effectiveIntervalSeconds: 780, effectiveIntervalReason: "limit")
+      $0.pausedAt = Sample.moment
     }
     try await StubAPI.run(answer: { _ in .json(Sample.page([mailbox])) }) { stub in
       let output = try await stub.run("mailbox", "show", "m1@example.com").output
@@ -228,6 +208,9 @@ struct MailboxCommandTests {
       #expect(output.contains(FailureCode.authRejected.remedy))
       #expect(output.contains("2026-03-02 09:00:00Z"))
       #expect(output.contains("slot"))
+      #expect(output.contains("  interval       5 min\n"))
+      #expect(output.contains("  really         13 min, because of limit\n"))
+      #expect(output.contains("paused           since 2026-03-02 09:00:00Z ("), "\(output)")
       #expect(stub.requests.first?.query["address"] == "m1@example.com")
     }
   }

@@ -40,4 +40,28 @@ extension JSONShape {
   static let bulkRequest = JSONShape.object([
     Field("ids", .array(of: .identifier, count: 1...1_000), isRequired: true)
   ])
+
+  /// `ProfileChange`.
+  static let profileChange = JSONShape.object([
+    Field("maximumConcurrentConnections", .integer), Field("minimumPollingIntervalMinutes", .integer),
+    Field("weight", .integer), Field("isActive", .boolean), Field("version", .identifier),
+  ])
+
+  /// `MailboxChange`.
+  static let mailboxChange = JSONShape.object([
+    Field("profileID", .identifier), Field("isActive", .boolean), Field("version", .identifier),
+  ])
+
+  /// What is paused or resumed; `id` names the profile or mailbox.
+  static let pauseRequest = JSONShape.object([
+    Field("scope", .choice(["organization", "profile", "mailbox"]), isRequired: true), Field("id", .identifier),
+  ])
+
+  /// Poison jobs by their written ids.
+  static let releaseRequest = JSONShape.object([
+    Field("jobs", .array(of: .string, count: 1...1_000), isRequired: true)
+  ])
+
+  /// A verb that needs no more words.
+  static let nothing = JSONShape.object([])
 }

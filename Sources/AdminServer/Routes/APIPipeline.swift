@@ -25,7 +25,9 @@ struct APIPipeline: Sendable {
     let token = try Self.token(incoming.request)
     let principal = try await withTimeLimit(remaining(end)) { try await services.tokens.principal(token) }
     guard let principal else { throw Problem.tokenUnknown }
-    if case .right(let right) = route.description.access, !principal.role.rights.contains(right) {
+    do {
+      return try await respond(route, incoming, principal, until: end)
+    } catch let missing as MissingRight {
       incoming.logger.notice(
         "A request without the right was refused",
         metadata: [
@@ -33,13 +35,22 @@ struct APIPipeline: Sendable {
           LogKeys.role: "\(principal.role.rawValue)", LogKeys.httpMethod: "\(route.description.method)",
           LogKeys.httpRoute: "\(route.description.path)",
         ])
-      throw Problem.missingRight(right, principal.role)
+      throw Problem.missingRight(missing.right, principal.role)
+    }
+  }
+
+  private func respond(
+    _ route: APIRoute, _ incoming: IncomingRequest, _ principal: Principal, until end: ContinuousClock.Instant
+  ) async throws -> Response {
+    if case .right(let right) = route.description.access, !principal.role.rights.contains(right) {
+      throw MissingRight(right: right)
     }
     let query = try QueryReader.parse(incoming.request.uri.query, known: route.description.query)
     var body: [UInt8] = []
     if let shape = route.description.body {
       body = try await collect(incoming.request, until: end)
-      try check(body, shape, isSecure: incoming.isSecure)
+      // Where there is nothing to say, no body says it as well as an empty object.
+      if !body.isEmpty || shape != .nothing { try check(body, shape, isSecure: incoming.isSecure) }
     }
     let call = APICall(
       principal: principal, parameters: incoming.parameters, query: query, body: body,

@@ -29,6 +29,16 @@ struct APIRoute: Sendable {
         summary: summary),
       method: .post, handler: handler)
   }
+
+  static func patch(
+    _ path: String, _ access: RouteAccess, body: JSONShape, _ summary: String, handler: @escaping Handler
+  ) -> APIRoute {
+    APIRoute(
+      description: RouteDescription(
+        method: "PATCH", path: APIRoutes.prefix + path, access: access, query: [], body: body, status: 200,
+        summary: summary),
+      method: .patch, handler: handler)
+  }
 }
 
 /// A request that passed authentication, rights and the check of its form.
@@ -45,14 +55,28 @@ struct APICall: Sendable {
   let status: Int
 }
 
+/// A right is missing; the pipeline logs and answers it.
+struct MissingRight: Error {
+  let right: Right
+}
+
 extension APICall {
   /// The path's `{id}`.
   func identifier<Entity>(_: Identifier<Entity>.Type = Identifier<Entity>.self) throws -> Identifier<Entity> {
-    let text = parameters["id"] ?? ""
-    guard let id = Identifier<Entity>(text) else {
+    Identifier<Entity>(try number())
+  }
+
+  /// The path's `{id}` where it names nothing that has a type.
+  func number() throws -> Int64 {
+    guard let number = Int64(parameters["id"] ?? ""), number > 0 else {
       throw Problem.invalid([FieldProblem("{id}", "not-an-id", "must be a positive whole number")])
     }
-    return id
+    return number
+  }
+
+  /// Makes sure that the principal has a right which depends on what exactly is asked for.
+  func require(_ right: Right) throws {
+    if !principal.role.rights.contains(right) { throw MissingRight(right: right) }
   }
 
   /// Decodes the body.

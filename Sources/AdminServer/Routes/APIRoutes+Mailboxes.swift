@@ -24,6 +24,13 @@ extension APIRoutes {
     try call.answer(try await services.store.mailbox(try call.identifier(), for: call.principal))
   }
 
+  @Sendable static func changeMailbox(_ services: APIServices, _ call: APICall) async throws -> Response {
+    let id: MailboxID = try call.identifier()
+    let change = try call.decode(MailboxChange.self)
+    try change.check()
+    return try call.answer(try await services.store.updateMailbox(id, change, by: call.principal))
+  }
+
   @Sendable static func approveMailboxes(_ services: APIServices, _ call: APICall) async throws -> Response {
     try await bulk(call) { try await services.store.setApproval(.approved, of: $0, by: call.principal) }
   }

@@ -22,6 +22,13 @@ extension APIRoutes {
   @Sendable static func showProfile(_ services: APIServices, _ call: APICall) async throws -> Response {
     try call.answer(try await services.store.profile(try call.identifier(), for: call.principal))
   }
+
+  @Sendable static func changeProfile(_ services: APIServices, _ call: APICall) async throws -> Response {
+    let id: ProfileID = try call.identifier()
+    let change = try call.decode(ProfileChange.self)
+    try change.check()
+    return try call.answer(try await services.store.updateProfile(id, change, by: call.principal))
+  }
 }
 
 /// The fields of a profile and, beside them, what people should know about it.

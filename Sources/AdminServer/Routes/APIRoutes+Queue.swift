@@ -5,6 +5,10 @@ extension APIRoutes {
   private struct QueueAnswer: Encodable {
     let queue: QueueStatistics
     let schedule: ScheduleStatistics
+    let jobsPerSecond: Double?
+    let meanSessionSeconds: Double?
+    /// The organization's poison jobs.
+    let setAside: Int
   }
 
   private struct InspectAnswer: Encodable {
@@ -12,9 +16,22 @@ extension APIRoutes {
   }
 
   @Sendable static func showQueue(_ services: APIServices, _ call: APICall) async throws -> Response {
-    async let schedule = services.schedules.statistics(for: call.principal)
-    let queue = try await services.statistics.statistics()
-    return try call.answer(QueueAnswer(queue: queue, schedule: try await schedule))
+    async let schedule = services.schedules.value(for: call.principal)
+    async let setAside = services.setAside.value(for: call.principal)
+    let reading = try await services.statistics.reading()
+    return try call.answer(
+      QueueAnswer(
+        queue: reading.statistics, schedule: try await schedule, jobsPerSecond: reading.jobsPerSecond,
+        meanSessionSeconds: reading.meanSessionSeconds, setAside: try await setAside.total))
+  }
+
+  /// A poison job leaves the queue once PostgreSQL knows of it; people look for it here all the same.
+  private static func mark(_ setAside: [SetAsideJob], in locations: [JobLocation]) -> [JobLocation] {
+    let byJob = Dictionary(setAside.map { ($0.job, $0) }, uniquingKeysWith: { first, _ in first })
+    return locations.map { location in
+      guard location.state == "absent", let job = byJob[location.job] else { return location }
+      return JobLocation(job: job.job, state: "poisoned", profileID: job.profileID, worker: job.worker)
+    }
   }
 
   @Sendable static func inspectQueue(_ services: APIServices, _ call: APICall) async throws -> Response {
@@ -32,7 +49,9 @@ extension APIRoutes {
         InspectAnswer(jobs: ids.map { JobLocation(job: $0.description, state: "absent") }))
     }
     let jobs = ids.map { Job(id: $0, profile: profile, jobClass: $0.kind.usualClass, dueMilliseconds: 0) }
-    return try call.answer(InspectAnswer(jobs: try await services.queue.inspect(jobs)))
+    async let setAside = services.setAside.value(for: call.principal).items
+    let found = try await services.queue.inspect(jobs)
+    return try call.answer(InspectAnswer(jobs: Self.mark(try await setAside, in: found)))
   }
 }
 

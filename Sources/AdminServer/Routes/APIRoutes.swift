@@ -12,6 +12,9 @@ enum APIRoutes {
       "/server-profiles", .right(.writeProfiles), body: .profileDraft, status: 201, "Creates a server profile.",
       handler: createProfile),
     .get("/server-profiles/{id}", .right(.readProfiles), "One server profile.", handler: showProfile),
+    .patch(
+      "/server-profiles/{id}", .right(.writeProfiles), body: .profileChange,
+      "Changes a server profile; what is left out stays.", handler: changeProfile),
 
     .get(
       "/mailboxes", .right(.readMailboxes), query: ["view", "address", "profile"] + page, "Mailboxes, by address.",
@@ -20,6 +23,9 @@ enum APIRoutes {
       "/mailboxes", .right(.writeMailboxes), body: .mailboxDraft, status: 201, "Creates a mailbox.",
       handler: createMailbox),
     .get("/mailboxes/{id}", .right(.readMailboxes), "One mailbox.", handler: showMailbox),
+    .patch(
+      "/mailboxes/{id}", .right(.writeMailboxes), body: .mailboxChange,
+      "Changes a mailbox or moves it to another profile; what is left out stays.", handler: changeMailbox),
     .post(
       "/mailboxes/approve", .right(.approveMailboxes), body: .bulkRequest, status: 200,
       "Lets mailboxes process mail.", handler: approveMailboxes),
@@ -50,5 +56,25 @@ enum APIRoutes {
     .get(
       "/queue/inspect", .right(.readQueue), query: ["mailbox"], "Where the jobs of a mailbox are.",
       handler: inspectQueue),
+    .get(
+      "/queue/profiles", .right(.readQueue), query: ["sort", "limit"],
+      "The queue's numbers for each profile of the organization.", handler: listQueueProfiles),
+    .get("/queue/pauses", .right(.readQueue), query: page, "What is paused, since when, by whom.", handler: listPauses),
+    .post(
+      "/queue/pause", .right(.writeMailboxes), body: .pauseRequest, status: 200,
+      "Pauses a mailbox, a profile or the organization.", handler: pause),
+    .post(
+      "/queue/resume", .right(.writeMailboxes), body: .pauseRequest, status: 200, "Ends such a pause.",
+      handler: resume),
+    .get(
+      "/queue/set-aside", .right(.readQueue), query: page, "Poison jobs, oldest first.", handler: listSetAsideJobs),
+    .post(
+      "/queue/release", .right(.manageQueue), body: .releaseRequest, status: 200, "Lets poison jobs run again.",
+      handler: releaseJobs),
+    .post(
+      "/queue/repair", .right(.manageQueue), body: .nothing, status: 202,
+      "Has the leading scheduler check the queue's invariants and mend what is broken.", handler: requestRepair),
+    .get("/queue/repairs/{id}", .right(.readQueue), "A repair and what it found.", handler: showRepair),
+    .get("/scale", .right(.readQueue), "How many workers the work at hand wants.", handler: showScale),
   ]
 }

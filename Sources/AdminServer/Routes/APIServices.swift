@@ -9,7 +9,14 @@ struct APIServices: Sendable {
   let queue: any JobQueue
   let statistics: QueueCollector
   let tokens: PrincipalCache
-  let schedules: ScheduleCache
+  /// The numbers of each organization's schedule.
+  let schedules: OrganizationCache<ScheduleStatistics>
+  /// Each organization's poison jobs, the oldest of them.
+  let setAside: OrganizationCache<Page<SetAsideJob>>
+  /// What happens on each organization's profiles, with what is needed to show it.
+  let activity: OrganizationCache<ProfilesSnapshot>
+  /// The queue's numbers of every organization's profiles; handed out only with the own profiles' ids.
+  let queueProfiles: SingleFlightCache<[ProfileID: ProfileQueueStatistics]>
   let profileRules: ProfileRules
 
   init(
@@ -20,7 +27,19 @@ struct APIServices: Sendable {
     self.queue = queue
     self.statistics = statistics
     tokens = PrincipalCache(store: store, lifetime: configuration.tokenLifetime)
-    schedules = ScheduleCache(store: store, lifetime: configuration.statisticsLifetime)
+    schedules = OrganizationCache(lifetime: configuration.statisticsLifetime) { principal in
+      try await store.scheduleStatistics(for: principal)
+    }
+    setAside = OrganizationCache(lifetime: configuration.statisticsLifetime) { principal in
+      try await store.setAsideJobs(PageRequest(limit: 500), for: principal)
+    }
+    activity = OrganizationCache(lifetime: configuration.statisticsLifetime) { principal in
+      try await ProfilesSnapshot(store, principal)
+    }
+    queueProfiles = SingleFlightCache(lifetime: configuration.statisticsLifetime) {
+      let numbers = try await queue.profiles(limit: ProfilesSnapshot.maximumProfiles)
+      return Dictionary(numbers.map { ($0.profileID, $0) }, uniquingKeysWith: { first, _ in first })
+    }
     profileRules = ProfileRules(allowsNonTLSMail: configuration.allowsNonTLSMail)
   }
 }
@@ -62,29 +81,54 @@ final class PrincipalCache: Sendable {
   }
 }
 
-/// Remembers the numbers of each organization's schedule for a moment.
-final class ScheduleCache: Sendable {
-  private static let maximumEntries = 1_024
+/// Remembers something of each organization for a moment, however many of its people ask.
+final class OrganizationCache<Value: Sendable>: Sendable {
+  private static var maximumEntries: Int { 1_024 }
 
-  private let store: any AdminStore
   private let lifetime: Duration
-  private let caches = Mutex<[OrganizationID: SingleFlightCache<ScheduleStatistics>]>([:])
+  private let load: @Sendable (Principal) async throws -> Value
+  private let caches = Mutex<[OrganizationID: SingleFlightCache<Value>]>([:])
 
-  init(store: any AdminStore, lifetime: Duration) {
-    self.store = store
+  /// - Parameter load: gets the value of a principal's organization; the same for all its principals.
+  init(lifetime: Duration, load: @escaping @Sendable (Principal) async throws -> Value) {
     self.lifetime = lifetime
+    self.load = load
   }
 
-  /// The numbers of the principal's organization. Throws ``StoreError``.
-  func statistics(for principal: Principal) async throws -> ScheduleStatistics {
+  /// The value of the principal's organization. Throws what the load throws.
+  func value(for principal: Principal) async throws -> Value {
     let cache = caches.withLock { caches in
       if let cache = caches[principal.organizationID] { return cache }
       if caches.count >= Self.maximumEntries { caches = [:] }
-      let cache = SingleFlightCache(lifetime: lifetime) { [store] in try await store.scheduleStatistics(for: principal)
-      }
+      let cache = SingleFlightCache(lifetime: lifetime) { [load] in try await load(principal) }
       caches[principal.organizationID] = cache
       return cache
     }
     return try await cache.value()
+  }
+}
+
+/// What PostgreSQL knows of an organization's profiles, for the queue's view of them.
+struct ProfilesSnapshot: Sendable {
+  /// More profiles than this are not looked at: of the queue those with the fewest waiting jobs.
+  static let maximumProfiles = 10_000
+  /// Limits of profiles without work are shown for so many.
+  private static let maximumLimits = 2_000
+
+  /// Each profile with mailboxes.
+  let activity: [ProfileActivity]
+  /// The profiles themselves, as far as they were read.
+  let profiles: [ProfileID: ServerProfile]
+
+  init(_ store: any AdminStore, _ principal: Principal) async throws {
+    activity = try await store.profileActivity(for: principal)
+    var profiles: [ProfileID: ServerProfile] = [:]
+    var cursor: String?
+    repeat {
+      let page = try await store.profiles(PageRequest(limit: 500, cursor: cursor), for: principal)
+      for profile in page.items { profiles[profile.id] = profile }
+      cursor = page.items.isEmpty ? nil : page.nextCursor
+    } while cursor != nil && profiles.count < Self.maximumLimits
+    self.profiles = profiles
   }
 }

@@ -20,6 +20,9 @@ public enum Right: String, Hashable, Sendable, Codable, CaseIterable {
   case readEmails = "emails.read"
   /// See the queue's numbers and where jobs are.
   case readQueue = "queue.read"
+  /// Pause and resume profiles and everything, let poison jobs run again, repair the queue. A single mailbox is paused
+  /// with ``writeMailboxes``.
+  case manageQueue = "queue.manage"
 }
 
 extension Role {

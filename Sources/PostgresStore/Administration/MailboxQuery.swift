@@ -11,7 +11,21 @@ enum MailboxQuery {
       coalesce(u.name, q.name), m.profile_id, p.name, m.is_active, m.approval, m.allows_credentials, m.user_name,
       m.password IS NOT NULL, m.process_email_from, m.delete_after_processing, m.version, m.created_at, m.updated_at,
       c.email_count, sp.requested, sp.served, sp.last_run_id, st.requested, st.served, st.last_run_id, m.address_key,
-      \(direction("incoming", "sp")), \(direction("outgoing", "ss"))
+      \(direction("incoming", "sp")), \(direction("outgoing", "ss")), m.paused_at,
+      60 * coalesce(nullif(p.minimum_polling_interval_minutes, 0), o.polling_interval_minutes), sp.slot_gap_seconds,
+      \(gapReason)
+    """
+
+  /// Why the last two polls lay further apart than the interval: the failure that was waited out, a pause of profile or
+  /// organization in between, else what the leading scheduler says of the whole profile, else too few workers.
+  private static let gapReason = """
+    CASE
+      WHEN sp.gap_code IS NOT NULL THEN sp.gap_code
+      WHEN greatest(p.resumed_at, o.resumed_at) > sp.slot_at - sp.slot_gap_seconds * interval '1 second' THEN 'paused'
+      ELSE coalesce((SELECT a.parameters->>'cause' FROM alert a WHERE a.profile_id = p.id
+        AND a.code = 'schedule.stretched' AND coalesce(a.direction, '') = 'incoming' AND a.resolved_at IS NULL),
+        'overload')
+    END
     """
 
   static let tables = """
@@ -30,14 +44,23 @@ enum MailboxQuery {
   static func reason(_ direction: String) -> String {
     """
     not_running_reason(m.\(direction)_method, m.is_active, p.is_active, m.approval, \(approvalNeeded), \
-    m.\(direction)_status, m.\(direction)_enabled)
+    m.\(direction)_status, m.\(direction)_enabled, \(paused), \(setAside(direction == "incoming" ? "p" : "s")))
     """
+  }
+
+  /// Whether `m`, its profile `p` or its organization `o` is paused.
+  static let paused = "coalesce(m.paused_at, p.paused_at, o.paused_at) IS NOT NULL"
+
+  /// Whether a job of `m` is set aside.
+  static func setAside(_ kind: String) -> String {
+    "EXISTS (SELECT FROM set_aside_job a WHERE a.mailbox_id = m.id AND a.kind = '\(kind)')"
   }
 
   private static func direction(_ name: String, _ row: String) -> String {
     """
     m.\(name)_method, m.\(name)_status, m.\(name)_enabled, m.\(name)_failure_code, m.\(name)_failed_at, \
-    \(row).last_run_at, CASE WHEN \(row).enabled THEN \(row).next_due_at END, \(row).reason, \(reason(name))
+    \(row).last_run_at, CASE WHEN \(row).enabled AND \(reason(name)) IS NULL THEN \(row).next_due_at END, \
+    \(row).reason, \(reason(name))
     """
   }
 
@@ -68,6 +91,13 @@ enum MailboxQuery {
     let key = try row.text()
     mailbox.incoming = try state(&row)
     mailbox.outgoing = try state(&row)
+    mailbox.pausedAt = try row.dateOrNil()
+    let interval = try row.intOrNil().map(Int.init)
+    let effective = try row.intOrNil().map(Int.init)
+    let gapReason = try row.text()
+    mailbox.incoming.intervalSeconds = interval
+    mailbox.incoming.effectiveIntervalSeconds = effective
+    if let interval, let effective, effective > interval { mailbox.incoming.effectiveIntervalReason = gapReason }
     return (mailbox, key)
   }
 

@@ -95,7 +95,7 @@ extension PostgresStore {
       """, [.id(organization), .text(draft.owner?.name ?? draft.address), .text(draft.address)])
   }
 
-  private static func mailbox(_ result: ResultSet) throws -> Mailbox {
+  static func mailbox(_ result: ResultSet) throws -> Mailbox {
     guard let mailbox = try result.map(MailboxQuery.read).first?.mailbox else { throw StoreError.notFound("mailbox") }
     return mailbox
   }

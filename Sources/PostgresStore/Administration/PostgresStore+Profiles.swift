@@ -9,12 +9,12 @@ extension PostgresStore {
     return try ring.seal(secret, for: place)
   }
 
-  private static let profileColumns = """
+  static let profileColumns = """
     SELECT p.id, p.organization_id, p.name, p.description, p.type, p.is_active, p.is_default,
       p.use_same_settings_for_outgoing, p.process_email_from, p.minimum_polling_interval_minutes,
       p.maximum_concurrent_connections, p.connection_timeout_seconds, p.ca_certificates_pem, p.version,
-      (SELECT count(*) FROM mailbox m WHERE m.profile_id = p.id), p.created_at, p.updated_at, p.name_key,
-      \(ServerColumns.list)
+      (SELECT count(*) FROM mailbox m WHERE m.profile_id = p.id), p.created_at, p.updated_at, p.weight,
+      p.paused_at, p.name_key, \(ServerColumns.list)
     FROM server_profile p
     """
 
@@ -28,13 +28,15 @@ extension PostgresStore {
       minimumPollingIntervalMinutes: Int(try row.int()), maximumConcurrentConnections: Int(try row.int()),
       connectionTimeoutSeconds: Int(try row.int()), caCertificatesPEM: try row.textOrNil(), version: try row.int(),
       mailboxCount: Int(try row.int()), createdAt: try row.date(), updatedAt: try row.date())
+    profile.weight = Int(try row.int())
+    profile.pausedAt = try row.dateOrNil()
     let key = try row.text()
     profile.incoming = try ServerColumns(&row).settings
     profile.outgoing = try ServerColumns(&row).settings
     return (profile, key)
   }
 
-  private static func profile(_ result: ResultSet) throws -> ServerProfile {
+  static func profile(_ result: ResultSet) throws -> ServerProfile {
     guard let profile = try result.map(Self.profile).first?.profile else { throw StoreError.notFound("server profile") }
     return profile
   }

@@ -7,6 +7,8 @@ private struct MailboxFacts: Sendable {
   var isActive: Bool
   var profileIsActive: Bool?
   var anyMethod: Bool
+  var isPaused: Bool
+  var testIsSetAside: Bool
   var incomingReason: String?
 
   init(_ row: inout Row) throws {
@@ -15,6 +17,8 @@ private struct MailboxFacts: Sendable {
     isActive = try row.bool()
     profileIsActive = try row.boolOrNil()
     anyMethod = try row.bool()
+    isPaused = try row.bool()
+    testIsSetAside = try row.bool()
     incomingReason = try row.textOrNil()
   }
 
@@ -23,10 +27,14 @@ private struct MailboxFacts: Sendable {
     if !isActive { return ("mailbox-inactive", "the mailbox is inactive") }
     guard let profileIsActive else { return ("no-profile", "the mailbox has no server profile") }
     if !profileIsActive { return ("profile-inactive", "the mailbox's server profile is inactive") }
+    if isPaused { return ("paused", "the mailbox, its server profile or everything is paused; resume it first") }
     if approvalNeeded && approval != .approved {
       return ("not-approved", "the mailbox has to be approved before it may process mail")
     }
     if !anyMethod { return ("nothing-to-test", "neither direction of the mailbox is synchronized") }
+    if testIsSetAside {
+      return ("set-aside", "the mailbox's test was taken back from several workers and is set aside; release it first")
+    }
     return nil
   }
 }
@@ -68,8 +76,8 @@ extension PostgresStore {
 
   /// Requests test & enable; interactive for at most 20 mailboxes.
   ///
-  /// Refused per row with `mailbox-inactive`, `no-profile`, `profile-inactive`, `not-approved`, `nothing-to-test` or
-  /// `not-found`.
+  /// Refused per row with `mailbox-inactive`, `no-profile`, `profile-inactive`, `paused`, `not-approved`,
+  /// `nothing-to-test`, `set-aside` or `not-found`.
   public func requestTest(of ids: [MailboxID], by principal: Principal) async throws -> [BulkResult] {
     let urgent = ids.count <= Self.interactiveLimit
     return try await forEach(ids, principal) { db, facts in
@@ -131,6 +139,7 @@ extension PostgresStore {
         """
         SELECT m.id, m.approval, \(MailboxQuery.approvalNeeded), m.is_active, p.is_active,
           m.incoming_method = 'server-side-sync' OR m.outgoing_method = 'server-side-sync',
+          \(MailboxQuery.paused), \(MailboxQuery.setAside("t")),
           \(MailboxQuery.reason("incoming"))
         FROM mailbox m JOIN organization o ON o.id = m.organization_id
         LEFT JOIN server_profile p ON p.id = m.profile_id

@@ -30,6 +30,8 @@ extension PostgresConnection {
       return value
     } catch {
       rollback()
+      // A server that became read-only is no primary any more: the next use looks for the one that is.
+      if let error = error as? PostgresError, error.sqlState == PostgresError.readOnly { close() }
       throw error
     }
   }

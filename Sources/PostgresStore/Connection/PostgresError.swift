@@ -13,6 +13,9 @@ struct PostgresError: Error, Sendable, CustomStringConvertible {
 
   var description: String { "\(sqlState): \(message)" }
 
+  /// SQLSTATE `read_only_sql_transaction`.
+  static let readOnly = "25006"
+
   /// Whether the same transaction may pass when it is tried again (deadlock, serialization).
   var isRetryable: Bool { sqlState == "40001" || sqlState == "40P01" }
 
@@ -27,7 +30,7 @@ struct PostgresError: Error, Sendable, CustomStringConvertible {
           + " with the application's URL")
     }
     switch sqlState {
-    case "57P01", "57P02", "57P03", "53300", "25006", "25P03":
+    case "57P01", "57P02", "57P03", "53300", Self.readOnly, "25P03":
       return .unavailable(reason: message)
     case "57014", "55P03", "40001", "40P01":
       return .unavailable(reason: "the database was too busy: \(message)")

@@ -41,14 +41,15 @@ extension PostgresStore {
 
   private static let queueProfileColumns = """
     SELECT p.id, CASE WHEN p.is_active THEN p.maximum_concurrent_connections ELSE 0 END,
-      p.incoming_credentials IN ('profile', 'integrated'), p.outgoing_credentials IN ('profile', 'integrated')
-    FROM server_profile p
+      p.incoming_credentials IN ('profile', 'integrated'), p.outgoing_credentials IN ('profile', 'integrated'),
+      p.weight, coalesce(p.paused_at, o.paused_at) IS NOT NULL
+    FROM server_profile p JOIN organization o ON o.id = p.organization_id
     """
 
   private static func queueProfile(_ row: inout Row) throws -> QueueProfile {
     QueueProfile(
       id: try row.id(), limit: Int(try row.int()), countsIncomingOnProfile: try row.bool(),
-      countsOutgoingOnProfile: try row.bool())
+      countsOutgoingOnProfile: try row.bool(), weight: Int(try row.int()), paused: try row.bool())
   }
 
   /// All profiles with at least one mailbox, as the queue needs them.
@@ -61,12 +62,15 @@ extension PostgresStore {
     }
   }
 
-  /// One profile; with limit 0 when it is inactive or gone.
-  public func queueProfile(_ id: ProfileID) async throws -> QueueProfile {
-    try await pool.transaction(.worker) { db in
-      try db.commit([Statement(Self.queueProfileColumns + " WHERE p.id = $1", [.id(id)])])[0]
-        .map(Self.queueProfile).first ?? QueueProfile(id: id, limit: 0)
+  /// These profiles, in the order asked; with limit 0 those that are inactive or gone.
+  public func queueProfiles(_ ids: [ProfileID]) async throws -> [QueueProfile] {
+    if ids.isEmpty { return [] }
+    let found = try await pool.transaction(.worker) { db in
+      try db.commit([Statement(Self.queueProfileColumns + " WHERE p.id = ANY ($1)", [.ids(ids)])])[0]
+        .map(Self.queueProfile)
     }
+    let byID = Dictionary(uniqueKeysWithValues: found.map { ($0.id, $0) })
+    return ids.map { byID[$0] ?? QueueProfile(id: $0, limit: 0) }
   }
 
   private static func job(_ row: inout Row) throws -> (job: Job, dueMicroseconds: Int64) {
@@ -82,18 +86,38 @@ extension PostgresStore {
     )
   }
 
-  /// Runnable rows that became due after `position` and up to the database's now, oldest first, at most `limit`.
-  public func due(after position: DuePage.Position, limit: Int) async throws -> DuePage {
+  /// Reads a page of due rows by the partial index alone. `NOT IN` becomes a hash table of the few profiles that stand
+  /// still, so a row costs the same however many they are.
+  static func dueStatement(_ selection: DueSelection) -> String {
+    let condition =
+      switch selection {
+      case .all: ""
+      case .running: " AND \(ofRunningProfile)"
+      case .urgent: " AND job_class <= 1 AND \(ofRunningProfile)"
+      }
+    return """
+      SELECT mailbox_id, kind, profile_id, job_class, next_due_at FROM mailbox_schedule
+      WHERE enabled AND (next_due_at, mailbox_id, kind) > ($1, $2, $3) AND next_due_at <= now()
+        AND profile_id IS NOT NULL\(condition)
+      ORDER BY next_due_at, mailbox_id, kind LIMIT $4
+      """
+  }
+
+  private static let ofRunningProfile = """
+    profile_id NOT IN (
+      SELECT p.id FROM server_profile p JOIN organization o ON o.id = p.organization_id
+      WHERE NOT p.is_active OR p.paused_at IS NOT NULL OR o.paused_at IS NOT NULL)
+    """
+
+  /// Rows of the selection that became due after `position` and up to the database's now, oldest first, at most `limit`.
+  public func due(
+    after position: DuePage.Position, limit: Int, only selection: DueSelection
+  ) async throws -> DuePage {
     try await pool.transaction(.worker) { db in
       let results = try db.commit([
         Statement("SELECT now()"),
         Statement(
-          """
-          SELECT mailbox_id, kind, profile_id, job_class, next_due_at FROM mailbox_schedule
-          WHERE enabled AND (next_due_at, mailbox_id, kind) > ($1, $2, $3) AND next_due_at <= now()
-            AND profile_id IS NOT NULL
-          ORDER BY next_due_at, mailbox_id, kind LIMIT $4
-          """,
+          Self.dueStatement(selection),
           [
             .microseconds(position.dueMicroseconds), .int(position.mailbox), .text(position.kind), .int(Int64(limit)),
           ]),
@@ -109,7 +133,8 @@ extension PostgresStore {
     }
   }
 
-  /// The present state of these rows; absent ones (and those without a profile) are left out.
+  /// The present state of these rows; absent ones, those without a profile and those that a pause of their mailbox keeps
+  /// from running are left out.
   public func scheduled(_ jobs: [JobID]) async throws -> [ScheduledJob] {
     if jobs.isEmpty { return [] }
     return try await pool.transaction(.worker) { db in
@@ -119,7 +144,8 @@ extension PostgresStore {
           SELECT s.mailbox_id, s.kind, s.profile_id, s.job_class, coalesce(s.next_due_at, now()),
             s.enabled AND (s.requested > s.served OR coalesce(s.next_due_at <= now(), false))
           FROM unnest($1, $2) AS i (mailbox_id, kind) JOIN mailbox_schedule s USING (mailbox_id, kind)
-          WHERE s.profile_id IS NOT NULL
+          JOIN mailbox m ON m.id = s.mailbox_id
+          WHERE s.profile_id IS NOT NULL AND (s.enabled OR m.paused_at IS NULL)
           """, [.ids(jobs.map(\.mailbox)), .texts(jobs.map(\.kind.rawValue))])
       ])[0].map { row in ScheduledJob(job: try Self.job(&row).job, runnable: try row.bool()) }
     }

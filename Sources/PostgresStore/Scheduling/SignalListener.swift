@@ -3,8 +3,11 @@ import PostriderCore
 
 /// Listens to the database's announcements on a connection of its own and keeps it alive.
 struct SignalListener: Sendable {
-  /// How often a silent connection is tried, so that one that died without a word is noticed.
-  private static let probeInterval: Duration = .seconds(30)
+  /// How often a silent connection is tried, so that one that died without a word, or whose server is no primary any
+  /// more, is noticed.
+  private static let probeInterval: Duration = .seconds(5)
+  /// The longest wait before the next try while PostgreSQL is away.
+  private static let longestRetry: Duration = .seconds(1)
   /// How long the thread waits before it looks whether it was cancelled.
   private static let waitSlice: Duration = .milliseconds(250)
 
@@ -41,8 +44,10 @@ struct SignalListener: Sendable {
         try await forward(continuation)
       } catch {
         failures += 1
-        logger.warning("The database's announcements were interrupted", metadata: ["error": "\(error)"])
-        let wait = min(Duration.milliseconds(100 * (1 << min(failures, 6))), .seconds(5))
+        if failures == 1 {
+          logger.warning("The database's announcements were interrupted", metadata: ["error": "\(error)"])
+        }
+        let wait = min(Duration.milliseconds(100 * (1 << min(failures, 6))), Self.longestRetry)
         do { try await Task.sleep(for: wait) } catch { break }
       }
     }
@@ -58,7 +63,14 @@ struct SignalListener: Sendable {
       if !payloads.isEmpty {
         lastHeard = .now
       } else if ContinuousClock.now - lastHeard > Self.probeInterval {
-        try await connection.run { db in _ = try db.query("SELECT 1") }
+        let isReadOnly = try await connection.run { db in
+          try db.query("SELECT current_setting('transaction_read_only')::boolean").map { try $0.bool() } == [true]
+        }
+        // Nothing is announced by a server that is no primary.
+        if isReadOnly {
+          await connection.close()
+          throw StoreError.unavailable(reason: "the server is read-only")
+        }
         lastHeard = .now
       }
       for payload in payloads where !overflowed {

@@ -23,9 +23,10 @@ struct Migration: Sendable {
 
   /// All of them, oldest first. The build names a resource after its file, the first digit becoming `_`.
   static let all = [
-    Migration(1, "initial", PackageResources._001_initial_sql)
+    Migration(1, "initial", PackageResources._001_initial_sql),
+    Migration(2, "operations", PackageResources._002_operations_sql),
   ]
 
   /// The schema versions this program works with.
-  static let supported = 1...1
+  static let supported = 2...2
 }

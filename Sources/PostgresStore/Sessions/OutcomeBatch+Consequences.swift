@@ -35,7 +35,30 @@ extension OutcomeBatch {
         .texts(incoming.map { $0?.failureCode?.rawValue }), .texts(outgoing.map { $0?.status.rawValue }),
         .bools(outgoing.map { $0?.enabled }), .texts(outgoing.map { $0?.failureCode?.rawValue }),
       ])
-    return [change, .refreshMayRun(mailboxes)]
+    return [change, .refreshMayRun(mailboxes)] + endBackoffs(indexes)
+  }
+
+  /// A passed test answers what the direction waits for: its next session comes at once, and counts as the first.
+  private func endBackoffs(_ indexes: [Int]) -> [Statement] {
+    let passed = indexes.filter { outcomes[$0].writer.job.kind == .test }.flatMap { index in
+      outcomes[index].directions.filter { $0.status == .success }.map { (index: index, direction: $0.direction) }
+    }
+    if passed.isEmpty { return [] }
+    let kinds: [JobKind] = passed.map { $0.direction == .incoming ? .poll : .send }
+    let statement = Statement(
+      """
+      UPDATE mailbox_schedule s SET next_due_at = clock_timestamp() + interval '500 milliseconds', reason = 'tested',
+        failures = 0, failure_code = NULL
+      FROM unnest($1, $2, $3) AS i (run_id, mailbox_id, kind)
+      JOIN mailbox_schedule t ON t.mailbox_id = i.mailbox_id AND t.kind = 't' AND t.last_run_id = i.run_id
+      WHERE s.mailbox_id = i.mailbox_id AND s.kind = i.kind AND s.enabled AND s.failure_code IS NOT NULL
+        AND s.next_due_at > clock_timestamp() + interval '500 milliseconds'
+      """,
+      [
+        .ints(passed.map { firstRun + Int64($0.index) }),
+        .ids(passed.map { outcomes[$0.index].writer.job.mailbox }), .texts(kinds.map(\.rawValue)),
+      ])
+    return [statement]
   }
 }
 

@@ -7,6 +7,8 @@ import PostriderCore
 /// winners by the number of the run, which the writer has chosen before: a hot row that names it was written here.
 struct OutcomeBatch: Sendable {
   let outcomes: [SessionOutcome]
+  /// The slot that each poll served; `nil` where it is not known and for everything else.
+  let slots: [Date?]
   /// The outcome at index i writes run firstRun + i.
   let firstRun: Int64
 
@@ -91,9 +93,14 @@ struct OutcomeBatch: Sendable {
         failure_code = i.failure_code,
         last_run_id = i.run_id,
         last_run_at = i.finished_at,
-        verbose_runs = greatest(s.verbose_runs - 1, 0)
-      FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS i (index, mailbox_id, kind, generation,
-        fence, organization_id, served, next_due_at, reason, failures, failure_code, run_id, finished_at)
+        verbose_runs = greatest(s.verbose_runs - 1, 0),
+        slot_at = greatest(s.slot_at, i.slot_at),
+        slot_gap_seconds = CASE WHEN i.slot_at > s.slot_at THEN extract(epoch FROM i.slot_at - s.slot_at)::int
+          ELSE s.slot_gap_seconds END,
+        gap_code = CASE WHEN i.slot_at > s.slot_at THEN s.failure_code ELSE s.gap_code END
+      FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) AS i (index, mailbox_id, kind,
+        generation, fence, organization_id, served, next_due_at, reason, failures, failure_code, run_id, finished_at,
+        slot_at)
       WHERE s.mailbox_id = i.mailbox_id AND s.kind = i.kind AND s.organization_id = i.organization_id
         AND s.generation = i.generation AND s.last_fence < i.fence
       RETURNING i.index
@@ -103,7 +110,7 @@ struct OutcomeBatch: Sendable {
         .ints(outcomes.map(\.writer.fence.value)), .ids(outcomes.map(\.writer.organizationID)),
         .ints(outcomes.map(\.served)), .times(outcomes.map(\.next.at)), .texts(outcomes.map(\.next.reason)),
         .ints(outcomes.map { Int64($0.failures) }), .texts(outcomes.map(\.failureCode?.rawValue)), runs,
-        .times(outcomes.map(\.run.finishedAt)),
+        .times(outcomes.map(\.run.finishedAt)), .times(slots),
       ])
   }
 

@@ -1,3 +1,5 @@
+import FoundationEssentials
+import Metrics
 import PostriderCore
 import Synchronization
 
@@ -29,8 +31,16 @@ final class OutcomeWriter: Sendable {
 
   private let pool: ConnectionPool
   private let state = Mutex(State())
+  private let batchTimer = Timer(label: "postrider_store_batch_seconds")
 
-  init(pool: ConnectionPool) { self.pool = pool }
+  private let settings: SettingsCache
+  private let activity: ActivityRecorder
+
+  init(pool: ConnectionPool, settings: SettingsCache, activity: ActivityRecorder) {
+    self.pool = pool
+    self.settings = settings
+    self.activity = activity
+  }
 
   /// Writes that came too late.
   var fencedWrites: Int { state.withLock { $0.fenced } }
@@ -89,11 +99,15 @@ final class OutcomeWriter: Sendable {
     do {
       let runs = try await takeRuns(batch.count)
       let outcomes = batch.map(\.outcome)
+      let slots = outcomes.map(slot)
       state.withLock { $0.batches += 1 }
+      let start = ContinuousClock.now
       let results = try await pool.transaction(.worker) { db in
-        try OutcomeBatch(outcomes: outcomes, firstRun: runs).write(db)
+        try OutcomeBatch(outcomes: outcomes, slots: slots, firstRun: runs).write(db)
       }
+      batchTimer.record(duration: ContinuousClock.now - start)
       countFenced(results.count { $0 == .fenced })
+      activity.record(zip(outcomes, results).compactMap { $1 == .fenced ? nil : $0 })
       for (waiting, result) in zip(batch, results) { waiting.continuation.resume(returning: result) }
     } catch StoreError.unavailable(let reason) {
       for waiting in batch { waiting.continuation.resume(throwing: StoreError.unavailable(reason: reason)) }
@@ -105,6 +119,14 @@ final class OutcomeWriter: Sendable {
         await write(Array(batch[(batch.count / 2)...]))
       }
     }
+  }
+
+  /// The slot that a poll served: the last one before it began, whose time the clocks may see differently. Its interval is known from the settings it ran with.
+  private func slot(_ outcome: SessionOutcome) -> Date? {
+    let job = outcome.writer.job
+    guard job.kind == .poll, let interval = settings.pollingInterval(of: job.mailbox) else { return nil }
+    return PollingSlots(mailbox: job.mailbox, interval: interval).last(
+      before: max(outcome.run.startedAt, outcome.run.dueAt))
   }
 
   /// The first of `count` run numbers of this process's block, taken from the sequence 1,000 at a time.

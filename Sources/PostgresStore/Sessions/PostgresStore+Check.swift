@@ -6,6 +6,8 @@ private struct HotRow: Sendable {
   var job: JobID
   var profile: ProfileID?
   var enabled: Bool
+  var paused: Bool
+  var profileIsActive: Bool
   var due: Bool
   var generation: Int64
   var requested: Int64
@@ -15,6 +17,8 @@ private struct HotRow: Sendable {
   var dueAt: Date
   var reason: String
   var verbose: Bool
+  var enabledDirections: Set<Direction>
+  var proven: Set<Direction>
   var version: SettingsVersion?
 }
 
@@ -28,7 +32,7 @@ extension PostgresStore {
     if leases.isEmpty { return [:] }
     let rows = try await hotRows(leases)
     let missing = rows.values.compactMap { row -> MailboxID? in
-      guard row.enabled, row.due, let version = row.version else { return nil }
+      guard row.enabled, row.profileIsActive, !row.paused, row.due, let version = row.version else { return nil }
       return settings.value(row.job.mailbox, version: version) == nil ? row.job.mailbox : nil
     }
     let loaded = try await loadSettings(of: Array(Set(missing)))
@@ -39,7 +43,8 @@ extension PostgresStore {
 
   private func check(_ lease: Lease, _ row: HotRow?, _ loaded: [MailboxID: CachedSettings]) -> CheckedJob {
     guard let row else { return .skip("gone") }
-    guard row.enabled else { return .skip("disabled") }
+    guard !row.paused else { return .skip("paused") }
+    guard row.enabled, row.profileIsActive else { return .skip("disabled") }
     guard let version = row.version, row.profile == lease.profile else { return .skip("moved") }
     guard row.due else { return .skip("not-due") }
     guard let cached = loaded[row.job.mailbox] ?? settings.value(row.job.mailbox, version: version) else {
@@ -53,7 +58,7 @@ extension PostgresStore {
       Assignment(
         settings: settings, generation: row.generation, requested: row.requested, served: row.served,
         failures: row.failures, lastFailureCode: row.failureCode.flatMap { FailureCode(rawValue: $0) },
-        dueAt: row.dueAt, trigger: row.trigger))
+        dueAt: row.dueAt, trigger: row.trigger, enabled: row.enabledDirections, proven: row.proven))
   }
 
   /// Decrypts credentials; notes the problem in the settings when that fails.
@@ -79,9 +84,11 @@ extension PostgresStore {
         Statement(
           """
           SELECT i.mailbox_id, i.kind, i.lane, s.profile_id, s.enabled,
+            coalesce(m.paused_at, p.paused_at, o.paused_at) IS NOT NULL, coalesce(p.is_active, true),
             s.requested > s.served OR coalesce(s.next_due_at <= now(), false),
             s.generation, s.requested, s.served, s.failures, s.failure_code, coalesce(s.next_due_at, now()), s.reason,
-            s.verbose_runs > 0, m.version, p.version, o.version
+            s.verbose_runs > 0, m.incoming_enabled, m.outgoing_enabled, m.incoming_status = 'success',
+            m.outgoing_status = 'success', m.version, p.version, o.version
           FROM unnest($1, $2, $3) AS i (mailbox_id, kind, lane)
           JOIN mailbox_schedule s ON s.mailbox_id = i.mailbox_id AND s.kind = i.kind
           JOIN mailbox m ON m.id = s.mailbox_id
@@ -103,6 +110,8 @@ extension HotRow {
     job = JobID(mailbox: try row.id(), kind: try row.word(), lane: Int(try row.int()))
     profile = try row.idOrNil()
     enabled = try row.bool()
+    paused = try row.bool()
+    profileIsActive = try row.bool()
     due = try row.bool()
     generation = try row.int()
     requested = try row.int()
@@ -112,6 +121,12 @@ extension HotRow {
     dueAt = try row.date()
     reason = try row.text()
     verbose = try row.bool()
+    enabledDirections = []
+    if try row.bool() { enabledDirections.insert(.incoming) }
+    if try row.bool() { enabledDirections.insert(.outgoing) }
+    proven = []
+    if try row.bool() { proven.insert(.incoming) }
+    if try row.bool() { proven.insert(.outgoing) }
     let mailbox = try row.int()
     let profileVersion = try row.intOrNil()
     let organization = try row.int()

@@ -54,6 +54,11 @@ final class SettingsCache: Sendable {
     }
   }
 
+  /// The polling interval of a mailbox as it was read last, in whatever version.
+  func pollingInterval(of mailbox: MailboxID) -> Duration? {
+    state.withLock { $0.entries[mailbox]?.value.settings.pollingInterval }
+  }
+
   /// Keeps settings, in the place of one not used lately when the cache is full.
   func insert(_ value: CachedSettings, for mailbox: MailboxID, version: SettingsVersion) {
     state.withLock { state in

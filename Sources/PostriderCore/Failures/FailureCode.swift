@@ -57,6 +57,8 @@ public enum FailureCode: String, Hashable, Sendable, Codable, CaseIterable {
   case authWeak = "auth.weak"
   /// The server limits login attempts.
   case authThrottled = "auth.throttled"
+  /// Postrider itself limits login attempts, so that the server does not ban it.
+  case authBudget = "auth.budget"
   /// The provider's policy forbids this kind of login.
   case authTenantPolicy = "auth.tenant-policy"
   /// The server wants the password to be changed or entered once by hand.
@@ -259,6 +261,10 @@ public enum FailureCode: String, Hashable, Sendable, Codable, CaseIterable {
       Row(
         .throttle, .mailbox, "The server limits login attempts.",
         "Postrider waits and tries again by itself.")
+    case .authBudget:
+      Row(
+        .throttle, .mailbox, "Too many logins failed at this server; Postrider waits so that it is not banned.",
+        "Correct the mailboxes whose credentials are refused; Postrider tries again by itself.")
     case .authTenantPolicy:
       Row(
         .permanent, .mailbox, "The provider's policy forbids this kind of login.",

@@ -19,11 +19,19 @@ public struct PollingSlots: Hashable, Sendable {
   }
 
   /// The first slot after a moment.
-  public func next(after moment: Date) -> Date {
+  public func next(after moment: Date) -> Date { slot(number(at: moment) + 1) }
+
+  /// The last slot before a moment, or the slot at which it is.
+  public func last(before moment: Date) -> Date { slot(number(at: moment)) }
+
+  private func number(at moment: Date) -> Int64 {
     let now = Int64((moment.timeIntervalSince1970 * 1_000).rounded(.down))
-    var slots = (now - phaseMilliseconds) / intervalMilliseconds
-    if (now - phaseMilliseconds) % intervalMilliseconds < 0 { slots -= 1 }
-    return Date(timeIntervalSince1970: Double(phaseMilliseconds + (slots + 1) * intervalMilliseconds) / 1_000)
+    let slots = (now - phaseMilliseconds) / intervalMilliseconds
+    return (now - phaseMilliseconds) % intervalMilliseconds < 0 ? slots - 1 : slots
+  }
+
+  private func slot(_ number: Int64) -> Date {
+    Date(timeIntervalSince1970: Double(phaseMilliseconds + number * intervalMilliseconds) / 1_000)
   }
 
   /// The finalizer of splitmix64: neighbouring numbers land far apart.

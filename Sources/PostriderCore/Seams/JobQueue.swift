@@ -233,6 +233,8 @@ public struct JobLocation: Hashable, Sendable, Codable {
   public var worker: String?
   /// Its fence, when leased.
   public var fence: Fence?
+  /// Since when that worker holds it, milliseconds since 1970, when leased.
+  public var leasedSinceMilliseconds: Int64?
   /// When its lease ends without renewal, milliseconds since 1970.
   public var leaseEndsMilliseconds: Int64?
   /// When it became due, milliseconds since 1970, when it waits.
@@ -247,7 +249,7 @@ public struct JobLocation: Hashable, Sendable, Codable {
   public init(
     job: String, state: String, profileID: ProfileID? = nil, jobClass: String? = nil, worker: String? = nil,
     fence: Fence? = nil, leaseEndsMilliseconds: Int64? = nil, dueMilliseconds: Int64? = nil, blockedBy: String? = nil,
-    blockedUntilMilliseconds: Int64? = nil
+    blockedUntilMilliseconds: Int64? = nil, leasedSinceMilliseconds: Int64? = nil
   ) {
     self.job = job
     self.state = state
@@ -259,6 +261,7 @@ public struct JobLocation: Hashable, Sendable, Codable {
     self.dueMilliseconds = dueMilliseconds
     self.blockedBy = blockedBy
     self.blockedUntilMilliseconds = blockedUntilMilliseconds
+    self.leasedSinceMilliseconds = leasedSinceMilliseconds
   }
 }
 

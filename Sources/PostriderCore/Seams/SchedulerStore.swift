@@ -46,12 +46,89 @@ public struct DuePage: Hashable, Sendable {
   }
 }
 
+/// Which of the due rows to read.
+public enum DueSelection: Hashable, Sendable, CaseIterable {
+  /// Each that became due, also of paused profiles: the queue keeps their jobs and grants none.
+  case all
+  /// Those of profiles that are active and not paused: a rescan need not read again and again what may not run.
+  case running
+  /// Those of them that go first into an empty queue: what a person waits for, and sends.
+  case urgent
+}
+
+/// A mailbox that was given to another profile and may not run there before its jobs are gone from the old one.
+public struct MailboxMove: Hashable, Sendable {
+  /// The mailbox.
+  public var mailbox: MailboxID
+  /// The profile it came from.
+  public var from: ProfileID
+
+  /// Describes a move.
+  public init(mailbox: MailboxID, from: ProfileID) {
+    self.mailbox = mailbox
+    self.from = from
+  }
+
+  /// Every job that the mailbox may have in the queue under the old profile.
+  public var jobs: [Job] {
+    JobKind.allCases.map { kind in
+      Job(id: JobID(mailbox: mailbox, kind: kind), profile: from, jobClass: .poll, dueMilliseconds: 0)
+    }
+  }
+}
+
+/// A profile whose polls run late by more than one interval.
+public struct LateProfile: Hashable, Sendable {
+  /// Which profile.
+  public var profileID: ProfileID
+  /// Seconds from slot to slot as asked for.
+  public var intervalSeconds: Int
+  /// How many mailboxes are that late.
+  public var mailboxes: Int
+  /// How late the latest of them is, seconds.
+  public var lateSeconds: Int
+
+  /// Describes a late profile.
+  public init(profileID: ProfileID, intervalSeconds: Int, mailboxes: Int, lateSeconds: Int) {
+    self.profileID = profileID
+    self.intervalSeconds = intervalSeconds
+    self.mailboxes = mailboxes
+    self.lateSeconds = lateSeconds
+  }
+
+  /// Seconds from slot to slot as it really goes: whole intervals, because late slots collapse into one.
+  public var effectiveIntervalSeconds: Int {
+    intervalSeconds * max(2, (lateSeconds + intervalSeconds - 1) / max(1, intervalSeconds))
+  }
+}
+
+/// Why a profile's polls are late, for the alert on its wall.
+public struct StretchedProfile: Hashable, Sendable {
+  /// How late.
+  public var late: LateProfile
+  /// `limit` (the connection limit of the profile), `overload` (every worker is busy, or there is none), or the reason of
+  /// a hold.
+  public var cause: String
+
+  /// Describes a stretched profile.
+  public init(late: LateProfile, cause: String) {
+    self.late = late
+    self.cause = cause
+  }
+}
+
 /// What the database announces to the scheduler.
 public enum ScheduleSignal: Hashable, Sendable {
   /// These rows were changed or requested; read them.
   case jobs([JobID])
   /// This profile changed; read it.
   case profile(ProfileID)
+  /// Every profile may have changed; read them all, and what is due.
+  case profiles
+  /// A mailbox changed its profile; see ``SchedulerStore/moves(limit:)``.
+  case moves
+  /// A repair was asked for; see ``SchedulerStore/openRepairs()``.
+  case repair
   /// The connection was (re)established or an announcement was too long: read everything that is due.
   case rescan
 }
@@ -84,18 +161,57 @@ public protocol SchedulerStore: Sendable {
   /// All profiles with at least one mailbox, as the queue needs them.
   func queueProfiles() async throws -> [QueueProfile]
 
-  /// One profile; with limit 0 when it is inactive or gone.
-  func queueProfile(_ id: ProfileID) async throws -> QueueProfile
+  /// These profiles; with limit 0 those that are inactive or gone.
+  func queueProfiles(_ ids: [ProfileID]) async throws -> [QueueProfile]
 
-  /// Runnable rows that became due after `position` and up to the database's now, oldest first, at most `limit`.
-  func due(after position: DuePage.Position, limit: Int) async throws -> DuePage
+  /// Rows of the selection that became due after `position` and up to the database's now, oldest first, at most `limit`.
+  func due(after position: DuePage.Position, limit: Int, only selection: DueSelection) async throws -> DuePage
 
-  /// The present state of these rows; absent ones are left out.
+  /// The present state of these rows; absent ones are left out, and so are those that a pause of their mailbox keeps from
+  /// running: their sessions end by themselves and are not withdrawn.
   func scheduled(_ jobs: [JobID]) async throws -> [ScheduledJob]
 
   /// The earliest due time of a runnable row after now, microseconds since 1970; `nil` when nothing is scheduled.
   func nextDueMicroseconds() async throws -> Int64?
 
+  /// Mailboxes that were given to another profile and are not withdrawn from the old one yet, at most `limit`.
+  func moves(limit: Int) async throws -> [MailboxMove]
+
+  /// Lets the jobs of these mailboxes run under their new profiles: nothing is queued or leased under the old ones.
+  func finish(_ moves: [MailboxMove]) async throws
+
+  /// Remembers poison jobs: their rows may not run until a person releases them, and an alert says so. Those that are
+  /// remembered already, or whose mailbox is gone, change nothing. Withdraw them from the queue afterwards.
+  func setAside(_ jobs: [PoisonedJob]) async throws
+
+  /// The numbers of the repairs that people asked for and that are not done, oldest first.
+  func openRepairs() async throws -> [Int64]
+
+  /// Writes what a repair found.
+  func finishRepair(_ id: Int64, _ report: RepairReport) async throws
+
+  /// The profiles whose polls are late by more than one interval, from the schedule; none in good times, when it costs next
+  /// to nothing.
+  func lateProfiles() async throws -> [LateProfile]
+
+  /// Raises or updates the alert of each stretched profile and resolves those of all the others.
+  func report(stretched: [StretchedProfile]) async throws
+
+  /// Forgets statistics that nobody reads any more.
+  func forgetOldActivity() async throws
+
   /// What the database announces. Begins with `rescan`, repeats it after each reconnection; ends on cancellation.
   func signals() -> AsyncStream<ScheduleSignal>
+}
+
+extension SchedulerStore {
+  /// Every row that became due after `position` and up to the database's now, oldest first, at most `limit`.
+  public func due(after position: DuePage.Position, limit: Int) async throws -> DuePage {
+    try await due(after: position, limit: limit, only: .all)
+  }
+
+  /// One profile; with limit 0 when it is inactive or gone.
+  public func queueProfile(_ id: ProfileID) async throws -> QueueProfile {
+    try await queueProfiles([id]).first ?? QueueProfile(id: id, limit: 0)
+  }
 }

@@ -61,6 +61,8 @@ public struct SessionSettings: Hashable, Sendable {
   public var messagesPerPoll: Int
   /// Whether steps are kept for successful runs too.
   public var verbose: Bool
+  /// How many logins at its servers may fail.
+  public var loginBudget = LoginBudget()
 
   /// Gathers what a session needs.
   public init(
@@ -125,12 +127,19 @@ public struct Assignment: Hashable, Sendable {
   public var dueAt: Date
   /// Why it runs.
   public var trigger: RunTrigger
+  /// The directions that are enabled.
+  public var enabled: Set<Direction>
+  /// The directions that logged in since their credentials were last changed.
+  public var proven: Set<Direction>
 
   /// Describes a job that may run.
   public init(
     settings: SessionSettings, generation: Int64, requested: Int64, served: Int64, failures: Int,
-    lastFailureCode: FailureCode? = nil, dueAt: Date, trigger: RunTrigger
+    lastFailureCode: FailureCode? = nil, dueAt: Date, trigger: RunTrigger, enabled: Set<Direction> = [],
+    proven: Set<Direction> = []
   ) {
+    self.enabled = enabled
+    self.proven = proven
     self.settings = settings
     self.generation = generation
     self.requested = requested
@@ -146,7 +155,7 @@ public struct Assignment: Hashable, Sendable {
 public enum CheckedJob: Hashable, Sendable {
   /// It may run.
   case run(Assignment)
-  /// It must not: complete it without a session. The word says why: `not-due`, `disabled`, `moved`, `gone`.
+  /// It must not: complete it without a session. The word says why: `not-due`, `disabled`, `paused`, `moved`, `gone`.
   case skip(String)
 }
 
@@ -287,6 +296,20 @@ public enum AlertChange: Hashable, Sendable {
   case resolve(codes: [String]?, direction: Direction?)
 }
 
+/// An alert that is raised or resolved on a profile's wall because of its server, not of a session.
+public struct ProfileAlertChange: Hashable, Sendable {
+  /// The profile.
+  public var profileID: ProfileID
+  /// What is raised, or which alerts at warning level or above are resolved.
+  public var change: AlertChange
+
+  /// Describes a change.
+  public init(profileID: ProfileID, _ change: AlertChange) {
+    self.profileID = profileID
+    self.change = change
+  }
+}
+
 /// An alert about to be raised.
 public struct AlertDraft: Hashable, Sendable {
   /// How serious.
@@ -398,6 +421,9 @@ public protocol WorkerStore: Sendable {
   /// Counts a failed attempt at one message; after the third it is quarantined with its raw octets, if any, and
   /// entered into the ledger. Returns whether it was quarantined now.
   func messageFailed(uidl: String, failure: Failure, raw: Content?, writer: SessionGuard) async throws -> Bool
+
+  /// Raises or resolves alerts on the walls of profiles, outside any session. A profile that is gone is left out.
+  func change(profileAlerts: [ProfileAlertChange]) async throws
 
   /// Commits an outcome together with others that wait. Returns when it is durable.
   func commit(_ outcome: SessionOutcome) async throws -> OutcomeResult

@@ -61,7 +61,7 @@ local jobs, leases, owners = {}, {}, {}
 local sessions, changed = {}, {}
 local profiles, any_odd = {}, call('EXISTS', ODD) == 1
 local tags, full = {}, {}
-local ending = ':' .. worker
+local ending = ':' .. worker .. '@' .. format('%.0f', now)
 
 -- Whether a job may run beside the sessions its mailbox has: `busy`, or `known` when it is one of them.
 local function conflict(present, own, kind, p)

@@ -2,7 +2,7 @@
 --
 -- ARGV[3…]: (job, profile) × at most 100.
 -- Returns { { live workers, their slots, leased }, then for each job { state, profile, class, worker, fence counter, lease
---   end, due, blocked by, until } }; '' stands for nothing.
+--   end, due, blocked by, until, leased since } }; '' stands for nothing.
 local workers = call('ZRANGEBYSCORE', WORKERS, '(' .. now, '+inf')
 local slots = 0
 if #workers > 0 then
@@ -28,22 +28,22 @@ end
 
 for i = 3, #ARGV, 2 do
   local job, profile = ARGV[i], ARGV[i + 1]
-  local found = { 'absent', '', '', '', '', '', '', '', '' }
+  local found = { 'absent', '', '', '', '', '', '', '', '', '' }
   local owner, aside = call('HGET', OWNERS, job), call('HGET', POISON_OF, job)
   if owner then
     local r = record(owner)
-    found = { 'leased', r.profile, '', r.worker, r.counter, call('ZSCORE', LEASES, job) or '', '', '', '' }
+    found = { 'leased', r.profile, '', r.worker, r.counter, call('ZSCORE', LEASES, job) or '', '', '', '', r.since }
   elseif aside then
     local its, _, worker = match(aside, '^(%d+):(%d+):(.*)$')
-    found = { 'poisoned', its, '', worker, '', '', '', '', '' }
+    found = { 'poisoned', its, '', worker, '', '', '', '', '', '' }
   else
     local member, class, due = parked_of_job(profile, job)
-    if member then found = { 'parked', profile, tostring(class), '', '', '', due, 'busy-mailbox', '' } end
+    if member then found = { 'parked', profile, tostring(class), '', '', '', due, 'busy-mailbox', '', '' } end
     for lane = 0, 3 do
       local score = call('ZSCORE', READY .. lane .. match(job, '%a') .. ':' .. profile, job)
       if score then
         local why, until_ms = reason(job, lane, profile)
-        found = { 'ready', profile, tostring(lane), '', '', '', score, why, until_ms }
+        found = { 'ready', profile, tostring(lane), '', '', '', score, why, until_ms, '' }
         break
       end
     end

@@ -12,9 +12,10 @@
 -- while all its jobs are held.
 --
 -- `owners` (hash): job → <counter>:<profile> and then
---   :<class>:<due>:<worker>                                                                   a lease as it was given,
---   +<class>:<due>:<worker>                                                                   renewed at least once, or
---   *<class>:<due>:<renewed><withdrawn>:<again class>:<again profile>:<again due>:<worker>    anything more.
+--   :<class>:<due>:<holder>                                                                   a lease as it was given,
+--   +<class>:<due>:<holder>                                                                   renewed at least once, or
+--   *<class>:<due>:<renewed><withdrawn>:<again class>:<again profile>:<again due>:<holder>    anything more;
+--   the holder is <worker>@<since when, in ms>.
 -- `busy` (hash): mailbox → the sessions it has, as in its job ids (`p`, `s`, `s1`, `t`, in any order), and `!<profile>`
 --   for each profile with jobs parked at it.
 -- `slots:<profile>` (zset): the profile's leased jobs, 1 poll, 2 test, 3 send, so that each direction is one range.
@@ -48,27 +49,29 @@ local function parts(job) return match(job, '^(%d+)(%a)') end
 
 -- A lease's record, in full.
 local function record(text)
-  local counter, profile, mark, class, due, rest = match(text, '^(%d+):(%d+)([:+*])(%d):([^:]*):(.*)$')
+  local counter, profile, mark, class, due, rest, since =
+    match(text, '^(%d+):(%d+)([:+*])(%d):([^:]*):(.*)@(%d+)$')
   if mark ~= '*' then
-    return { counter = counter, profile = profile, class = class, due = due, renewed = mark == '+', worker = rest }
+    return { counter = counter, profile = profile, class = class, due = due, renewed = mark == '+', worker = rest,
+      since = since }
   end
   local renewed, withdrawn, again, again_profile, again_due, worker =
     match(rest, '^(%d)(%d):(%d?):(%d*):([^:]*):(.*)$')
   return {
     counter = counter, profile = profile, class = class, due = due, renewed = renewed == '1',
     withdrawn = withdrawn == '1', again = again ~= '' and again or nil, again_profile = again_profile,
-    again_due = again_due, worker = worker
+    again_due = again_due, worker = worker, since = since
   }
 end
 
 local function written(r)
   local head = r.counter .. ':' .. r.profile
   if not (r.again or r.withdrawn) then
-    return concat({ head, r.renewed and '+' or ':', r.class, ':', r.due, ':', r.worker })
+    return concat({ head, r.renewed and '+' or ':', r.class, ':', r.due, ':', r.worker, '@', r.since })
   end
   local flags = (r.renewed and '1' or '0') .. (r.withdrawn and '1' or '0')
   return concat({ head, '*', r.class, ':', r.due, ':', flags, ':', r.again or '', ':', r.again and r.again_profile or '',
-    ':', r.again and r.again_due or '', ':', r.worker })
+    ':', r.again and r.again_due or '', ':', r.worker, '@', r.since })
 end
 
 -- What the queue knows of a profile; one that nobody told of has limit 0.

@@ -69,11 +69,41 @@ struct Setting: Sendable {
     "PostgreSQL as the owner of the schema, for `migrate` and `init`; database.url when left out.")
   static let databasePool = Setting("database.poolSize", .number(1...100), "4", "Connections of this process.")
   static let redisURL = Setting(
-    "redis.url", .url(schemes: ["redis", "unix"]), nil, secret: true,
-    "Redis: redis://[user:password@]host:port/db or unix:///path/to.sock.")
+    "redis.url",
+    .url(
+      schemes: [
+        "redis", "rediss", "unix", "redis-sentinel", "rediss-sentinel", "redis-cluster", "rediss-cluster", "valkey",
+        "valkeys", "valkey-sentinel", "valkeys-sentinel", "valkey-cluster", "valkeys-cluster",
+      ]), nil, secret: true,
+    """
+    Redis or Valkey, rediss for TLS: redis://[user:password@]host:port/db, unix:///path/to.sock?db=0, \
+    redis-sentinel://host1:26379,host2,host3/mymaster or redis-cluster://host1:6379,host2,host3.
+    """)
+  static let redisUser = Setting(
+    "redis.user", .text, nil, "The ACL user of the Redis servers, when the URL names none; needs a password.")
+  static let redisPassword = Setting(
+    "redis.password", .text, nil, secret: true, "The password of the Redis servers, when the URL holds none.")
+  static let redisSentinelUser = Setting(
+    "redis.sentinel.user", .text, nil, "The ACL user of the Sentinels; the servers' is not used for them.")
+  static let redisSentinelPassword = Setting(
+    "redis.sentinel.password", .text, nil, secret: true, "The password of the Sentinels.")
+  static let redisCAFile = Setting(
+    "redis.tls.caFile", .path, nil,
+    "Certificates (PEM) that Redis servers are verified with; the system's when left out.")
+  static let redisCertificateFile = Setting(
+    "redis.tls.certificateFile", .path, nil, "The client certificate with its chain (PEM), where Redis wants one.")
+  static let redisKeyFile = Setting(
+    "redis.tls.keyFile", .path, nil, "The private key of the client certificate (PEM, not encrypted).")
+  static let redisServerName = Setting(
+    "redis.tls.serverName", .text, nil,
+    "The name in every Redis server's certificate, when they are reached by other names or addresses.")
   static let queueLease = Setting(
     "queue.leaseSeconds", .number(2...600), "15",
     "How long a dead worker's jobs stay taken; the same in every process.")
+  static let queueShards = Setting(
+    "queue.shards", .number(1...64), "1",
+    "Parts of the queue, spread over the nodes of a Redis Cluster; fixed once the queue is in use, the same everywhere."
+  )
   static let keysRing = Setting(
     "keys.ring", .text, nil, secret: true, "The key ring itself: lines `id: base64(32 octets)`, first encrypts.")
   static let keysFile = Setting(
@@ -84,6 +114,9 @@ struct Setting: Sendable {
   static let egressPorts = Setting(
     "egress.ports", .text, "default",
     "Ports that mail may go to: default (110, 995, 25, 465, 587), us-government (80, 443, 465, 995), or a list.")
+  static let egressID = Setting(
+    "egress.id", .text, "default",
+    "Names the address that this worker's connections come from; workers with the same one share the login budgets.")
   static let allowsNonTLS = Setting(
     "mail.allowNonTls", .flag, "false", "Whether profiles may use TLS mode `none` (allowNonTLSMail).")
   static let apiHost = Setting("api.host", .text, "127.0.0.1", "Address the API listens on.")
@@ -92,6 +125,12 @@ struct Setting: Sendable {
   static let allowsInsecureCredentials = Setting(
     "api.allowCredentialsEntryViaNonSecureChannels", .flag, "false",
     "Whether passwords may be entered over plain HTTP.")
+  static let scaleTarget = Setting(
+    "scale.targetSeconds", .number(1...3_600), "10",
+    "How fast GET /api/v1/scale wants waiting jobs to be worked off.")
+  static let scaleSlots = Setting(
+    "scale.slotsPerWorker", .number(0...10_000), "0",
+    "Sessions of one worker for GET /api/v1/scale; 0: as the workers announce, before any did worker.sessions.")
   static let probeHost = Setting("probe.host", .text, "127.0.0.1", "Address of /healthz, /readyz and /metrics.")
   static let probePort = Setting(
     "probe.port", .number(0...65_535), "9464", "Port of /healthz, /readyz and /metrics; 0 takes a free one.")
@@ -105,8 +144,10 @@ struct Setting: Sendable {
   static let logFormat = Setting("log.format", .choice(["text", "json"]), "text", "How it is logged.")
 
   static let all = [
-    databaseURL, databaseDirectURL, databaseMigrateURL, databasePool, redisURL, queueLease, keysRing, keysFile,
-    egressAllow, egressPorts, allowsNonTLS, apiHost, apiPort, apiSocket, allowsInsecureCredentials, probeHost,
-    probePort, workerSessions, workerGrace, workerHelo, workerSpool, logLevel, logFormat,
+    databaseURL, databaseDirectURL, databaseMigrateURL, databasePool, redisURL, redisUser, redisPassword,
+    redisSentinelUser, redisSentinelPassword, redisCAFile, redisCertificateFile, redisKeyFile, redisServerName,
+    queueLease, queueShards, keysRing, keysFile, egressAllow, egressPorts, egressID, allowsNonTLS, apiHost, apiPort,
+    apiSocket, allowsInsecureCredentials, scaleTarget, scaleSlots, probeHost, probePort, workerSessions, workerGrace,
+    workerHelo, workerSpool, logLevel, logFormat,
   ]
 }

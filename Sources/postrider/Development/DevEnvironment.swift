@@ -142,7 +142,8 @@ struct DevEnvironment {
       Running { try await failOnFirst(of: failures) },
       Running { try await store.run() }, Running { try await queue.run() },
       // Stopped from the end: first nobody asks any more, then nothing is enqueued, then the sessions drain.
-      try deployment.worker(store: store, queue: queue), deployment.scheduler(store: store, queue: queue), api,
+      try deployment.worker(store: store, queue: queue, serverGuard: deployment.serverGuard(queue: queue)),
+      deployment.scheduler(store: store, queue: queue), api,
     ]
     let guide = Guide(
       directory: directory.path, isDefault: command.directory == DataDirectory.defaultPath, token: token)

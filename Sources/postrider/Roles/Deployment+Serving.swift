@@ -23,6 +23,9 @@ extension Deployment {
     configuration.allowsNonTLSMail = settings.flag(.allowsNonTLS)
     configuration.allowsCredentialsEntryViaNonSecureChannels = settings.flag(.allowsInsecureCredentials)
     configuration.version = Version.text
+    configuration.scale = ScaleRule(
+      targetSeconds: Double(settings.number(.scaleTarget)), slotsPerWorker: settings.number(.scaleSlots),
+      assumedSlotsPerWorker: settings.number(.workerSessions))
     return AdminServer(configuration: configuration, store: store, queue: queue, registry: registry, logger: logger)
   }
 }

@@ -56,7 +56,7 @@ struct WorkerCommand: AsyncParsableCommand {
     let deployment = Deployment(settings, role: "worker")
     let store = try deployment.store()
     let queue = try deployment.queue()
-    let worker = try deployment.worker(store: store, queue: queue)
+    let worker = try deployment.worker(store: store, queue: queue, serverGuard: deployment.serverGuard(queue: queue))
     try await deployment.serve(
       [
         Running { try await store.run() }, Running { try await queue.run() },
@@ -92,14 +92,28 @@ extension Deployment {
       store: store, queue: queue, configuration: SchedulerConfiguration(holder: Self.processName()), logger: logger)
   }
 
-  func worker(store: any WorkerStore, queue: any JobQueue) throws -> WorkerService {
+  /// Breakers and login budgets beside the queue, and the gauge of the open ones.
+  func serverGuard(queue: RedisJobQueue) -> RedisServerGuard {
+    var rules = BreakerRules()
+    // Longer than a lease and a renewal: a worker that cannot reach Redis has closed the probe's socket by then.
+    rules.probeHold = .seconds(settings.number(.queueLease)) * 2
+    let serverGuard = RedisServerGuard(queue: queue, rules: rules)
+    ServerGuardCollector(serverGuard).register(in: registry)
+    return serverGuard
+  }
+
+  func worker(
+    store: any WorkerStore, queue: any JobQueue, serverGuard: any ServerGuard
+  ) throws -> WorkerService {
     var configuration = WorkerConfiguration(name: Self.processName())
     configuration.sessions = settings.number(.workerSessions)
     configuration.grace = .seconds(settings.number(.workerGrace))
     configuration.renewal = .seconds(settings.number(.queueLease)) / 3
     configuration.heloName = settings.text(.workerHelo) ?? ProcessInfo.processInfo.hostName
     configuration.spoolDirectory = settings.text(.workerSpool) ?? "/tmp"
+    configuration.egressID = settings.text(.egressID) ?? configuration.egressID
     return WorkerService(
-      store: store, queue: queue, client: try mailClient(), configuration: configuration, logger: logger)
+      store: store, queue: queue, client: try mailClient(), serverGuard: serverGuard,
+      configuration: configuration, logger: logger)
   }
 }

@@ -43,6 +43,12 @@ struct APIClient: Sendable {
     return try await decode(try await send(path, [], body: ByteBuffer(bytes: bytes)), from: path)
   }
 
+  /// Changes what is named, by a value that holds what is to be another, and reads the answer.
+  func patch<Value: Decodable>(_ path: String, _ body: some Encodable) async throws -> Value {
+    let bytes = try JSONCoding.encoder().encode(body)
+    return try await decode(try await send(path, [], body: ByteBuffer(bytes: bytes), isChange: true), from: path)
+  }
+
   /// Reads octets piece by piece, without a bound on how many there are.
   func stream(_ path: String, _ each: (ByteBuffer) async throws -> Void) async throws {
     let response = try await send(path, [], timeout: .minutes(10))
@@ -58,13 +64,14 @@ struct APIClient: Sendable {
   // MARK: Requests
 
   private func send(
-    _ path: String, _ query: [(String, String?)], body: ByteBuffer? = nil, timeout: TimeAmount = Self.timeout
+    _ path: String, _ query: [(String, String?)], body: ByteBuffer? = nil, isChange: Bool = false,
+    timeout: TimeAmount = Self.timeout
   ) async throws -> HTTPClientResponse {
     var request = HTTPClientRequest(url: settings.url + "/api/v1" + path + Self.encoded(query))
     request.headers.add(name: "Authorization", value: "Bearer \(settings.token.revealed)")
     request.headers.add(name: "Accept", value: "application/json")
     if let body {
-      request.method = .POST
+      request.method = isChange ? .PATCH : .POST
       request.headers.add(name: "Content-Type", value: "application/json")
       request.body = .bytes(body)
     }

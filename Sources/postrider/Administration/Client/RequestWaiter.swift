@@ -27,6 +27,8 @@ struct RequestWaiter {
     var state: State
     /// Why, for `refused` and `waiting`.
     var message: String?
+    /// What it waits for, for `waiting`, where that is known.
+    var waitsFor: WaitReason?
     var mailbox: Mailbox
     var run: RunRecord?
   }
@@ -34,6 +36,15 @@ struct RequestWaiter {
   /// The JSON of the command.
   struct Answer: Codable, Sendable {
     var results: [Outcome]
+    /// Why nothing happened for a while, in the order in which it was found out.
+    var waits: [Wait]?
+  }
+
+  /// A reason and when it was found out.
+  struct Wait: Codable, Sendable {
+    /// Since the requests were made.
+    var afterSeconds: Double
+    var reason: WaitReason
   }
 
   let kind: Kind
@@ -42,8 +53,12 @@ struct RequestWaiter {
   let timeout: Double
   /// Called for each outcome as it comes, with the bar to print through.
   let report: (Outcome, inout Progress) throws -> Void
-  /// Seconds without any result after which the queue is looked at.
-  static let patience = 10.0
+  /// Seconds without a start after which the queue is looked at.
+  var patience = 10.0
+  /// Seconds between two looks at the queue.
+  static let lookInterval = 2.0
+  /// So many of the mailboxes that are waited for are looked up in the queue.
+  static let looked = 5
   /// How many mailboxes are asked for at once.
   static let parallelism = 8
 
@@ -59,7 +74,7 @@ struct RequestWaiter {
   }
 
   /// Asks, waits and reports. Answers one outcome for each mailbox, in the order given.
-  func run(_ mailboxes: [Mailbox]) async throws -> [Outcome] {
+  func run(_ mailboxes: [Mailbox]) async throws -> Answer {
     var progress = Progress(total: mailboxes.count)
     defer { progress.clear() }
     let results = try await Self.request(kind, mailboxes, session.api)
@@ -75,22 +90,32 @@ struct RequestWaiter {
         pending[mailbox.id] = kind.requested(fresh)
       }
     }
-    let addresses = Dictionary(mailboxes.map { ($0.id, $0.address) }, uniquingKeysWith: { first, _ in first })
-    try await wait(&pending, addresses, &outcomes, &progress)
+    var waits = Waits()
+    try await wait(&pending, mailboxes, &outcomes, &progress, &waits)
     for mailbox in mailboxes where outcomes[mailbox.id] == nil {
-      let words = "not done after \(Words.duration(timeout)); it goes on by itself"
-      try note(Outcome(state: .waiting, message: words, mailbox: mailbox), &outcomes, &progress)
+      var words = "not done after \(Words.duration(timeout)); it goes on by itself"
+      if let reason = waits.now { words += " (\(reason.message))" }
+      try note(
+        Outcome(state: .waiting, message: words, waitsFor: waits.now, mailbox: mailbox), &outcomes, &progress)
     }
-    return mailboxes.compactMap { outcomes[$0.id] }
+    return Answer(
+      results: mailboxes.compactMap { outcomes[$0.id] }, waits: waits.all.isEmpty ? nil : waits.all)
+  }
+
+  /// What was found out about why nothing happens.
+  private struct Waits {
+    var now: WaitReason?
+    var all: [Wait] = []
   }
 
   private func wait(
-    _ pending: inout [MailboxID: Int64], _ addresses: [MailboxID: String], _ outcomes: inout [MailboxID: Outcome],
-    _ progress: inout Progress
+    _ pending: inout [MailboxID: Int64], _ mailboxes: [Mailbox], _ outcomes: inout [MailboxID: Outcome],
+    _ progress: inout Progress, _ waits: inout Waits
   ) async throws {
     let clock = ContinuousClock()
     let start = clock.now
-    var hasExplained = false
+    // When the queue is looked at next: later, as long as results come.
+    var nextLook = start + .seconds(patience)
     var pause = 0.2
     while !pending.isEmpty {
       let before = pending.count
@@ -99,16 +124,24 @@ struct RequestWaiter {
         pending[id] = nil
         try note(try await outcome(of: mailbox), &outcomes, &progress)
       }
-      guard let first = pending.keys.min() else { return }
+      if pending.count < before {
+        nextLook = max(nextLook, clock.now + .seconds(patience))
+        waits.now = nil
+      }
+      let waiting = mailboxes.filter { pending[$0.id] != nil }
+      guard let first = waiting.first else { return }
       let elapsed = (clock.now - start) / Duration.seconds(1)
       if elapsed >= timeout { return }
-      if !hasExplained && elapsed >= Self.patience && outcomes.values.allSatisfy({ $0.state == .refused }) {
-        if let words = try await explanation(Array(pending.keys.sorted().prefix(5))) {
-          progress.remark(words)
-          hasExplained = true
+      if clock.now >= nextLook {
+        let reason = try await explanation(Array(waiting.prefix(Self.looked)))
+        if let reason, reason != waits.now {
+          progress.remark("waiting for \(Words.duration(elapsed)): \(reason.message)")
+          waits.all.append(Wait(afterSeconds: elapsed, reason: reason))
         }
+        waits.now = reason
+        nextLook = clock.now + .seconds(Self.lookInterval)
       }
-      progress.wait(for: "waiting for \(addresses[first] ?? "\(first)")")
+      progress.wait(for: "waiting for \(first.address)")
       // Quick while things happen, then slower; many mailboxes are asked for less often.
       pause = pending.count < before ? 0.2 : min(2, max(pause * 1.3, Double(pending.count) / 200))
       try await clock.sleep(for: .seconds(min(pause, timeout - elapsed)))
@@ -150,18 +183,8 @@ struct RequestWaiter {
     try report(outcome, &progress)
   }
 
-  /// Why nothing happens, as far as the queue knows; `nil` when a worker is at it.
-  func explanation(_ ids: [MailboxID]) async throws -> String? {
-    var states: [JobLocation] = []
-    for id in ids {
-      let answer: InspectAnswer = try await session.api.get("/queue/inspect", [("mailbox", "\(id)")])
-      states += answer.jobs.filter { JobID($0.job)?.kind.word == kind.rawValue }
-    }
-    if states.contains(where: { $0.state == "leased" }) { return nil }
-    guard let waiting = states.first(where: { $0.state == "ready" || $0.state == "parked" }) else {
-      return "the \(kind.rawValue) is not in the queue yet; is a scheduler running?"
-    }
-    let reason = waiting.blockedBy.map { " (\(Terminal.safe($0)))" } ?? ""
-    return "no worker is free; the \(kind.rawValue) waits in the queue\(reason)"
+  /// Why nothing happens, as far as the API knows; `nil` when a worker is at it.
+  func explanation(_ mailboxes: [Mailbox]) async throws -> WaitReason? {
+    try await WaitReasonFinder(kind: kind, api: session.api).reason(mailboxes)
   }
 }

@@ -95,9 +95,60 @@ struct CreatedProfile: Codable, Sendable {
 struct QueueAnswer: Codable, Sendable {
   var queue: QueueStatistics
   var schedule: ScheduleStatistics
+  /// Leases completed in a second; `nil` until the API has two readings of the queue.
+  var jobsPerSecond: Double?
+  /// How long a session takes on average; `nil` before any was measured.
+  var meanSessionSeconds: Double?
+  /// The organization's poison jobs.
+  var setAside: Int?
+}
+
+/// The answer of `GET /queue/profiles`.
+struct QueueProfilesAnswer: Codable, Sendable {
+  var profiles: [ProfileQueueView]
+  var total: Int
 }
 
 /// The answer of `GET /queue/inspect`.
 struct InspectAnswer: Codable, Sendable {
   var jobs: [JobLocation]
 }
+
+/// The body that the API reads as Core's `ProfileChange`.
+struct ProfileChangeRequest: Codable, Sendable {
+  var maximumConcurrentConnections: Int?
+  var minimumPollingIntervalMinutes: Int?
+  var weight: Int?
+  var isActive: Bool?
+  var version: Int64?
+}
+
+/// The body that the API reads as Core's `MailboxChange`.
+struct MailboxChangeRequest: Codable, Sendable {
+  var profileID: ProfileID?
+  var isActive: Bool?
+  var version: Int64?
+}
+
+/// The body and the answer of `POST /queue/pause` and `/queue/resume`.
+struct PauseRequest: Codable, Sendable {
+  var scope: String
+  var id: Int64?
+  var paused: Bool?
+}
+
+/// The body of `POST /queue/release`.
+struct ReleaseRequest: Codable, Sendable {
+  /// The API takes 1 to 1,000.
+  static let maximumJobs = 1_000
+
+  var jobs: [String]
+}
+
+/// The answer of `POST /queue/release`.
+struct ReleaseAnswer: Codable, Sendable {
+  var released: [String]
+}
+
+/// The body of verbs that need no more words.
+struct NoBody: Codable, Sendable {}

@@ -6,7 +6,8 @@ struct MailboxCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "mailbox", abstract: "Mailboxes: the accounts that are polled and sent from.",
     subcommands: [
-      MailboxCreate.self, MailboxList.self, MailboxShow.self, MailboxApprove.self, MailboxReject.self,
+      MailboxCreate.self, MailboxList.self, MailboxShow.self, MailboxEdit.self, MailboxMove.self, MailboxApprove.self,
+      MailboxReject.self,
       MailboxTest.self, MailboxPoll.self,
     ])
 }
@@ -75,6 +76,7 @@ struct MailboxShow: AdministrationCommand {
     details.add("owner", "\(mailbox.owner.name) (\(mailbox.owner.kind.rawValue) \(mailbox.owner.id))")
     details.add("profile", mailbox.profileID.map { "\(mailbox.profileName ?? "") (\($0))" } ?? "none")
     details.add("active", mailbox.isActive ? "yes" : "no")
+    details.add("paused", mailbox.pausedAt.flatMap { Words.timeAndDistance($0) }.map { "since \($0)" })
     details.add("approval", mailbox.approval.rawValue)
     details.add("user name", mailbox.userName ?? "the address")
     details.add(
@@ -92,6 +94,15 @@ struct MailboxShow: AdministrationCommand {
     return details
   }
 
+  /// `7 min, because of limit`; `nil` when it is as asked for.
+  private static func effectiveInterval(_ state: DirectionState) -> String? {
+    guard let seconds = state.effectiveIntervalSeconds,
+      seconds != state.intervalSeconds || state.effectiveIntervalReason != nil
+    else { return nil }
+    let words = Words.duration(Double(seconds))
+    return state.effectiveIntervalReason.map { "\(words), because of \($0)" } ?? words
+  }
+
   private static func direction(_ name: String, _ state: DirectionState, _ details: inout Details) {
     details.heading("")
     details.heading(name)
@@ -100,6 +111,8 @@ struct MailboxShow: AdministrationCommand {
     details.add("  status", state.status.rawValue)
     details.add("  enabled", state.enabled ? "yes" : "no")
     details.add("  not running", state.notRunningReason)
+    details.add("  interval", state.intervalSeconds.map { Words.duration(Double($0)) })
+    details.add("  really", effectiveInterval(state))
     details.add("  last run", Words.timeAndDistance(state.lastRunAt))
     details.add("  next run", Words.timeAndDistance(state.nextRunAt))
     details.add("  why then", state.nextRunReason)

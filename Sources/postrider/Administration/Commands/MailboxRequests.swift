@@ -35,9 +35,9 @@ struct WaitOptions: ParsableArguments {
         try report(outcome, &progress)
       }
     }
-    let outcomes = try await waiter.run(chosen)
-    if session.isJSON { try session.printJSON(RequestWaiter.Answer(results: outcomes)) }
-    if outcomes.contains(where: { $0.state != .passed }) { throw ExitCode(1) }
+    let answer = try await waiter.run(chosen)
+    if session.isJSON { try session.printJSON(answer) }
+    if answer.results.contains(where: { $0.state != .passed }) { throw ExitCode(1) }
   }
 }
 
@@ -46,8 +46,9 @@ struct MailboxTest: AdministrationCommand {
   static let configuration = CommandConfiguration(
     commandName: "test", abstract: "Test both directions of mailboxes and enable what passes.",
     discussion: """
-      Waits for the workers, prints each result as it comes and the steps of what failed. Exit code 1 when a tested \
-      direction failed or was not done in time.
+      Waits for the workers, prints each result as it comes and the steps of what failed. When nothing starts for 10 \
+      seconds it says why – no worker is running, all are busy, a limit, a pause, a breaker – and again when the reason \
+      changes, and goes on waiting. Exit code 1 when a tested direction failed or was not done in time.
       Example: postrider mailbox test support@example.com
       """)
 
@@ -87,7 +88,7 @@ struct MailboxPoll: AdministrationCommand {
   static let configuration = CommandConfiguration(
     commandName: "poll", abstract: "Receive new mail now.",
     discussion: """
-      Waits for the workers and prints what was stored. Exit code 1 when a poll failed, was refused or was not done \
+      Waits for the workers and prints what was stored; when nothing starts for 10 seconds it says why. Exit code 1 when a poll failed, was refused or was not done \
       in time. A mailbox that is not running is refused: test it first.
       Example: postrider mailbox poll support@example.com
       """)

@@ -5,7 +5,7 @@ import PostriderCore
 struct ProfileCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "profile", abstract: "Server profiles: how mail providers are reached.",
-    subcommands: [ProfileCreate.self, ProfileList.self, ProfileShow.self])
+    subcommands: [ProfileCreate.self, ProfileList.self, ProfileShow.self, ProfileEdit.self])
 }
 
 /// `postrider profile list`
@@ -63,6 +63,8 @@ struct ProfileShow: AdministrationCommand {
     details.add("description", profile.description.isEmpty ? nil : profile.description)
     details.add("type", profile.type.rawValue)
     details.add("active", profile.isActive ? "yes" : "no: its mailboxes stand still")
+    details.add(
+      "paused", profile.pausedAt.flatMap { Words.timeAndDistance($0) }.map { "since \($0): its mailboxes stand still" })
     details.add("default", profile.isDefault ? "yes" : "no")
     for (name, settings) in [("incoming", profile.incoming), ("outgoing", profile.outgoing)] {
       details.add(name, server(settings))
@@ -70,7 +72,11 @@ struct ProfileShow: AdministrationCommand {
     }
     let minutes = profile.minimumPollingIntervalMinutes
     details.add("polling interval", minutes == 0 ? "the organization's default" : Words.count(minutes, "minute"))
-    details.add("connections", "at most \(profile.maximumConcurrentConnections) at once")
+    details.add(
+      "connections",
+      "at most \(profile.maximumConcurrentConnections) at once "
+        + (profile.limitIsPerProfile ? "for all its mailboxes together" : "for each mailbox"))
+    details.add("weight", "\(profile.weight)")
     details.add("timeout", "\(profile.connectionTimeoutSeconds) s")
     details.add("certificates", profile.caCertificatesPEM == nil ? "the system's" : "the profile's own")
     details.add("process email from", profile.processEmailFrom.map { Words.time($0) })

@@ -23,6 +23,21 @@ enum Terminal {
     return max(20, Int(size.ws_col))
   }
 
+  /// Rows of the terminal on standard output, 4 and up; `nil` when it is none.
+  static var height: Int? {
+    guard isInteractive else { return nil }
+    var size = winsize()
+    guard ioctl(STDOUT_FILENO, UInt(TIOCGWINSZ), &size) == 0, size.ws_row > 0 else { return 24 }
+    return max(4, Int(size.ws_row))
+  }
+
+  /// Shows a text from the top of the terminal on, over what was there: nothing flickers, and the last one stays.
+  static func redraw(_ text: String, isFirst: Bool) throws {
+    let lines = text.split(separator: "\n", omittingEmptySubsequences: false).prefix((height ?? 24) - 1)
+    let screen = lines.map { "\($0)\u{1B}[K\r\n" }.joined()
+    try write(Array("\(isFirst ? "\u{1B}[2J" : "")\u{1B}[H\(screen)\u{1B}[J".utf8), to: STDOUT_FILENO)
+  }
+
   /// Prints a text and a line end on standard output. Throws ``ClientError/outputClosed`` when nobody reads it.
   static func print(_ text: String) throws { try write(Array("\(text)\n".utf8), to: STDOUT_FILENO) }
 

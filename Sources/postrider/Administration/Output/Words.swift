@@ -18,6 +18,18 @@ enum Words {
     return "\(time(date)) (\(seconds > 0 ? "in \(distance)" : "\(distance) ago"))"
   }
 
+  /// The moment of a queue's number.
+  static func date(_ milliseconds: Int64) -> Date { Date(timeIntervalSince1970: Double(milliseconds) / 1_000) }
+
+  /// `12.5 %`; `-` for nothing.
+  static func percent(_ share: Double?) -> String { share.map { "\(tenths($0 * 100)) %" } ?? "-" }
+
+  /// Several in one sentence: `1 by limit, 2 by breaker`, the greatest first; `nil` for none.
+  static func blocked(_ reasons: [String: Int]) -> String? {
+    let parts = reasons.filter { $0.value > 0 }.sorted { ($1.value, $0.key) < ($0.value, $1.key) }
+    return parts.isEmpty ? nil : parts.map { "\($0.value) by \($0.key)" }.joined(separator: ", ")
+  }
+
   /// `350 ms`, `12.5 s`, `3 min`, `5 h`, `9 d`.
   static func duration(_ seconds: Double) -> String {
     switch seconds {

@@ -1,0 +1,40 @@
+import PostriderCore
+import Synchronization
+
+/// What a session has really done so far. It outlives a session that is ended from outside, so that its outcome is true.
+final class SessionProgress: Sendable {
+  struct Counts: Sendable {
+    /// Messages stored, and their octets.
+    var stored = 0
+    var octets: Int64 = 0
+    /// Messages that were known already.
+    var known = 0
+    /// Messages that failed, and why.
+    var failed = 0
+    var messageFailures: [Failure] = []
+    /// Whether more wait than one session fetches.
+    var moreMail = false
+    /// Messages handed over.
+    var sent = 0
+    /// The directions whose test has ended.
+    var tests: [DirectionTest] = []
+  }
+
+  private let state = Mutex(Counts())
+
+  /// The counts now.
+  var counts: Counts { state.withLock { $0 } }
+
+  func note(_ body: (inout Counts) -> Void) { state.withLock { body(&$0) } }
+}
+
+extension RunRecord {
+  /// Enters what was done.
+  mutating func enter(_ counts: SessionProgress.Counts) {
+    messagesStored = counts.stored
+    octetsStored = counts.octets
+    messagesKnown = counts.known
+    messagesFailed = counts.failed
+    messagesSent = counts.sent
+  }
+}

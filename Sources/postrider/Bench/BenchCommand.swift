@@ -1,0 +1,153 @@
+import ArgumentParser
+import Foundation
+
+/// `postrider bench`
+struct BenchCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "bench",
+    abstract: "Measures the queue, the pipeline around a session, and the schedule on this machine.",
+    discussion: """
+      Each benchmark starts a PostgreSQL and a Redis of its own, measures what the bare servers reach in the same run,
+      and leaves nothing behind. Use a release build: swift build -c release
+
+      Examples:
+        postrider bench queue                    claims and completions under limits, start latency, fairness
+        postrider bench pipeline --json          whole jobs with their outcome in PostgreSQL, as one JSON object
+        postrider bench schedule --mailboxes 100000
+      """,
+    subcommands: [BenchQueueCommand.self, BenchPipelineCommand.self, BenchScheduleCommand.self])
+}
+
+/// What every benchmark can be told.
+struct BenchOptions: ParsableArguments {
+  @Flag(name: .long, help: "Print the JSON object alone.")
+  var json = false
+
+  @Option(
+    name: .long,
+    help: ArgumentHelp("Seconds of each measured part, 1…600; longer is steadier.", valueName: "s"))
+  var seconds = 10
+
+  @Option(
+    name: .long,
+    help: ArgumentHelp("Measure this Redis in place of a private one; its database must be empty.", valueName: "url"))
+  var redisURL: String?
+
+  @Option(
+    name: .long,
+    help: ArgumentHelp(
+      "Measure this PostgreSQL in place of a private one; the role must be a superuser, the database empty.",
+      valueName: "url"))
+  var databaseURL: String?
+
+  func validate() throws {
+    guard (1...600).contains(seconds) else { throw ValidationError("--seconds must be from 1 to 600") }
+  }
+}
+
+/// `postrider bench queue`
+struct BenchQueueCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "queue",
+    abstract: "Claim and complete cycles with limits, fairness and fences on; start latency; idle calls.",
+    discussion: """
+      Load: 1,000 profiles with a limit of 10 connections share the mailboxes. One fifth of the profiles is full all the
+      time, all classes and kinds are there, limits count on the profile or on the mailbox, a tenth of the jobs is held
+      and renewed every 5 s.
+
+      Examples:
+        postrider bench queue
+        postrider bench queue --json --seconds 5 --mailboxes 20000
+      """)
+
+  @OptionGroup var options: BenchOptions
+
+  @Option(name: .long, help: ArgumentHelp("Mailboxes of the load, 1,000…1,000,000.", valueName: "n"))
+  var mailboxes = 100_000
+
+  @Option(name: .long, help: ArgumentHelp("Jobs asked for in one claim, 1…256.", valueName: "n"))
+  var batch = 32
+
+  func validate() throws {
+    guard (1_000...1_000_000).contains(mailboxes) else {
+      throw ValidationError("--mailboxes must be from 1000 to 1000000")
+    }
+    guard (1...256).contains(batch) else { throw ValidationError("--batch must be from 1 to 256") }
+  }
+
+  func run() async throws {
+    try await Bench.run("queue", options) { servers, report in
+      try await QueueBench(command: self, servers: servers).run(&report)
+    }
+  }
+}
+
+/// `postrider bench pipeline`
+struct BenchPipelineCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "pipeline",
+    abstract: "Whole jobs: enqueued, claimed, a session that does nothing, the outcome committed, completed.",
+    discussion: """
+      Examples:
+        postrider bench pipeline
+        postrider bench pipeline --json --seconds 30 --workers 4
+      """)
+
+  @OptionGroup var options: BenchOptions
+
+  @Option(name: .long, help: ArgumentHelp("Mailboxes, 1,000…1,000,000.", valueName: "n"))
+  var mailboxes = 40_000
+
+  @Option(name: .long, help: ArgumentHelp("Workers side by side in this process, 1…16.", valueName: "n"))
+  var workers = 2
+
+  @Option(name: .long, help: ArgumentHelp("Sessions at once of each worker, 1…10,000.", valueName: "n"))
+  var sessions = 1_024
+
+  func validate() throws {
+    guard (1_000...1_000_000).contains(mailboxes) else {
+      throw ValidationError("--mailboxes must be from 1000 to 1000000")
+    }
+    guard (1...16).contains(workers) else { throw ValidationError("--workers must be from 1 to 16") }
+    guard (1...10_000).contains(sessions) else { throw ValidationError("--sessions must be from 1 to 10000") }
+  }
+
+  func run() async throws {
+    try await Bench.run("pipeline", options) { servers, report in
+      try await PipelineBench(command: self, servers: servers).run(&report)
+    }
+  }
+}
+
+/// `postrider bench schedule`
+struct BenchScheduleCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "schedule",
+    abstract: "A scheduler process with many mailboxes: its CPU, evenness, Redis memory, refill after a loss.",
+    discussion: """
+      Examples:
+        postrider bench schedule                        1,000,000 mailboxes polled every 5 minutes
+        postrider bench schedule --mailboxes 50000 --interval 15 --json
+      """)
+
+  @OptionGroup var options: BenchOptions
+
+  @Option(name: .long, help: ArgumentHelp("Mailboxes, 1,000…5,000,000.", valueName: "n"))
+  var mailboxes = 1_000_000
+
+  @Option(name: .long, help: ArgumentHelp("Seconds from poll to poll of a mailbox, 5…86,400.", valueName: "s"))
+  var interval = 300
+
+  func validate() throws {
+    guard (1_000...5_000_000).contains(mailboxes) else {
+      throw ValidationError("--mailboxes must be from 1000 to 5000000")
+    }
+    guard (5...86_400).contains(interval) else { throw ValidationError("--interval must be from 5 to 86400") }
+  }
+
+  func run() async throws {
+    try await Bench.run("schedule", options) { servers, report in
+      try await ScheduleBench(command: self, servers: servers).run(&report)
+    }
+  }
+}

@@ -1,0 +1,71 @@
+import Foundation
+import PrivateServers
+
+/// What the bare servers reach on this machine, measured in the same run, and who uses the CPU.
+enum Machine {
+  /// RPOP a second at pipeline 16 by redis-benchmark; `nil` where that program is not installed.
+  static func redisPops(url: String, seconds: Double) async -> Double? {
+    let address: [String]
+    if let parts = URLComponents(string: url), parts.scheme == "unix" {
+      address = ["-s", parts.path]
+    } else {
+      address = ["-u", url]
+    }
+    Bench.say("Measuring bare Redis …")
+    // Without the program, or when it fails, the figure is left out: it only helps to read the others.
+    let output = try? await PrivateProgram.output(
+      of: "redis-benchmark", address + ["-t", "rpop", "-P", "16", "-n", String(Int(seconds * 400_000)), "--csv"],
+      package: "redis-tools")
+    // "RPOP","829187.38",…
+    return output?.split(separator: "\n").last.flatMap { line in
+      line.split(separator: ",").dropFirst().first.flatMap { Double($0.filter { $0 != "\"" }) }
+    }
+  }
+
+  /// Adds what a bare `unnest` batch reaches in PostgreSQL.
+  static func addPostgresBatch(url: String, seconds: Double, to report: inout BenchReport) throws {
+    Bench.say("Measuring bare PostgreSQL …")
+    let rates = try PostgresProbe(url: url).batchRowsPerSecond(seconds: seconds)
+    report.addMachine("pg_batch_rows_per_s", rates.inserted, "rows a second of a bare INSERT by unnest of 1,000")
+    report.addMachine(
+      "pg_update_rows_per_s", rates.updated, "rows a second of a bare UPDATE of an indexed column by unnest of 1,000")
+  }
+
+  /// CPU seconds of a process so far, its ended and running children included; `nil` where /proc does not tell.
+  static func cpuSeconds(of process: Int32?, withChildren: Bool = false) -> Double? {
+    guard let process, let own = ticks(process, withEndedChildren: withChildren) else { return nil }
+    var total = own.ticks
+    if withChildren {
+      for name in (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? [] {
+        guard let pid = Int32(name), let child = ticks(pid, withEndedChildren: false), child.parent == process else {
+          continue
+        }
+        total += child.ticks
+      }
+    }
+    return Double(total) / Double(sysconf(Int32(_SC_CLK_TCK)))
+  }
+
+  /// CPU seconds of this process.
+  static var ownCPUSeconds: Double {
+    var usage = rusage()
+    #if canImport(Glibc)
+      getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
+    #else
+      getrusage(RUSAGE_SELF, &usage)
+    #endif
+    return Double(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec)
+      + Double(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1_000_000
+  }
+
+  private static func ticks(_ process: Int32, withEndedChildren: Bool) -> (ticks: Int, parent: Int32)? {
+    guard let text = try? String(contentsOfFile: "/proc/\(process)/stat", encoding: .utf8),
+      let end = text.lastIndex(of: ")")
+    else { return nil }
+    // Behind the name: state, parent, …; utime is the 14th field of the whole line (proc(5)).
+    let fields = text[text.index(after: end)...].split(separator: " ")
+    guard fields.count > 14, let parent = Int32(fields[1]) else { return nil }
+    let numbers = fields[11...14].map { Int($0) ?? 0 }
+    return (numbers[0] + numbers[1] + (withEndedChildren ? numbers[2] + numbers[3] : 0), parent)
+  }
+}
