@@ -9,8 +9,7 @@ enum RedisRights {
     [
       "resetkeys", "~\(prefix):*", "resetchannels", "&\(prefix):*", "-@all", "+@hash", "+@sortedset", "+@set",
       "+@string", "+@list", "-@dangerous", "-@blocking", "+exists", "+del", "+unlink", "+expire", "+pexpire", "+pttl",
-      "+type", "+scan",
-      "+time",
+      "+type", "+scan", "+time",
       "+eval", "+evalsha", "+script|load", "+publish", "+subscribe", "+ping", "+select", "+info", "+asking",
       "+cluster|slots",
     ]
