@@ -8,7 +8,8 @@ enum RedisRights {
   static func rule(prefix: String) -> [String] {
     [
       "resetkeys", "~\(prefix):*", "resetchannels", "&\(prefix):*", "-@all", "+@hash", "+@sortedset", "+@set",
-      "+@string", "+@list", "-@dangerous", "-@blocking", "+exists", "+del", "+unlink", "+expire", "+pexpire", "+pttl", "+type", "+scan",
+      "+@string", "+@list", "-@dangerous", "-@blocking", "+exists", "+del", "+unlink", "+expire", "+pexpire", "+pttl",
+      "+type", "+scan",
       "+time",
       "+eval", "+evalsha", "+script|load", "+publish", "+subscribe", "+ping", "+select", "+info", "+asking",
       "+cluster|slots",
