@@ -36,6 +36,10 @@ extension WorkerService {
           // not make a mail server see one login after the other.
           try await Task.sleep(for: .milliseconds(Int.random(in: 500...1_500)))
           throw StoreError.unavailable(reason: reason)
+        } catch let error as JobQueueError {
+          // The server guard does not answer, or is refused to this user: the same.
+          try await Task.sleep(for: .milliseconds(Int.random(in: 500...1_500)))
+          throw error
         } catch let wait as ServerWait {
           // While the lease is held: once it is given back, the job is claimed again at once unless its lane waits.
           await servers.hold(task, wait)

@@ -16,7 +16,7 @@ struct BreakerContractTests {
       let breaker = try #require(change.breaker)
       #expect(breaker.server == MailServer(host: "mail.example.org", port: 995))
       #expect(breaker.code == .tcpRefused && breaker.words == "no" && breaker.failedProbes == 0)
-      #expect((29_900...30_000).contains(breaker.nextProbeMilliseconds) && !breaker.isProbing)
+      #expect((20_000...30_000).contains(breaker.nextProbeMilliseconds) && !breaker.isProbing)
       #expect(try await test.admit().waiting?.code == .tcpRefused)
       let open = try await test.serverGuard.openBreakers(limit: 10)
       #expect(open.map(\.server) == [mail] && open[0].sinceMilliseconds == breaker.sinceMilliseconds)
@@ -58,10 +58,10 @@ struct BreakerContractTests {
     try await kind.withGuard { test in
       try await test.fail([1, 2, 3, 4, 5])
       for (count, seconds) in [30, 60, 120, 240, 480, 900, 900].enumerated() {
-        try await test.advance(Int64(seconds - 1) * 1_000)
+        try await test.advance(Int64(seconds - 15) * 1_000)
         let waiting = try #require(try await test.admit().waiting)
-        #expect(waiting.failedProbes == count && (1...1_000).contains(waiting.waitMilliseconds))
-        try await test.advance(1_000)
+        #expect(waiting.failedProbes == count && (1...15_000).contains(waiting.waitMilliseconds))
+        try await test.advance(15_000)
         let token = try await test.probe()
         let change = try await test.report(.failed(.tcpTimeout, words: "silence"), token)
         #expect(change.breaker?.code == .tcpTimeout && change.breaker?.failedProbes == count + 1)
@@ -80,7 +80,7 @@ struct BreakerContractTests {
       let token = try #require(try await test.probe())
       for interactive in [false, true] {
         let waiting = try #require(try await test.admit(interactive: interactive).waiting)
-        #expect(waiting.isProbing && (29_000...30_000).contains(waiting.waitMilliseconds))
+        #expect(waiting.isProbing && (20_000...30_000).contains(waiting.waitMilliseconds))
       }
       try await test.advance(20_000)
       #expect(try await test.serverGuard.extend(token, at: mail))
@@ -120,7 +120,7 @@ struct BreakerContractTests {
         let token = try await test.probe(interactive: true)
         let breaker = try await test.report(.failed(.tcpRefused, words: ""), token).breaker
         #expect(breaker?.failedProbes == 0)
-        #expect((19_000...20_000).contains(breaker?.nextProbeMilliseconds ?? 0))
+        #expect((10_000...20_000).contains(breaker?.nextProbeMilliseconds ?? 0))
       }
       // One that lasts until the regular probe is due is that probe.
       let token = try await test.probe(interactive: true)
@@ -311,7 +311,7 @@ struct LoginBudgetContractTests {
       try await test.advance(60_000)
       // Two lost, one refused: nothing comes back before the oldest is ten minutes old.
       let full = try await wait(test)
-      #expect(!full.isShort && (535...540).contains(full.seconds))
+      #expect(!full.isShort && (520...540).contains(full.seconds))
       try await test.advance(540_000)
       for _ in 1...3 { _ = try await permit(test, .token) }
       #expect(try await wait(test).isShort)
@@ -373,7 +373,7 @@ struct LoginBudgetContractTests {
       try await test.serverGuard.settle(try await permit(test, proven: true, .single), .lost)
       try await test.serverGuard.settle(try await permit(test, proven: true, .single), .refused)
       let held = try await wait(test, proven: true)
-      #expect(!held.isShort && (58...60).contains(held.seconds))
+      #expect(!held.isShort && (40...60).contains(held.seconds))
       try await test.advance(60_000)
       try await test.serverGuard.settle(try await permit(test, proven: true, .single), .accepted)
       try await test.advance(540_000)
