@@ -17,8 +17,13 @@ struct OperatorTests {
     let development = try await Development.start(["--sandbox", "--mailboxes", "2"], until: "One account is free")
     let address = "user01@sandbox.test"
 
-    let stats = try await development.json(QueueAnswer.self, "queue", "stats")
-    #expect(stats.queue.workers == 1 && stats.queue.workerSlots == 64 && stats.queue.finished > 0)
+    // A worker announces itself every few seconds.
+    var stats = try await development.json(QueueAnswer.self, "queue", "stats")
+    let announced = try await eventually(within: .seconds(60)) {
+      stats = try await development.json(QueueAnswer.self, "queue", "stats")
+      return stats.queue.workers == 1
+    }
+    #expect(announced && stats.queue.workerSlots == 64 && stats.queue.finished > 0, "\(stats.queue)")
     #expect(stats.jobsPerSecond != nil && stats.schedule.leader != nil && stats.setAside == 0)
     let top = try await development.json(QueueTop.View.self, "queue", "top", "--once")
     #expect(top.profiles.map(\.name) == ["Sandbox"] && top.profiles.first?.limit == 10 && top.total == 1)
