@@ -65,7 +65,7 @@ let package = Package(
     library("PostriderCore"),
     library("Telemetry", ["PostriderCore", logging, metrics, nioConcurrency]),
     library(
-      "RedisQueue", ["PostriderCore", "CHiredis", nioCore, nioPosix, nioSSL, logging, metrics],
+      "RedisQueue", ["PostriderCore", "CHiredis", nioCore, nioPosix, nioTLS, nioSSL, logging, metrics],
       resources: [.embedInCode("Scripts")]),
     library(
       "PostgresStore", ["PostriderCore", "CLibPQ", crypto, logging, metrics], resources: [.embedInCode("Migrations")]),
@@ -101,7 +101,7 @@ let package = Package(
     tests(of: "MailProtocols", ["PostriderTesting", nioEmbedded, nioTestUtils]),
     tests(of: "MailMessage"),
     tests(of: "postrider", ["PostriderCore", "PostriderTesting", hummingbird, nioCore, logging]),
-    tests(of: "Scheduler", ["PostriderTesting", "RedisQueue", "PostgresStore", lifecycle, logging]),
+    tests(of: "Scheduler", ["PostriderTesting", "PrivateServers", "RedisQueue", "PostgresStore", lifecycle, logging]),
     tests(
       of: "Worker",
       [

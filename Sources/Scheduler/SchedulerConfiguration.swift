@@ -24,8 +24,10 @@ public struct SchedulerConfiguration: Sendable {
   public var upkeep: Duration = .seconds(2)
   /// How often a step of the invariants is checked while there is nothing else to do.
   public var check: Duration = .seconds(1)
-  /// Entries of the queue looked at in one step of a check or a repair.
+  /// Entries of the queue looked at in one step of such a check.
   public var checkSize = 500
+  /// Entries looked at in one step of a repair that a person asked for.
+  public var repairSize = 2_000
   /// How often profiles are looked for whose polls are late by more than one interval. One that is so twice in a row gets
   /// an alert.
   public var lateness: Duration = .seconds(30)

@@ -66,7 +66,7 @@ extension SchedulerTerm {
         lastLook = .now
         await attempt("repair") { try await self.repairAsAsked() }
       }
-      if isIdle { await attempt("check") { _ = try await self.repairStep() } }
+      if isIdle { await attempt("check") { _ = try await self.repairStep(self.configuration.checkSize) } }
       let began = ContinuousClock.now
       await repairWish.wait(timeout: configuration.check)
       // Woken before its time: somebody asked.
@@ -87,7 +87,7 @@ extension SchedulerTerm {
       var isComplete = false
       while !isComplete {
         try Task.checkCancellation()
-        let step = try await repairStep()
+        let step = try await repairStep(configuration.repairSize)
         report.examined += step.examined
         report.mended.merge(step.mended, uniquingKeysWith: +)
         isComplete = step.isComplete
@@ -99,8 +99,8 @@ extension SchedulerTerm {
       "Repaired the queue", metadata: ["repair.examined": "\(report.examined)", "repair.mended": "\(report.total)"])
   }
 
-  private func repairStep() async throws -> RepairReport {
-    let report = try await queue.repair(limit: configuration.checkSize)
+  private func repairStep(_ size: Int) async throws -> RepairReport {
+    let report = try await queue.repair(limit: size)
     if report.total > 0 {
       Counter(label: "postrider_invariant_repairs_total").increment(by: Int64(report.total))
       for (rule, count) in report.mended.sorted(by: { $0.key < $1.key }) where count > 0 {

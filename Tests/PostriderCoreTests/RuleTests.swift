@@ -27,6 +27,33 @@ struct PollingSlotTests {
     #expect(perSecond.min() ?? 0 > 700)
   }
 
+  @Test(
+    "a million mailboxes at five minutes: the busiest second has less than 1.1 times the mean",
+    arguments: [
+      // Numbers in a row, as a sequence gives them; every other; in blocks of a cached sequence; far apart.
+      (first: Int64(1), step: Int64(1)), (1, 2), (1_000_000_007, 1), (1, 32), (1, 300_000),
+    ])
+  func busiestSecond(first: Int64, step: Int64) {
+    var perSecond = [Int](repeating: 0, count: 300)
+    let count = 1_000_000
+    for index in 0..<Int64(count) {
+      let slots = PollingSlots(mailbox: .init(first + index * step), interval: .seconds(300))
+      perSecond[Int(slots.phaseMilliseconds / 1_000)] += 1
+    }
+    let mean = Double(count) / 300
+    #expect(Double(perSecond.max() ?? 0) < 1.1 * mean)
+    #expect(Double(perSecond.min() ?? 0) > 0.9 * mean)
+  }
+
+  @Test("the last slot is the one before the next, and the moment itself when it is a slot")
+  func last() {
+    let slots = PollingSlots(mailbox: .init(42), interval: .seconds(300))
+    let next = slots.next(after: Date(timeIntervalSince1970: 1_700_000_000))
+    #expect(slots.last(before: next) == next)
+    #expect(abs(slots.last(before: next.addingTimeInterval(299.9)).timeIntervalSince(next)) < 0.001)
+    #expect(abs(slots.last(before: next.addingTimeInterval(-0.1)).timeIntervalSince(next) + 300) < 0.001)
+  }
+
   @Test("work before 1970 too")
   func negative() {
     let slots = PollingSlots(mailbox: .init(7), interval: .seconds(60))

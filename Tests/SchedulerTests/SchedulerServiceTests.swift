@@ -205,6 +205,38 @@ struct SchedulerServiceTests {
     }
   }
 
+  @Test("a job that three workers in a row lose is set aside with an alert, and runs again when it is released")
+  func poison() async throws {
+    try await withCluster(.init(lease: .seconds(1))) { cluster, queue in
+      let profile = try await cluster.profile(incoming: self.profileDraft)
+      let id = try await cluster.mailbox(on: profile)
+      try await withThrowingTaskGroup(of: Void.self) { group in
+        var configuration = self.configuration("only")
+        configuration.upkeep = .milliseconds(200)
+        group.addTask { [configuration] in try await self.schedule(cluster, configuration) }
+        try await cluster.enable(id)
+        let job = JobID(mailbox: id, kind: .poll)
+        for _ in 0..<3 {
+          let lease = try #require(try await self.claimed(queue).first)
+          #expect(lease.job == job)
+          // Renewed once and then never again: the worker died with it.
+          _ = try await queue.renew([lease])
+        }
+        try await eventually("it is set aside") {
+          // Whoever claims takes back what is lost.
+          _ = try await queue.claim(limit: 1, worker: "test")
+          return try await cluster.store.setAsideJobs(PageRequest(), for: cluster.principal).total == 1
+        }
+        #expect(try await cluster.alerts(of: id).map(\.code) == ["job.poisoned"])
+        let place = Job(id: job, profile: profile.id, jobClass: .poll, dueMilliseconds: 0)
+        try await eventually("it left the queue") { try await queue.inspect([place])[0].state == "absent" }
+        #expect(try await cluster.store.releaseJobs([job], by: cluster.principal) == [job])
+        #expect(try await self.claimed(queue).map(\.job) == [job])
+        group.cancelAll()
+      }
+    }
+  }
+
   @Test("an emptied queue is noticed although nothing is due")
   func emptied() async throws {
     let redis = try await TestServers.shared.dedicatedRedis()

@@ -2,6 +2,8 @@ import PostriderCore
 import PostriderTesting
 import Synchronization
 
+@testable import Scheduler
+
 /// A memory queue that notes what the scheduler does to it and answers what the test says for poison, repairs and profiles.
 final class ScriptedQueue: JobQueue {
   struct Script {
@@ -64,6 +66,8 @@ final class ScriptedQueue: JobQueue {
   func repair(limit: Int) async throws -> RepairReport {
     script.withLock { script in
       script.repairSizes.append(limit)
+      // The checks at idle priority take smaller steps than a repair that a person waits for.
+      if limit < SchedulerConfiguration(holder: "").repairSize { return RepairReport(isComplete: true) }
       return script.repairs.count > 1 ? script.repairs.removeFirst() : script.repairs[0]
     }
   }

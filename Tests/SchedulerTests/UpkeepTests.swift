@@ -118,10 +118,8 @@ struct UpkeepTests {
 
   @Test("a repair that a person asked for goes twice to the end, in small steps, and is reported")
   func repair() async throws {
-    try await withLeaders(configure: { $0.check = .seconds(60) }) { cluster, queue in
-      try await eventually("the first check") { !queue.script.withLock(\.repairSizes).isEmpty }
+    try await withLeaders { cluster, queue in
       queue.script.withLock {
-        $0.repairSizes = []
         $0.repairs = [
           RepairReport(examined: 10, mended: ["job-in-two-places": 1], isComplete: true),
           RepairReport(examined: 500, mended: ["slot-without-lease": 2]),
@@ -136,7 +134,9 @@ struct UpkeepTests {
       let report = try #require(done.report)
       #expect(report.examined == 517 && report.isComplete)
       #expect(report.mended == ["job-in-two-places": 1, "slot-without-lease": 3])
-      #expect(queue.script.withLock(\.repairSizes).allSatisfy { $0 == 500 })
+      // Asked for once, so its last answer is not taken again.
+      let big = queue.script.withLock { $0.repairSizes.count { $0 > 500 } }
+      #expect(big == 3)
     }
   }
 

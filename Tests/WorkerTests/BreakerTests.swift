@@ -1,7 +1,7 @@
 import Foundation
 import PostriderCore
 import PostriderTesting
-import RedisQueue
+@testable import RedisQueue
 import Synchronization
 import Testing
 
@@ -41,6 +41,11 @@ private func quick(first: Duration = .seconds(1), longest: Duration = .seconds(4
   rules.longestProbe = longest
   rules.probeHold = .seconds(4)
   return rules
+}
+
+extension RedisServerGuard {
+  /// Waiting jobs that no worker may take, for one reason.
+  func queueBlocked(_ reason: String) async throws -> Int { try await queue.statistics().blocked[reason] ?? 0 }
 }
 
 extension Spine {
@@ -130,6 +135,7 @@ struct BreakerTests {
         try await cluster.enable(id)
         try await eventually("a refused poll") { try await cluster.alerts().map(\.code) == ["tcp.refused"] }
         #expect(mail.server.connections.isEmpty)
+        try await eventually("a held lane") { try await serverGuard.queueBlocked("breaker") == 1 }
         var run = try await cluster.test(id)
         #expect(run.failure?.code == .pop3Greeting && mail.server.connections.count == 1)
         var state = try await cluster.mailbox(id).incoming

@@ -68,12 +68,19 @@ struct BenchServers: Sendable {
   private let postgresBox = Mutexed<PrivatePostgres>()
   private let redisBox = Mutexed<PrivateRedis>()
 
+  private static let prefix = "postrider-bench-"
+
   /// Lends servers for the time of a closure; then ends the private ones and removes their data.
   static func with(
     _ options: BenchOptions, _ body: @Sendable (BenchServers) async throws -> Void
   ) async throws {
-    let folder = FileManager.default.temporaryDirectory
-      .appending(path: "postrider-bench-\(ProcessInfo.processInfo.processIdentifier)").path
+    let temporary = FileManager.default.temporaryDirectory
+    // A benchmark that was killed left its data; a folder that cannot be listed holds none of ours.
+    for name in (try? FileManager.default.contentsOfDirectory(atPath: temporary.path)) ?? []
+    where name.hasPrefix(prefix) {
+      await DataDirectory.removeAbandoned(temporary.appending(path: name).path)
+    }
+    let folder = temporary.appending(path: "\(prefix)\(ProcessInfo.processInfo.processIdentifier)").path
     let directory = try await DataDirectory.open(folder)
     let servers = BenchServers(directory: directory, options: options)
     let result: Result<Void, any Error>

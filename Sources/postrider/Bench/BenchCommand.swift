@@ -90,19 +90,19 @@ struct BenchPipelineCommand: AsyncParsableCommand {
     discussion: """
       Examples:
         postrider bench pipeline
-        postrider bench pipeline --json --seconds 30 --workers 2
+        postrider bench pipeline --json --seconds 30 --workers 4
       """)
 
   @OptionGroup var options: BenchOptions
 
   @Option(name: .long, help: ArgumentHelp("Mailboxes, 1,000…1,000,000.", valueName: "n"))
-  var mailboxes = 100_000
+  var mailboxes = 40_000
 
   @Option(name: .long, help: ArgumentHelp("Workers side by side in this process, 1…16.", valueName: "n"))
-  var workers = 1
+  var workers = 2
 
   @Option(name: .long, help: ArgumentHelp("Sessions at once of each worker, 1…10,000.", valueName: "n"))
-  var sessions = 2_048
+  var sessions = 1_024
 
   func validate() throws {
     guard (1_000...1_000_000).contains(mailboxes) else {

@@ -67,8 +67,10 @@ struct PipelineBench: Sendable {
         Bench.say("Jobs through the pipeline …")
         let probe = try RedisProbe(url: redisURL)
         let database = try PostgresProbe(url: url)
-        // Each mailbox once, so that the settings are in memory.
-        while started.value < command.mailboxes { try await Task.sleep(for: .milliseconds(100)) }
+        // Each mailbox often enough that most workers have its settings in memory.
+        while started.value < command.mailboxes * (command.workers + 1) {
+          try await Task.sleep(for: .milliseconds(100))
+        }
         let before = try await moment(probe, database)
         try await Task.sleep(for: .seconds(seconds))
         moments.value = (before, try await moment(probe, database))
@@ -104,10 +106,21 @@ struct PipelineBench: Sendable {
   private func enqueueForEver(
     _ mailboxes: [(mailbox: MailboxID, profile: ProfileID)], _ rig: WorkerRig, _ started: Counted
   ) async throws {
-    var next = 0
     let page = min(1_000, mailboxes.count / 10)
+    let backlog = min(Self.backlog, mailboxes.count / 2)
+    var (next, waiting) = (0, 0)
+    var seen = (started: 0, at: ContinuousClock.now)
     while true {
-      guard next - started.value < min(Self.backlog, mailboxes.count / 2) else {
+      let now = (started: started.value, at: ContinuousClock.now)
+      waiting -= now.started - seen.started
+      if now.started != seen.started {
+        seen = now
+      } else if now.at - seen.at > .milliseconds(300) {
+        // Jobs that were not due yet end without a start.
+        waiting = try await rig.queue.statistics().totalReady
+        seen = now
+      }
+      guard waiting < backlog else {
         try await Task.sleep(for: .milliseconds(10))
         continue
       }
@@ -117,8 +130,10 @@ struct PipelineBench: Sendable {
         return Job(
           id: JobID(mailbox: place.mailbox, kind: .poll), profile: place.profile, jobClass: .poll, dueMilliseconds: due)
       }
-      try await rig.queue.enqueue(jobs)
+      waiting += try await rig.queue.enqueue(jobs)
       next += page
+      // A mailbox is due again half a second after its outcome.
+      if next % mailboxes.count < page, mailboxes.count < 10_000 { try await Task.sleep(for: .milliseconds(600)) }
     }
   }
 }

@@ -48,6 +48,12 @@ struct QueueBench: Sendable {
       "round_trips_per_job", plain.roundTripsPerJob, "Redis calls to enqueue, claim, renew and complete one job",
       goal: .atMost(0.15))
     report.add(
+      "jobs_per_claim", Double(plain.cycles) / Double(max(plain.claims, 1)),
+      "jobs that a claim brings while some wait; at most the batch")
+    report.add(
+      "leases_lost", Double(plain.lost + besideBlocked.lost + besideBig.lost), "leases that ended before their job",
+      goal: .atMost(0))
+    report.add(
       "redis_us_per_enqueue", plain.enqueueRedis.cpuSeconds * 1e6 / Double(max(plain.enqueued, 1)),
       "CPU of Redis to make sure of one job")
     report.add("bytes_per_ready_job", bytes, "memory of Redis for a waiting job", goal: .atMost(150))

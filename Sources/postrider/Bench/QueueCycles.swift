@@ -17,6 +17,8 @@ final class QueueCycles: Sendable {
     var enqueueSeconds = 0.0
     var enqueueRedis = RedisProbe.Counters()
     var renewed = 0
+    var lost = 0
+    var claims = 0
 
     var cyclesPerSecond: Double { seconds > 0 ? Double(cycles) / seconds : 0 }
     var redisMicroseconds: Double { cycles > 0 ? redis.cpuSeconds * 1e6 / Double(cycles) : 0 }
@@ -38,8 +40,17 @@ final class QueueCycles: Sendable {
     var claimed = 0
     var lasting = 0
     var renewed = 0
+    /// Leases that ended before their job did, as when the machine stands still for longer than a lease.
+    var lost = 0
+    var claims = 0
     /// Stop when so many were claimed in this drain.
     var target = Int.max
+
+    mutating func count(_ ends: [LeaseEnd]) {
+      let ended = ends.count { $0 == .ended }
+      cycles += ended
+      lost += ends.count - ended
+    }
   }
 
   private let load: QueueLoad
@@ -77,15 +88,17 @@ final class QueueCycles: Sendable {
         try await fill(jobs, queue)
         let afterFill = try probe.counters()
         let cpu = Machine.ownCPUSeconds
-        let before = state.withLock { ($0.cycles, $0.renewed) }
+        let before = state.withLock { $0 }
         try await drain(upTo: jobs.count / 2)
         let afterDrain = try probe.counters()
-        let after = state.withLock { ($0.cycles, $0.renewed) }
-        guard after.0 > before.0 else {
+        let after = state.withLock { $0 }
+        guard after.cycles > before.cycles else {
           throw BenchFailure(description: "the queue gives no jobs although some are ready")
         }
-        result.cycles += after.0 - before.0
-        result.renewed += after.1 - before.1
+        result.cycles += after.cycles - before.cycles
+        result.renewed += after.renewed - before.renewed
+        result.lost += after.lost - before.lost
+        result.claims += after.claims - before.claims
         result.seconds += (afterDrain.at - afterFill.at).inSeconds
         result.clientSeconds += Machine.ownCPUSeconds - cpu
         result.redis = result.redis + (afterDrain - afterFill)
@@ -152,8 +165,8 @@ final class QueueCycles: Sendable {
       if leases.isEmpty { return }
       let short = keepLong(of: leases)
       if !short.isEmpty {
-        try await queue.complete(short)
-        state.withLock { $0.cycles += short.count }
+        let ends = try await queue.complete(short)
+        state.withLock { $0.count(ends) }
       }
     }
   }
@@ -165,6 +178,7 @@ final class QueueCycles: Sendable {
     let now = ContinuousClock.now
     return state.withLock { state in
       state.claimed += leases.count
+      state.claims += 1
       return leases.filter { lease in
         let lasts: Bool
         switch load.kind(lease.profile) {
@@ -186,16 +200,22 @@ final class QueueCycles: Sendable {
     while !Task.isCancelled {
       try await Task.sleep(for: Self.renewal)
       let held = state.withLock { Array($0.long.values) }
-      let renewed = try await queue.renew(held.map(\.lease))
-      state.withLock { $0.renewed += renewed.count }
-      let finished = held.filter { !$0.forEver }.map(\.lease)
+      let renewed = Set(try await queue.renew(held.map(\.lease)).map(\.fence))
+      state.withLock { state in
+        state.renewed += renewed.count
+        for one in held where !renewed.contains(one.lease.fence) {
+          state.lost += 1
+          state.long[one.lease.fence] = nil
+        }
+      }
+      let finished = held.filter { !$0.forEver && renewed.contains($0.lease.fence) }.map(\.lease)
       // As sessions end: a few at a time, over the whole interval.
       for part in stride(from: 0, to: finished.count, by: batch) {
         let leases = Array(finished[part..<min(part + batch, finished.count)])
-        try await queue.complete(leases)
+        let ends = try await queue.complete(leases)
         state.withLock { state in
           for lease in leases { state.long[lease.fence] = nil }
-          state.cycles += leases.count
+          state.count(ends)
         }
       }
     }

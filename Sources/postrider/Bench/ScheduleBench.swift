@@ -10,8 +10,6 @@ struct ScheduleBench: Sendable {
   let command: BenchScheduleCommand
   let servers: BenchServers
 
-  private static let warmUp = Duration.seconds(5)
-
   func run(_ report: inout BenchReport) async throws {
     let redisURL = try await servers.redisURL()
     let url = try await servers.databaseURL()
@@ -155,17 +153,17 @@ struct ScheduleBench: Sendable {
     try probe.command(["FLUSHDB"])
     let interval = Duration.seconds(command.interval)
     // The first slots come when everything runs.
-    let begin = Date(timeIntervalSinceNow: 10)
+    let begin = Date(timeIntervalSinceNow: 2 + Double(command.mailboxes) / 30_000)
     let database = try PostgresProbe(url: url)
     try tenant.fillSchedule(database) { PollingSlots(mailbox: $0, interval: interval).next(after: begin) }
     let starts = SendableStarts()
     let rig = try rig(url, redisURL, counting: starts)
-    let seconds = max(command.options.seconds, 5)
+    let seconds = max(command.options.seconds, 3)
     let found = Mutexed<Steady>()
     try await rig.run { rig in
       try await withScheduler(url, redisURL) { scheduler in
         let wait = max(0, begin.timeIntervalSinceNow) + 1
-        try await Task.sleep(for: .seconds(wait) + Self.warmUp)
+        try await Task.sleep(for: .seconds(wait + Double(min(seconds / 2, 5))))
         Bench.say("Slots for \(seconds) s …")
         let database = try PostgresProbe(url: url)
         let size = try database.number("SELECT pg_total_relation_size('mailbox_schedule')")

@@ -55,14 +55,14 @@ struct StartBench: Sendable {
       Bench.say("Idle workers …")
       try await Task.sleep(for: .seconds(1))
       let before = try probe.counters()
-      try await Task.sleep(for: .seconds(max(3, seconds / 2)))
+      try await Task.sleep(for: .seconds(min(seconds, 5)))
       let idle = try probe.counters() - before
       // Reading the counters is a read as well; two workers are there.
       let idleCalls = Double(idle.reads - 1) / (idle.at - before.at).inSeconds / 2
 
       Bench.say("Start of sessions at \(Self.jobsPerSecond) jobs a second …")
       // The first second fills the cache of settings.
-      try await pace(tenant.groups[0], perSecond: Self.jobsPerSecond, for: 4, watch, rig)
+      try await pace(tenant.groups[0], perSecond: Self.jobsPerSecond, for: min(seconds, 4), watch, rig)
       watch.withLock { $0 = Watch() }
       try await pace(tenant.groups[0], perSecond: Self.jobsPerSecond, for: seconds, watch, rig)
       let start = watch.withLock(\.samples)

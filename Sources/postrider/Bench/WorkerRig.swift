@@ -10,9 +10,9 @@ import Worker
 /// Real workers over real PostgreSQL and Redis whose sessions speak to nobody.
 struct WorkerRig: Sendable {
   let store: PostgresStore
-  /// The queue of whoever enqueues; each worker has a connection of its own.
+  /// The queue of whoever enqueues. Each worker has a store and a queue of its own, as a process would.
   let queue: RedisJobQueue
-  private let workers: [(service: WorkerService, queue: RedisJobQueue)]
+  private let workers: [(service: WorkerService, queue: RedisJobQueue, store: PostgresStore)]
 
   /// How the workers are.
   struct Options: Sendable {
@@ -26,11 +26,13 @@ struct WorkerRig: Sendable {
     databaseURL: String, redisURL: String, options: Options, settingsCache: Int, session: @escaping SessionStandIn
   ) throws {
     let logger = Logger(label: "postrider.bench")
-    store = PostgresStore(
-      configuration: PostgresStoreConfiguration(url: databaseURL, settingsCacheCapacity: settingsCache), logger: logger)
+    store = PostgresStore(configuration: PostgresStoreConfiguration(url: databaseURL), logger: logger)
     queue = RedisJobQueue(configuration: try RedisQueueConfiguration(url: redisURL), logger: logger)
     let client = MailClient(group: MultiThreadedEventLoopGroup.singleton, egress: EgressPolicy())
-    workers = try (0..<options.workers).map { [store] number in
+    workers = try (0..<options.workers).map { number in
+      let store = PostgresStore(
+        configuration: PostgresStoreConfiguration(url: databaseURL, settingsCacheCapacity: settingsCache),
+        logger: logger)
       let queue = RedisJobQueue(configuration: try RedisQueueConfiguration(url: redisURL), logger: logger)
       var configuration = WorkerConfiguration(name: "bench-\(number)")
       configuration.sessions = options.sessions
@@ -39,7 +41,7 @@ struct WorkerRig: Sendable {
       return (
         WorkerService(
           store: store, queue: queue, client: client, configuration: configuration, logger: logger, standIn: session),
-        queue
+        queue, store
       )
     }
   }
@@ -60,6 +62,7 @@ struct WorkerRig: Sendable {
       group.cancelAll()
     }
     await store.close()
+    for worker in workers { await worker.store.close() }
   }
 
   /// The outcome of a session that did nothing and is due again at `next`.
