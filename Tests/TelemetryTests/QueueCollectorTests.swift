@@ -48,7 +48,7 @@ struct QueueCollectorTests {
 
   @Test("depth, in-flight, blocked and age; 0 where nothing waits")
   func gauges() async throws {
-    let registry = PrometheusRegistry()
+    let registry = PrometheusRegistry(collectorTimeLimit: .seconds(60))
     QueueCollector(queue: StatisticsQueue(statistics)).register(in: registry)
     let page = try Exposition(await registry.scrape())
     #expect(page.value("postrider_queue_ready", ["class": "poll"]) == 7)
@@ -63,7 +63,7 @@ struct QueueCollectorTests {
 
   @Test("workers, slots, poison, what is finished, and the workers wanted")
   func operators() async throws {
-    let registry = PrometheusRegistry()
+    let registry = PrometheusRegistry(collectorTimeLimit: .seconds(60))
     var statistics = statistics
     statistics.blocked["login-budget"] = 1
     statistics.blocked["quota"] = 4
@@ -81,7 +81,7 @@ struct QueueCollectorTests {
 
   @Test("an unreachable queue shows no numbers at all")
   func unreachable() async throws {
-    let registry = PrometheusRegistry()
+    let registry = PrometheusRegistry(collectorTimeLimit: .seconds(60))
     let queue = StatisticsQueue(statistics)
     QueueCollector(queue: queue, lifetime: .zero).register(in: registry)
     #expect(try Exposition(await registry.scrape()).value("postrider_queue_inflight") == 3)
