@@ -65,7 +65,7 @@ let package = Package(
     library("PostriderCore"),
     library("Telemetry", ["PostriderCore", logging, metrics, nioConcurrency]),
     library(
-      "RedisQueue", ["PostriderCore", "CHiredis", nioCore, nioPosix, nioSSL, logging],
+      "RedisQueue", ["PostriderCore", "CHiredis", nioCore, nioPosix, nioTLS, nioSSL, logging, metrics],
       resources: [.embedInCode("Scripts")]),
     library(
       "PostgresStore", ["PostriderCore", "CLibPQ", crypto, logging, metrics], resources: [.embedInCode("Migrations")]),

@@ -109,3 +109,14 @@ require_swift() {
     die "Swift 6.2 or newer is needed, this is ${major:-unknown}.${minor:-}"
   fi
 }
+
+# Prints the test processes below a process and the `postrider` processes they started. Their servers end with them.
+family() {
+  ps -e -o pid=,ppid=,comm= | awk -v root="$1" '
+    { parent[$1] = $2; name[$1] = $3 }
+    END {
+      for (one in parent)
+        for (above = one; above in parent; above = parent[above])
+          if (above == root) { if (name[one] ~ /^postrider/) print one; break }
+    }'
+}

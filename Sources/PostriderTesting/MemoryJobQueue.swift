@@ -33,6 +33,14 @@ public final class MemoryJobQueue: JobQueue {
     wake()
   }
 
+  /// Ends leases now, as if nobody had renewed them for long; the next claim takes them back.
+  public func endLeases(of jobs: [JobID]) {
+    state.withLock { state in
+      let now = state.now
+      for job in jobs { state.leased[job]?.ends = now }
+    }
+  }
+
   /// Empties the queue like FLUSHALL: every call throws `epochLost` until the next ``open(epoch:delay:)``.
   public func empty() {
     state.withLock { $0.empty() }

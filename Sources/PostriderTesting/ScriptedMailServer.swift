@@ -56,6 +56,8 @@ public final class ScriptedMailServer: Sendable {
     public var lines: [String] = []
     /// Whether it is closed, by whichever side.
     public var isClosed = false
+    /// How many other connections were open when it came.
+    public var others = 0
   }
 
   private struct State {
@@ -71,16 +73,17 @@ public final class ScriptedMailServer: Sendable {
   /// Shared with the connections' handlers.
   final class Record: Sendable {
     private let state = Mutex(State())
-    let scripts: [[Step]]
+    let script: @Sendable (Int) -> [Step]
 
-    init(scripts: [[Step]]) { self.scripts = scripts }
+    init(script: @escaping @Sendable (Int) -> [Step]) { self.script = script }
 
     func open() -> (number: Int, script: [Step]) {
-      state.withLock {
-        $0.connections.append(Connection())
-        let number = $0.connections.count - 1
-        return (number, scripts.isEmpty ? [] : scripts[min(number, scripts.count - 1)])
+      let number = state.withLock {
+        let others = $0.connections.count { !$0.isClosed }
+        $0.connections.append(Connection(others: others))
+        return $0.connections.count - 1
       }
+      return (number, script(number))
     }
 
     func line(_ number: Int, _ line: String) { state.withLock { $0.connections[number].lines.append(line) } }
@@ -98,7 +101,14 @@ public final class ScriptedMailServer: Sendable {
 
   /// Starts a server with one script for each connection.
   public static func start(_ scripts: [Step]...) async throws -> ScriptedMailServer {
-    let record = Record(scripts: scripts)
+    try await start { number in scripts.isEmpty ? [] : scripts[min(number, scripts.count - 1)] }
+  }
+
+  /// Starts a server that chooses a script when a connection comes; the first has the number 0.
+  public static func start(
+    choosing script: @escaping @Sendable (Int) -> [Step]
+  ) async throws -> ScriptedMailServer {
+    let record = Record(script: script)
     let channel = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
       .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
       .childChannelInitializer { channel in

@@ -14,6 +14,8 @@ public final class TestCluster: Sendable {
     public var lease: Duration = .seconds(15)
     /// How long a call of the queue may take.
     public var callTimeout: Duration = .seconds(3)
+    /// How many shards the queue has.
+    public var shards = 1
     /// A PostgreSQL of the test's own; `nil` for the shared one.
     public var postgres: PrivatePostgres?
     /// A Redis of the test's own; `nil` for the shared one.
@@ -21,9 +23,10 @@ public final class TestCluster: Sendable {
 
     /// The shared servers and production's times.
     public init(
-      lease: Duration = .seconds(15), callTimeout: Duration = .seconds(3), postgres: PrivatePostgres? = nil,
-      redis: PrivateRedis? = nil
+      lease: Duration = .seconds(15), callTimeout: Duration = .seconds(3), shards: Int = 1,
+      postgres: PrivatePostgres? = nil, redis: PrivateRedis? = nil
     ) {
+      self.shards = shards
       self.lease = lease
       self.callTimeout = callTimeout
       self.postgres = postgres
@@ -97,7 +100,8 @@ public final class TestCluster: Sendable {
   public func makeQueue() throws -> RedisJobQueue {
     RedisJobQueue(
       configuration: try RedisQueueConfiguration(
-        url: redisURL, keyPrefix: keyPrefix, leaseDuration: options.lease, callTimeout: options.callTimeout),
+        url: redisURL, keyPrefix: keyPrefix, shards: options.shards, leaseDuration: options.lease,
+        callTimeout: options.callTimeout),
       logger: logger)
   }
 

@@ -15,7 +15,7 @@ public struct TestAuthority: Sendable {
     case notYet
   }
 
-  /// A server's certificate with its key, in files readable by the servers' user.
+  /// A server's or client's certificate with its key, in files readable by the servers' user.
   public struct Leaf: Hashable, Sendable {
     /// The certificate's file (PEM).
     public let certificatePath: String
@@ -145,7 +145,7 @@ public struct TestAuthority: Sendable {
       [leaf]
       basicConstraints = critical, CA:FALSE
       keyUsage = critical, digitalSignature
-      extendedKeyUsage = serverAuth
+      extendedKeyUsage = serverAuth, clientAuth
       subjectKeyIdentifier = hash
       authorityKeyIdentifier = keyid
       subjectAltName = \(alternatives.joined(separator: ", "))

@@ -1,4 +1,6 @@
 import NIOCore
+import NIOSSL
+import NIOTLS
 
 /// One connection's dialogue: many requests in flight, replies matched in order.
 ///
@@ -9,7 +11,8 @@ final class RESPHandler: ChannelInboundHandler {
   typealias OutboundOut = ByteBuffer
 
   private struct Request {
-    var promise: EventLoopPromise<RedisValue>
+    /// `nil` when nobody waits for the reply.
+    var promise: EventLoopPromise<RedisValue>?
     var timer: Scheduled<Void>
   }
 
@@ -20,10 +23,25 @@ final class RESPHandler: ChannelInboundHandler {
   private var waiting = CircularBuffer<Request>(initialCapacity: 64)
   private var context: ChannelHandlerContext?
   private var failure: RedisConnectionFailure?
-  /// Takes pub/sub messages (channel name) of a subscribed connection.
-  private let message: @Sendable (String) -> Void
+  /// Whether the server ever said anything.
+  private var answered = false
+  /// The handler below, asked for the server's certificate.
+  let tls: NIOSSLClientHandler?
+  private let serverName: String
+  /// Succeeds when commands may be sent, which over TLS is after the handshake.
+  private let ready: EventLoopPromise<Void>
+  /// Takes pub/sub messages (channel name and text) of a subscribed connection.
+  private let message: @Sendable (String, String) -> Void
 
-  init(message: @escaping @Sendable (String) -> Void) { self.message = message }
+  init(
+    tls: NIOSSLClientHandler?, serverName: String, ready: EventLoopPromise<Void>,
+    message: @escaping @Sendable (String, String) -> Void
+  ) {
+    self.tls = tls
+    self.ready = ready
+    self.serverName = serverName
+    self.message = message
+  }
 
   func handlerAdded(context: ChannelHandlerContext) { self.context = context }
 
@@ -33,16 +51,21 @@ final class RESPHandler: ChannelInboundHandler {
   }
 
   /// Sends one command; the promise gets its reply, or a ``RedisConnectionFailure``.
-  func send(_ arguments: [String], timeout: TimeAmount, promise: EventLoopPromise<RedisValue>) {
-    guard failure == nil, let context, context.channel.isActive else { return promise.fail(failure ?? .closed) }
+  func send(_ arguments: [String], timeout: TimeAmount, promise: EventLoopPromise<RedisValue>?) {
+    guard failure == nil, let context, context.channel.isActive else {
+      promise?.fail(failure ?? .closed)
+      return
+    }
     guard waiting.count < Self.maximumInFlight else {
-      return promise.fail(RedisConnectionFailure.tooManyRequests)
+      promise?.fail(RedisConnectionFailure.tooManyRequests)
+      return
     }
     var buffer = context.channel.allocator.buffer(capacity: 256)
     do {
       try writeCommand(arguments, to: &buffer)
     } catch {
-      return promise.fail(error)
+      promise?.fail(error)
+      return
     }
     let timer = context.eventLoop.assumeIsolated().scheduleTask(in: timeout) { self.fail(.timedOut) }
     waiting.append(Request(promise: promise, timer: timer))
@@ -68,29 +91,64 @@ final class RESPHandler: ChannelInboundHandler {
 
   private func take(_ value: RedisValue) throws(RedisConnectionFailure) {
     // A published message may come between a request and its reply, but only on a connection that subscribed.
+    answered = true
     if case .array(let parts) = value, parts.count == 3, parts[0] == .string("message"), let channel = parts[1].string {
-      return message(channel)
+      return message(channel, parts[2].string ?? "")
     }
-    guard let request = waiting.popFirst() else { throw .malformedReply("a reply that nobody asked for") }
+    guard let request = waiting.popFirst() else {
+      // Too many clients, protected mode: said before the first question.
+      if case .error(let text) = value { throw .refused(text) }
+      throw .malformedReply("a reply that nobody asked for")
+    }
     request.timer.cancel()
-    request.promise.succeed(value)
+    request.promise?.succeed(value)
   }
 
+  func channelActive(context: ChannelHandlerContext) {
+    if tls == nil { ready.succeed() }
+    context.fireChannelActive()
+  }
+
+  func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+    if let tls, case .handshakeCompleted? = event as? TLSUserEvent {
+      if RedisTLSSettings.isFor(serverName, tls.peerCertificate) {
+        ready.succeed()
+      } else {
+        fail(.untrusted("the server's certificate is not for \(serverName)"))
+      }
+    }
+    context.fireUserInboundEventTriggered(event)
+  }
+
+  /// Closes the connection from this side.
+  func close() { fail(.closed) }
+
   func channelInactive(context: ChannelHandlerContext) {
-    fail(.closed)
+    fail(hungUp)
     context.fireChannelInactive()
   }
 
-  func errorCaught(context: ChannelHandlerContext, error: any Error) { fail(.closed) }
+  func errorCaught(context: ChannelHandlerContext, error: any Error) {
+    if let tls, error is NIOSSLError || error is NIOSSLExtraError || error is BoringSSLError {
+      fail(RedisTLSSettings.failure(error, certificate: tls.peerCertificate, name: serverName))
+    } else {
+      fail(hungUp)
+    }
+  }
 
-  private func fail(_ reason: RedisConnectionFailure) {
+  /// What it means that the other side closed the connection.
+  private var hungUp: RedisConnectionFailure { answered || waiting.isEmpty ? .closed : .neverAnswered }
+
+  /// Ends the connection and everything that waits.
+  func fail(_ reason: RedisConnectionFailure) {
     guard failure == nil else { return }
     failure = reason
+    ready.fail(reason)
     let requests = waiting
     waiting.removeAll()
     for request in requests {
       request.timer.cancel()
-      request.promise.fail(reason)
+      request.promise?.fail(reason)
     }
     context?.close(promise: nil)
   }

@@ -27,7 +27,7 @@ public final class RedisJobQueue: JobQueue {
   let repairing = Mutex(0)
   let sweeps: AsyncStream<Void>
   let sweep: AsyncStream<Void>.Continuation
-  private let link: RedisLink
+  private let topology: any RedisTopology
   private let logger: Logger
 
   /// Makes a queue; nothing is connected before ``run()``.
@@ -35,20 +35,24 @@ public final class RedisJobQueue: JobQueue {
     let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
     leaseDuration = configuration.leaseDuration
     self.logger = logger
-    let link = RedisLink(configuration: configuration, eventLoop: eventLoop, logger: logger)
-    self.link = link
+    let tools = RedisTools(eventLoop: eventLoop, logger: logger)
+    let topology = configuration.topology(tools)
+    self.topology = topology
     let count = configuration.shards
-    shards = (0..<count).map { RedisShard(number: $0, of: count, keyPrefix: configuration.keyPrefix, link: link) }
+    shards = (0..<count).map {
+      RedisShard(number: $0, of: count, keyPrefix: configuration.keyPrefix, topology: topology)
+    }
     rotation = ShardRotation(count: count)
     wakeups = RedisWakeups(
-      configuration: configuration, channels: shards.map(\.wakeChannel), eventLoop: eventLoop, logger: logger)
+      topology, channels: shards.map(\.wakeChannel), maximumReconnectDelay: configuration.maximumReconnectDelay,
+      tools: tools)
     (sweeps, sweep) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1))
   }
 
   /// Keeps the connections until the task is cancelled; then closes them and returns. Call it once.
   public func run() async throws {
     await withDiscardingTaskGroup { group in
-      group.addTask { await self.link.run() }
+      group.addTask { await self.topology.run() }
       group.addTask { await self.wakeups.run() }
       group.addTask { await self.runSweeper() }
     }

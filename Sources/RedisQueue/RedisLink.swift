@@ -7,10 +7,19 @@ import Synchronization
 struct RedisSession: Sendable {
   let connection: RedisConnection
   let server: RedisServer
+
+  /// The command that runs a script, with keys of one slot.
+  func evaluation(of script: RedisScript, keys: [String], _ arguments: [String]) -> [String] {
+    guard let hash = server.scripts[script] else { preconditionFailure("every script was loaded") }
+    return ["EVALSHA", hash, String(keys.count)] + keys + arguments
+  }
 }
 
 /// Keeps one checked connection up, and tells callers at once when there is none.
 final class RedisLink: Sendable {
+  /// Finds the server; asked before each attempt to connect.
+  typealias Locator = @Sendable () async throws(JobQueueError) -> RedisServerAddress
+
   private enum State {
     /// Before the first attempt to connect ended; callers wait for it.
     case starting(waiting: [EventLoopPromise<RedisSession>])
@@ -20,16 +29,23 @@ final class RedisLink: Sendable {
 
   /// Callers that may wait for the first connection.
   private static let maximumWaiting = 1_024
+  /// How often a connection's server is looked at again. A connection that died without a word is noticed by that too.
+  private static let checkInterval = Duration.seconds(10)
 
+  let locate: Locator
   private let state = Mutex(State.starting(waiting: []))
+  private let isRetired = Mutex(false)
+  private let role: RedisServer.Role
   private let configuration: RedisQueueConfiguration
-  private let eventLoop: any EventLoop
-  private let logger: Logger
+  private let tools: RedisTools
 
-  init(configuration: RedisQueueConfiguration, eventLoop: any EventLoop, logger: Logger) {
+  init(
+    as role: RedisServer.Role, configuration: RedisQueueConfiguration, tools: RedisTools, locate: @escaping Locator
+  ) {
+    self.role = role
     self.configuration = configuration
-    self.eventLoop = eventLoop
-    self.logger = logger
+    self.tools = tools
+    self.locate = locate
   }
 
   /// The session, at once; only before the first attempt to connect has ended it waits, for one call timeout at most.
@@ -45,7 +61,7 @@ final class RedisLink: Sendable {
       case .starting(let waiting) where waiting.count >= Self.maximumWaiting:
         return .now(.failure(.unavailable(reason: "too many calls wait for the first connection")))
       case .starting(let waiting):
-        let promise = eventLoop.makePromise(of: RedisSession.self)
+        let promise = tools.eventLoop.makePromise(of: RedisSession.self)
         state = .starting(waiting: waiting + [promise])
         return .later(promise)
       }
@@ -53,7 +69,7 @@ final class RedisLink: Sendable {
     switch answer {
     case .now(let result): return try result.get()
     case .later(let promise):
-      let timer = eventLoop.scheduleTask(in: TimeAmount(configuration.callTimeout)) {
+      let timer = tools.eventLoop.scheduleTask(in: TimeAmount(configuration.callTimeout)) {
         promise.fail(JobQueueError.unavailable(reason: "not connected; run() was not called or has not connected yet"))
       }
       defer { timer.cancel() }
@@ -67,28 +83,71 @@ final class RedisLink: Sendable {
     }
   }
 
-  /// Connects and reconnects until the task is cancelled.
+  /// Whether a connection is up.
+  var isUp: Bool {
+    state.withLock { if case .up = $0 { true } else { false } }
+  }
+
+  /// Connects and reconnects until the task is cancelled or the link is retired.
   func run() async {
     var delay = ReconnectDelay(maximum: configuration.maximumReconnectDelay)
-    while !Task.isCancelled {
+    while !Task.isCancelled, !isRetired.withLock({ $0 }) {
       do throws(JobQueueError) {
-        let connection = try await RedisConnection.open(configuration.server, timeout: configuration.callTimeout)
+        let address = try await locate()
+        let connection = try await RedisConnection.open(address, timeout: configuration.callTimeout)
         defer { connection.close() }
-        let server = try await RedisServer.examine(connection)
+        let server = try await RedisServer.examine(connection, as: role)
         delay.reset()
-        logger.info("Connected to Redis", metadata: ["redis.address": "\(configuration.server)"])
+        tools.logger.info("Connected to Redis", metadata: ["redis.address": "\(address)"])
         change(to: .up(RedisSession(connection: connection, server: server)))
-        await connection.closed()
+        await watch(connection)
         change(to: .down(.unavailable(reason: "the connection was lost; reconnecting")))
-        if !Task.isCancelled { logger.warning("Lost the connection to Redis") }
+        if !Task.isCancelled {
+          tools.logger.warning("Lost the connection to Redis", metadata: ["redis.address": "\(address)"])
+        }
       } catch {
         change(to: .down(error))
-        logger.warning("Cannot use Redis", metadata: ["error": "\(error)"])
+        tools.logger.warning("Cannot use Redis", metadata: ["error": "\(error)"])
       }
       // Cancelled: the loop's condition sees it.
       try? await Task.sleep(for: delay.next())
     }
     change(to: .down(.unavailable(reason: "the queue was stopped")))
+  }
+
+  /// Closes the connection if its server is one that `condition` holds for; the server is then looked for again.
+  func drop(_ reason: String, where condition: (RedisServerAddress.Endpoint) -> Bool) {
+    guard let session = state.withLock({ if case .up(let session) = $0 { session } else { nil } }),
+      condition(session.connection.endpoint)
+    else { return }
+    tools.logger.warning("Leaves a Redis server", metadata: ["reason": "\(reason)"])
+    session.connection.close()
+  }
+
+  /// Ends the link: its server is not part of the topology any more.
+  func retire() {
+    isRetired.withLock { $0 = true }
+    drop("it is not part of the Cluster any more") { _ in true }
+  }
+
+  /// Returns when the connection is closed. Looks now and then whether the server still is what it was found to be: one
+  /// that became a replica, or now evicts keys, is left.
+  private func watch(_ connection: RedisConnection) async {
+    await withTaskGroup { group in
+      group.addTask { [tools, role] in
+        while !Task.isCancelled {
+          // Cancelled: the loop's condition sees it.
+          try? await Task.sleep(for: Self.checkInterval)
+          if Task.isCancelled { return }
+          do throws(JobQueueError) { try await RedisServer.check(connection, as: role) } catch {
+            tools.logger.warning("Leaves a Redis server", metadata: ["reason": "\(error)"])
+            connection.close()
+          }
+        }
+      }
+      await connection.closed()
+      group.cancelAll()
+    }
   }
 
   private func change(to new: State) {

@@ -14,7 +14,7 @@ extension RedisServerGuard {
     func evaluate(
       _ script: RedisScript, keys: [String], _ arguments: [String]
     ) async throws(JobQueueError) -> [RedisValue] {
-      let reply = try await shard.evaluate(script, keys: keys, arguments, in: try await shard.session())
+      let reply = try await shard.evaluate(script, keys: keys, arguments)
       guard let values = reply.array else {
         if let number = reply.integer { return [.integer(number)] }
         throw RedisShard.unexpected(reply, from: script)

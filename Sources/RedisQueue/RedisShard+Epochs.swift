@@ -1,13 +1,12 @@
 import PostriderCore
 
 extension RedisShard {
-  /// Opens an epoch, if it is greater than the present one. Returns whether the shard now works in it.
+  /// Opens an epoch, if it is greater than the present one.
   ///
   /// - Throws: ``JobQueueError/misconfigured(reason:)`` when the queue has another number of shards; nothing changes then.
   func open(epoch: Int64, delay: Duration) async throws(JobQueueError) {
-    let session = try await session()
     let arguments = [String(max(0, delay.milliseconds)), String(count)]
-    let reply = try await evaluate(.open, epoch: epoch, arguments, in: session)
+    let (reply, session) = try await evaluate(.open, epoch: epoch, arguments)
     guard case .array(let held) = reply, held.count == 3, let opened = held[0].integer else {
       throw Self.unexpected(reply, from: .open)
     }

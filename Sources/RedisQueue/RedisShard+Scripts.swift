@@ -7,13 +7,16 @@ extension RedisShard {
   /// Runs a script in the epoch that this process knows. Returns the reply and the epoch.
   func call(_ script: RedisScript, _ arguments: [String]) async throws(JobQueueError) -> (RedisValue, Int64) {
     let epoch = try await workingEpoch()
+    let start = ContinuousClock.now
+    defer { RedisCallTimers.shared.record(script, since: start) }
     return (try await call(script, arguments, epoch: epoch), epoch)
   }
 
   func call(_ script: RedisScript, _ arguments: [String], epoch: Int64) async throws(JobQueueError) -> RedisValue {
-    let reply = try await evaluate(script, epoch: epoch, arguments, in: try await session())
-    if case .error(let text) = reply { throw failure(text, of: script, in: epoch) }
-    return reply
+    let (reply, session) = try await evaluate(script, epoch: epoch, arguments)
+    guard case .error(let text) = reply else { return reply }
+    if text.contains("non local key") { throw await slotMoves(session, epoch) }
+    throw failure(text, of: script, in: epoch)
   }
 
   /// The epoch this process works in, read from the server when it knows none.
@@ -30,8 +33,8 @@ extension RedisShard {
   ///
   /// - Throws: ``JobQueueError/misconfigured(reason:)`` when the queue has another number of shards.
   func currentEpoch() async throws(JobQueueError) -> Int64? {
-    let session = try await session()
-    let reply = try await session.connection.command(["HMGET", epochKey, "epoch", "run_id", "shards"])
+    let (reply, session) = try await send { _ in ["HMGET", epochKey, "epoch", "run_id", "shards"] }
+    if case .error(let text) = reply { throw RedisConnection.refusal(of: "HMGET", text) }
     guard case .array(let held) = reply, held.count == 3, held[1].string == session.server.runID else { return nil }
     try check(shards: held[2])
     return held[0].integer
@@ -47,24 +50,31 @@ extension RedisShard {
         """)
   }
 
-  /// EVALSHA, and the script once more in full when the server has forgotten it (SCRIPT FLUSH). The script sees the epoch
-  /// and the server's run id before the arguments.
+  /// Runs a script over the shard's epoch key. It sees the epoch and the run id of the server it runs on before the
+  /// arguments. Returns the reply and the connection it came from.
   func evaluate(
-    _ script: RedisScript, epoch: Int64, _ arguments: [String], in session: RedisSession
-  ) async throws(JobQueueError) -> RedisValue {
-    try await evaluate(script, keys: [epochKey], [String(epoch), session.server.runID] + arguments, in: session)
+    _ script: RedisScript, epoch: Int64, _ arguments: [String]
+  ) async throws(JobQueueError) -> (RedisValue, RedisSession) {
+    try await send { session in
+      session.evaluation(of: script, keys: [epochKey], [String(epoch), session.server.runID] + arguments)
+    }
   }
 
   /// The same for a script without an epoch; its keys carry the shard's hash tag.
   func evaluate(
-    _ script: RedisScript, keys: [String], _ arguments: [String], in session: RedisSession
+    _ script: RedisScript, keys: [String], _ arguments: [String]
   ) async throws(JobQueueError) -> RedisValue {
-    guard let hash = session.server.scripts[script] else { preconditionFailure("every script was loaded") }
-    let command = ["EVALSHA", hash, String(keys.count)] + keys + arguments
-    let reply = try await session.connection.send(command)
-    guard case .error(let text) = reply, text.hasPrefix("NOSCRIPT") else { return reply }
-    _ = try await RedisServer.load(script, on: session.connection)
-    return try await session.connection.send(command)
+    try await send { $0.evaluation(of: script, keys: keys, arguments) }.0
+  }
+
+  /// The slot is being moved to another node of a Cluster, and the script met a key that is not there: it may have gone
+  /// already, and the script has stopped in the middle. Nothing in the shard can be trusted any more, so its epoch ends;
+  /// the next one is opened where the slot goes to, which takes it as soon as this node has none.
+  private func slotMoves(_ session: RedisSession, _ epoch: Int64) async -> JobQueueError {
+    epochs.forget(epoch)
+    // Only here: the new node may hold the next epoch already. If it fails, the next call ends here too and tries again.
+    _ = try? await session.connection.send(["DEL", epochKey])
+    return .epochLost(reason: "the slot of shard \(number) is being moved to another node")
   }
 
   private func failure(_ text: String, of script: RedisScript, in epoch: Int64) -> JobQueueError {

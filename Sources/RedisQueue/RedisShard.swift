@@ -13,13 +13,16 @@ final class RedisShard: Sendable {
   /// `<key prefix>:{<number>}:`, what its keys begin with.
   let prefix: String
   let epochs = EpochMemory()
-  private let link: RedisLink
+  /// The Cluster slot of its keys.
+  let slot: Int
+  private let topology: any RedisTopology
 
-  init(number: Int, of count: Int, keyPrefix: String, link: RedisLink) {
+  init(number: Int, of count: Int, keyPrefix: String, topology: any RedisTopology) {
     self.number = number
     self.count = count
     prefix = "\(keyPrefix):{\(number)}:"
-    self.link = link
+    slot = RedisSlot.number(of: prefix)
+    self.topology = topology
   }
 
   /// Its epoch's key, the one that every script declares.
@@ -28,7 +31,15 @@ final class RedisShard: Sendable {
   var wakeChannel: String { prefix + "wake" }
 
   /// The connection to the server that holds its keys.
-  func session() async throws(JobQueueError) -> RedisSession { try await link.session() }
+  func session() async throws(JobQueueError) -> RedisSession { try await topology.session(slot: slot) }
+
+  /// Sends a command about keys of this shard to the server that holds them now. Returns the reply, which may be an error,
+  /// and the connection it came from. `command` is asked for the command once for each server that has to be tried.
+  func send(
+    _ command: (RedisSession) -> [String]
+  ) async throws(JobQueueError) -> (RedisValue, RedisSession) {
+    try await topology.send(slot: slot, command)
+  }
 
   /// The shard of a profile among `count`: a hash that depends on nothing else and never changes.
   static func number(of profile: ProfileID, among count: Int) -> Int {

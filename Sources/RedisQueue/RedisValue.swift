@@ -1,3 +1,5 @@
+import PostriderCore
+
 /// A reply in RESP2. Names, numbers and statuses of this program are all text, so bulk strings are read as UTF-8.
 enum RedisValue: Hashable, Sendable {
   case null
@@ -34,6 +36,23 @@ enum RedisConnectionFailure: Error, Hashable, Sendable, CustomStringConvertible 
   case timedOut
   case tooManyRequests
   case malformedReply(String)
+  /// Closed before the server answered anything.
+  case neverAnswered
+  /// The server said why and hung up without being asked.
+  case refused(String)
+  /// The TLS connection failed; the text says how.
+  case tls(String)
+  /// The TLS connection failed in a way that only another configuration mends.
+  case untrusted(String)
+
+  /// The error that a caller gets, with this reason.
+  func error(_ reason: String) -> JobQueueError {
+    switch self {
+    case .untrusted: .misconfigured(reason: reason)
+    case .refused(let text) where text.hasPrefix("DENIED"): .misconfigured(reason: reason)
+    default: .unavailable(reason: reason)
+    }
+  }
 
   var description: String {
     switch self {
@@ -41,6 +60,10 @@ enum RedisConnectionFailure: Error, Hashable, Sendable, CustomStringConvertible 
     case .timedOut: "no answer in time"
     case .tooManyRequests: "too many requests are waiting for answers"
     case .malformedReply(let reason): "a malformed reply: \(reason)"
+    case .neverAnswered:
+      "the server closed the connection without an answer; does this port expect TLS (rediss://)?"
+    case .refused(let text): "the server refused the connection: \(text)"
+    case .tls(let reason), .untrusted(let reason): reason
     }
   }
 }

@@ -17,17 +17,17 @@ final class RedisWakeups: Sendable {
   }
 
   private let state = Mutex(State())
-  private let configuration: RedisQueueConfiguration
+  private let topology: any RedisTopology
+  private let maximumReconnectDelay: Duration
   /// The channel of each shard.
   private let channels: [String]
-  private let eventLoop: any EventLoop
-  private let logger: Logger
+  private let tools: RedisTools
 
-  init(configuration: RedisQueueConfiguration, channels: [String], eventLoop: any EventLoop, logger: Logger) {
-    self.configuration = configuration
+  init(_ topology: any RedisTopology, channels: [String], maximumReconnectDelay: Duration, tools: RedisTools) {
+    self.topology = topology
     self.channels = channels
-    self.eventLoop = eventLoop
-    self.logger = logger
+    self.maximumReconnectDelay = maximumReconnectDelay
+    self.tools = tools
   }
 
   /// A claim is about to be sent: what was heard until now is answered.
@@ -52,7 +52,7 @@ final class RedisWakeups: Sendable {
       return state.nextWaiter
     }
     let deadline = ContinuousClock.now + timeout
-    let timer = eventLoop.scheduleTask(in: TimeAmount(timeout)) { self.end(id) }
+    let timer = tools.eventLoop.scheduleTask(in: TimeAmount(timeout)) { self.end(id) }
     defer { timer.cancel() }
     await withTaskCancellationHandler {
       await withCheckedContinuation { continuation in
@@ -92,11 +92,10 @@ final class RedisWakeups: Sendable {
 
   /// Keeps a subscribed connection of its own until the task is cancelled.
   func run() async {
-    var delay = ReconnectDelay(maximum: configuration.maximumReconnectDelay)
+    var delay = ReconnectDelay(maximum: maximumReconnectDelay)
     while !Task.isCancelled {
       do throws(JobQueueError) {
-        let connection = try await RedisConnection.open(configuration.server, timeout: configuration.callTimeout) {
-          [weak self] channel in
+        let connection = try await topology.subscription { [weak self] channel, _ in
           guard let self else { return }
           wake(channels.firstIndex(of: channel))
         }
@@ -106,29 +105,13 @@ final class RedisWakeups: Sendable {
         delay.reset()
         // Something may have become ready while nobody listened.
         wake(nil)
-        await keepAlive(connection)
+        await connection.keepAlive()
       } catch {
         // The link logs the same trouble at a higher level.
-        logger.debug("Wake-ups are not heard", metadata: ["error": "\(error)"])
+        tools.logger.debug("Wake-ups are not heard", metadata: ["error": "\(error)"])
       }
       // Cancelled: the loop's condition sees it.
       try? await Task.sleep(for: delay.next())
-    }
-  }
-
-  /// Returns when the connection is closed. Asks now and then whether it is still alive: a half-open one would be silent
-  /// for ever. A missing answer closes it.
-  private func keepAlive(_ connection: RedisConnection) async {
-    await withTaskGroup { group in
-      group.addTask {
-        while !Task.isCancelled {
-          // Cancelled: the loop's condition sees it. A refused PING closes the connection or means nothing.
-          try? await Task.sleep(for: .seconds(10))
-          _ = try? await connection.send(["PING"])
-        }
-      }
-      await connection.closed()
-      group.cancelAll()
     }
   }
 }

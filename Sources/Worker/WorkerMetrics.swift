@@ -48,6 +48,7 @@ struct WorkerMetrics: Sendable {
   }
 
   func finished(_ outcome: SessionOutcome, _ result: OutcomeResult) {
+    if result == .fenced { fences.increment() }
     let run = outcome.run
     let kind = outcome.writer.job.kind.word
     finished(

@@ -58,8 +58,8 @@ extension ChaosRun {
     let points = Self.points(of: killStage, choice / 8)
     if killStage == .session {
       let byID = Dictionary(uniqueKeysWithValues: workers.map { ($0.id, $0) })
-      stage.mail.trapRetrieval { port in
-        guard census.share >= Self.wantedShare, let owner = SocketTable.owner(of: port, among: Array(byID.keys)),
+      stage.mail.trapRetrieval { connection in
+        guard census.share >= Self.wantedShare, let owner = SocketTable.owner(of: connection, among: Array(byID.keys)),
           let process = byID[owner]
         else { return false }
         return strike(process, "retrieving")
@@ -97,7 +97,7 @@ extension ChaosRun {
     while Clock.now < end {
       let asked = Clock.now
       if let places = try? await stage.locations(of: rest) {
-        rest = zip(rest, places).filter { $1.worker?.contains("-\(dead)-") ?? false }.map(\.0)
+        rest = zip(rest, places).filter { $1.isLeased(by: dead) }.map(\.0)
         if rest.isEmpty { return recovered(.worker, from: moment, to: asked) }
       }
       try? await Task.sleep(for: .milliseconds(50))  // Cancelled: it ends by the limit.
@@ -214,7 +214,7 @@ extension ChaosRun {
     let lease = Double(options.leaseSeconds)
     // From the end of its oldest lease on nobody but the frozen process could close its sessions.
     try await Task.sleep(until: stoppedAt + .seconds(lease * 0.6), clock: .continuous)
-    let apart = stage.census.setApart(process.localPorts)
+    let apart = stage.census.setApart(process.connections)
     let frozen = try await leases(of: process.id)
     let late = frozen.filter { $0.isNamed(in: bytes) }
     note { $0.apart += apart }
@@ -253,7 +253,7 @@ extension ChaosRun {
   }
 
   private func leases(of process: Int32) async throws -> [JobLocation] {
-    try await stage.locations().filter { $0.worker?.contains("-\(process)-") ?? false }
+    try await stage.locations().filter { $0.isLeased(by: process) }
   }
 
   private func splitNetwork(_ fault: Fault, silent: Bool, _ choice: Int) async throws {
@@ -283,6 +283,11 @@ extension ChaosRun {
 }
 
 extension JobLocation {
+  /// Whether a process holds it. One that was set aside still names its last worker.
+  fileprivate func isLeased(by process: Int32) -> Bool {
+    state == "leased" && worker?.contains("-\(process)-") ?? false
+  }
+
   /// Whether a transaction writes for this job's mailbox: its number stands among the binary parameters.
   fileprivate func isNamed(in bytes: [UInt8]) -> Bool {
     guard let id = JobID(job)?.mailbox.value else { return false }

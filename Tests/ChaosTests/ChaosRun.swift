@@ -72,8 +72,8 @@ final class ChaosRun: Sendable {
 
   /// Starts the cluster, plays the plan, lets everything come to rest, and judges.
   func play() async throws -> Report {
-    stage.census.begin { [stage] port in
-      SocketTable.owner(of: port, among: stage.all(.worker).map(\.id)).map { "of \($0)" } ?? "of nobody"
+    stage.census.begin { [stage] connection in
+      SocketTable.owner(of: connection, among: stage.all(.worker).map(\.id)).map { "of \($0)" } ?? "of nobody"
     }
     for _ in 0..<options.schedulers { try await stage.start(.scheduler) }
     for _ in 0..<options.workers { try await stage.start(.worker) }
@@ -136,6 +136,8 @@ final class ChaosRun: Sendable {
         // Refused while PostgreSQL is away, and then nothing was promised.
         _ = try? await stage.cluster.store.requestPoll(of: Array(Set(ids)), by: stage.cluster.principal)
       }
+      // PostgreSQL may be away; the next round looks again.
+      if round % 20 == 0 { try? await releasePoison() }
       try? await Task.sleep(for: .milliseconds(250))  // Cancelled: the loop ends.
     }
   }
@@ -159,9 +161,12 @@ final class ChaosRun: Sendable {
 
   /// Jobs that were killed too often are set aside; an operator looks and lets them go on.
   private func releasePoison() async throws {
-    let poisoned = try await stage.queue.poisoned(limit: 1_000).compactMap { JobID($0.job) }
+    let (store, principal) = (stage.cluster.store, stage.cluster.principal)
+    let poisoned = try await store.setAsideJobs(PageRequest(limit: 500), for: principal).items.compactMap {
+      JobID($0.job)
+    }
     if poisoned.isEmpty { return }
-    let released = try await stage.cluster.store.releaseJobs(poisoned, by: stage.cluster.principal)
+    let released = try await store.releaseJobs(poisoned, by: principal)
     note { $0.released += released.count }
   }
 

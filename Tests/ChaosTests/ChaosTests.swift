@@ -12,15 +12,18 @@ struct ChaosTests {
   static let environment = ProcessInfo.processInfo.environment
   static var isLong: Bool { environment["CHAOS_LONG"] != nil }
 
+  /// Prints a line at once, also into a file or a pipe.
+  static func say(_ text: String) { FileHandle.standardOutput.write(Data((text + "\n").utf8)) }
+
   /// Plays a run and prints what it found.
   static func play(_ options: ChaosOptions) async throws -> Report {
     let isQuiet = options.mistake != nil
-    print("seed \(options.seed)")
+    say("seed \(options.seed)")
     let stage = try await Stage(options)
     do {
-      let report = try await ChaosRun(stage) { if !isQuiet { print($0) } }.play()
+      let report = try await ChaosRun(stage) { if !isQuiet { say($0) } }.play()
       await stage.stop()
-      print(report.table)
+      say(report.table)
       return report
     } catch {
       await stage.stop()
@@ -40,12 +43,16 @@ struct ChaosTests {
 
   @Test("the sockets of a process are found")
   func sockets() async throws {
-    let channel = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+    let listener = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
       .bind(host: "127.0.0.1", port: 0).get()
-    let port = try #require(channel.localAddress?.port)
-    #expect(SocketTable.ports(of: getpid()).contains(port))
-    #expect(SocketTable.owner(of: port, among: [1, getpid()]) == getpid())
-    try await channel.close().get()
+    let port = try #require(listener.localAddress?.port)
+    let client = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+      .connect(host: "127.0.0.1", port: port).get()
+    let connection = SocketPair(client: try #require(client.localAddress?.port), server: port)
+    #expect(SocketTable.connections(of: getpid()).contains(connection))
+    #expect(SocketTable.owner(of: connection, among: [1, getpid()]) == getpid())
+    try await client.close().get()
+    try await listener.close().get()
   }
 
   @Test("the long run", .enabled(if: isLong))

@@ -90,8 +90,8 @@ final class ClusterProcess: Sendable {
 
   var id: Int32 { program.processID }
 
-  /// The local ports of its TCP connections.
-  var localPorts: Set<Int> { SocketTable.ports(of: id) }
+  /// Its TCP connections.
+  var connections: Set<SocketPair> { SocketTable.connections(of: id) }
 
   /// Ends what is left of it. `CHAOS_LOGS` names a folder that keeps what it said.
   func bury() async {
@@ -108,17 +108,23 @@ final class ClusterProcess: Sendable {
   }
 }
 
+/// The two ports of a TCP connection between loopback addresses. Each of our servers has a port of its own.
+struct SocketPair: Hashable, Sendable {
+  var client: Int
+  var server: Int
+}
+
 /// Which process a TCP connection of this machine belongs to (Linux, `/proc`).
 enum SocketTable {
-  /// The local ports of a process's IPv4 connections.
-  static func ports(of process: Int32) -> Set<Int> {
+  /// The IPv4 connections that a process has opened.
+  static func connections(of process: Int32) -> Set<SocketPair> {
     let inodes = Set(inodes(of: process))
-    return Set(table().filter { inodes.contains($0.inode) }.map(\.port))
+    return Set(table().filter { inodes.contains($0.inode) }.map(\.pair))
   }
 
-  /// Which of the processes has a connection from this local port.
-  static func owner(of port: Int, among processes: [Int32]) -> Int32? {
-    let wanted = Set(table().filter { $0.port == port }.map(\.inode))
+  /// Which of the processes has opened this connection.
+  static func owner(of connection: SocketPair, among processes: [Int32]) -> Int32? {
+    let wanted = Set(table().filter { $0.pair == connection }.map(\.inode))
     return processes.first { !wanted.isDisjoint(with: inodes(of: $0)) }
   }
 
@@ -134,16 +140,18 @@ enum SocketTable {
     }
   }
 
-  private static func table() -> [(port: Int, inode: String)] {
+  private static func port(_ field: Substring) -> Int? {
+    field.split(separator: ":").last.flatMap { Int($0, radix: 16) }
+  }
+
+  private static func table() -> [(pair: SocketPair, inode: String)] {
     // Read to its end: such a file tells no size, and gets longer than one buffer.
     guard let file = FileHandle(forReadingAtPath: "/proc/self/net/tcp") else { return [] }
     let text = String(decoding: (try? file.readToEnd()) ?? Data(), as: UTF8.self)
     return text.split(separator: "\n").dropFirst().compactMap { line in
       let fields = line.split(separator: " ")
-      guard fields.count > 9, let port = fields[1].split(separator: ":").last.flatMap({ Int($0, radix: 16) }) else {
-        return nil
-      }
-      return (port, String(fields[9]))
+      guard fields.count > 9, let own = port(fields[1]), let other = port(fields[2]) else { return nil }
+      return (SocketPair(client: own, server: other), String(fields[9]))
     }
   }
 }

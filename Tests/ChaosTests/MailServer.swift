@@ -12,6 +12,8 @@ final class MailServer: Sendable {
   struct Port: Sendable {
     /// The profile's number in the census.
     var profile: Int
+    /// A loopback address: each profile has another, as breakers and login budgets go by the host.
+    var host: String
     /// The one account of the profile; `nil` where each mailbox has its own.
     var account: String?
     /// Whether PIPELINING (RFC 2449) is offered.
@@ -28,7 +30,7 @@ final class MailServer: Sendable {
   private let drops = Mutex<[String: Maildrop]>([:])
   private let rules: Mutex<Rules>
   private let dice: Mutex<Dice>
-  private let trap = Mutex<(@Sendable (_ remotePort: Int) -> Bool)?>(nil)
+  private let trap = Mutex<(@Sendable (_ connection: SocketPair) -> Bool)?>(nil)
   private let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
   private let listeners = Mutex<[any Channel]>([])
   private let sessions = Mutex<[Int: any Channel]>([:])
@@ -52,7 +54,7 @@ final class MailServer: Sendable {
           try channel.pipeline.syncOperations.addHandler(MailSession(server: self, port: port))
         }
       }
-      .bind(host: "127.0.0.1", port: 0).get()
+      .bind(host: port.host, port: 0).get()
     listeners.withLock { $0.append(channel) }
     return channel.localAddress?.port ?? 0
   }
@@ -64,9 +66,9 @@ final class MailServer: Sendable {
   /// Changes how long sessions take from now on.
   func take(_ seconds: ClosedRange<Double>) { rules.withLock { $0.sessionSeconds = seconds } }
 
-  /// Calls `action` with the client's port in the middle of a message body, until it says that it has done what it
+  /// Calls `action` with the connection in the middle of a message body, until it says that it has done what it
   /// waited for.
-  func trapRetrieval(_ action: (@Sendable (_ remotePort: Int) -> Bool)?) { trap.withLock { $0 = action } }
+  func trapRetrieval(_ action: (@Sendable (_ connection: SocketPair) -> Bool)?) { trap.withLock { $0 = action } }
 
   /// Logins that were refused; none is expected.
   var refusals: Int { refused.withLock { $0 } }
@@ -85,9 +87,9 @@ final class MailServer: Sendable {
   }
 
   /// Whether a session stops for ever in the middle of this message.
-  func isTrapped(_ remotePort: Int) -> Bool {
+  func isTrapped(_ connection: SocketPair) -> Bool {
     guard let action = trap.withLock({ $0 }) else { return false }
-    guard action(remotePort) else { return false }
+    guard action(connection) else { return false }
     trap.withLock { $0 = nil }
     return true
   }

@@ -9,7 +9,7 @@ final class MailSession: ChannelInboundHandler {
   private let server: MailServer
   private let port: MailServer.Port
   private var number = 0
-  private var remotePort = 0
+  private var connection = SocketPair(client: 0, server: 0)
   private var buffer = ByteBuffer()
   private var user = ""
   private var drop: Maildrop?
@@ -28,9 +28,9 @@ final class MailSession: ChannelInboundHandler {
 
   func channelActive(context: ChannelHandlerContext) {
     server.noticeLeavers()
-    remotePort = context.remoteAddress?.port ?? 0
+    connection = SocketPair(client: context.remoteAddress?.port ?? 0, server: context.localAddress?.port ?? 0)
     number = server.census.accepted(
-      identity: port.account == nil ? nil : .profile(port.profile), remotePort: remotePort)
+      identity: port.account == nil ? nil : .profile(port.profile), connection: connection)
     server.began(number, context.channel)
     seconds = server.sessionSeconds()
     send("+OK ready\r\n", context)
@@ -127,7 +127,7 @@ final class MailSession: ChannelInboundHandler {
     let stuffed = messages[number - 1].stuffed
     out.writeBytes(stuffed.prefix(stuffed.count / 2))
     context.writeAndFlush(wrapOutboundOut(out), promise: nil)
-    if server.isTrapped(remotePort) {
+    if server.isTrapped(connection) {
       isHeld = true
       return
     }

@@ -35,7 +35,7 @@ final class SessionCensus: Sendable {
     var accepted: Clock.Instant
     var closed: Clock.Instant?
     var identity: Identity?
-    var remotePort: Int
+    var connection: SocketPair
     var last = "accept"
     var isApart = false
 
@@ -62,7 +62,7 @@ final class SessionCensus: Sendable {
 
   private let state = Mutex(State())
   private let began = Mutex(Clock.now)
-  private let owner = Mutex<@Sendable (_ remotePort: Int) -> String>({ _ in "" })
+  private let owner = Mutex<@Sendable (_ connection: SocketPair) -> String>({ _ in "" })
 
   /// Announces an identity and how many sessions it may have.
   func expect(_ identity: Identity, limit: Int) {
@@ -70,7 +70,7 @@ final class SessionCensus: Sendable {
   }
 
   /// Counts seconds from now on, and asks this for the owner of a connection.
-  func begin(owner find: @escaping @Sendable (_ remotePort: Int) -> String) {
+  func begin(owner find: @escaping @Sendable (_ connection: SocketPair) -> String) {
     began.withLock { $0 = Clock.now }
     owner.withLock { $0 = find }
   }
@@ -79,11 +79,11 @@ final class SessionCensus: Sendable {
   func did(_ number: Int, _ what: String) { state.withLock { $0.sessions[number]?.last = what } }
 
   /// A connection was accepted; `identity` where the port tells it. Returns its number.
-  func accepted(identity: Identity?, remotePort: Int) -> Int {
+  func accepted(identity: Identity?, connection: SocketPair) -> Int {
     state.withLock { state in
       state.next += 1
       let number = state.next
-      state.sessions[number] = Session(accepted: Clock.now, remotePort: remotePort)
+      state.sessions[number] = Session(accepted: Clock.now, connection: connection)
       if let identity { join(number, identity, &state) }
       return number
     }
@@ -132,7 +132,7 @@ final class SessionCensus: Sendable {
               sessions: open.map { session in
                 let age = (Clock.now - session.accepted) / .seconds(1)
                 let end = session.closed == nil ? "open" : "ended"
-                return "\(end) \(age) s, \(session.last), \(owner.withLock { $0 }(session.remotePort))"
+                return "\(end) \(age) s, \(session.last), \(owner.withLock { $0 }(session.connection))"
               }))
         }
       }
@@ -140,11 +140,11 @@ final class SessionCensus: Sendable {
     state.accounts[identity] = account
   }
 
-  /// Sets sessions apart whose process is stopped, by the ports they come from. Returns how many.
-  func setApart(_ remotePorts: Set<Int>) -> Int {
+  /// Sets sessions apart whose process is stopped, by their connections. Returns how many.
+  func setApart(_ connections: Set<SocketPair>) -> Int {
     state.withLock { state in
       var count = 0
-      for (number, session) in state.sessions where remotePorts.contains(session.remotePort) && !session.isApart {
+      for (number, session) in state.sessions where connections.contains(session.connection) && !session.isApart {
         state.sessions[number]?.isApart = true
         count += 1
       }

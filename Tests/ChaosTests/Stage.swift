@@ -74,11 +74,12 @@ final class Stage: Sendable {
       let account = "account\(number)@chaos.test"
       makeDrop(account)
       census.expect(.profile(number), limit: limit)
-      let port = try await mail.open(.init(profile: number, account: account, pipelines: number % 2 == 0))
+      let host = "127.0.1.\(number + 1)"
+      let port = try await mail.open(.init(profile: number, host: host, account: account, pipelines: number % 2 == 0))
       let profile = try await cluster.profile(
         "Profile \(number)",
         incoming: ServerDraft(
-          host: "127.0.0.1", port: port, tls: TLSMode.none, credentials: .profile, userName: account,
+          host: host, port: port, tls: TLSMode.none, credentials: .profile, userName: account,
           password: Secret("secret")), connections: limit)
       // More mailboxes than slots, so that there is always work for each slot.
       let addresses = (0..<(4 * limit + 2)).map { "m\($0).profile\(number)@chaos.test" }
@@ -87,9 +88,10 @@ final class Stage: Sendable {
     }
     for (index, limit) in options.mailboxLimits.enumerated() {
       let number = options.profileLimits.count + index
-      let port = try await mail.open(.init(profile: number, account: nil, pipelines: number % 2 == 0))
+      let host = "127.0.1.\(number + 1)"
+      let port = try await mail.open(.init(profile: number, host: host, account: nil, pipelines: number % 2 == 0))
       let profile = try await cluster.profile(
-        "Profile \(number)", incoming: ServerDraft(host: "127.0.0.1", port: port, tls: TLSMode.none),
+        "Profile \(number)", incoming: ServerDraft(host: host, port: port, tls: TLSMode.none),
         connections: limit)
       let addresses = (0..<options.mailboxesEach).map { "m\($0).own\(number)@chaos.test" }
       for address in addresses {
@@ -126,7 +128,7 @@ final class Stage: Sendable {
         "postgresql://postrider@127.0.0.1:\(postgresGate.port)/\(database)?sslmode=disable&gssencmode=disable",
       "POSTRIDER_REDIS_URL": "redis://127.0.0.1:\(redisGate.port)/0",
       "POSTRIDER_KEYS_RING": cluster.keys, "POSTRIDER_QUEUE_LEASE_SECONDS": String(options.leaseSeconds),
-      "POSTRIDER_EGRESS_ALLOW": "127.0.0.1/32:*", "POSTRIDER_MAIL_ALLOW_NON_TLS": "true",
+      "POSTRIDER_EGRESS_ALLOW": "127.0.0.0/8:*", "POSTRIDER_MAIL_ALLOW_NON_TLS": "true",
       "POSTRIDER_PROBE_PORT": String(probePort), "POSTRIDER_WORKER_SESSIONS": String(options.sessionsPerWorker),
     ]
     if options.mistake == .completeBeforeCommit { environment["MISTAKE"] = Mistake.completeBeforeCommit.rawValue }

@@ -99,44 +99,6 @@ struct RedisConnectionTests {
     #expect(String(buffer: buffer) == "*3\r\n$3\r\nSET\r\n$0\r\n\r\n$8\r\na\r\nbé%s\r\n")
   }
 
-  struct Address: Sendable, CustomTestStringConvertible {
-    var url: String
-    var shown: String
-    var user: String?
-    var password: String?
-    var database = 0
-    var testDescription: String { url }
-  }
-
-  @Test(
-    "URLs",
-    arguments: [
-      Address(url: "redis://localhost", shown: "localhost:6379"),
-      Address(url: "redis://:p%40ss@10.0.0.1:7000/4", shown: "10.0.0.1:7000", password: "p@ss", database: 4),
-      Address(url: "redis://u:p@[::1]:7000/", shown: "::1:7000", user: "u", password: "p"),
-      Address(url: "unix:///run/redis.sock?db=2", shown: "/run/redis.sock", database: 2),
-      Address(url: "unix://u:p@/run/redis.sock", shown: "/run/redis.sock", user: "u", password: "p"),
-    ])
-  func urls(_ address: Address) throws {
-    let parsed = try RedisServerAddress(url: address.url)
-    #expect(parsed.description == address.shown)
-    #expect(parsed.user == address.user)
-    #expect(parsed.password?.revealed == address.password)
-    #expect(parsed.database == address.database)
-  }
-
-  @Test(
-    "wrong URLs are told without their secrets",
-    arguments: [
-      "", "redis://", "http://u:s3cret@host", "redis://u:s3cret@host:99999", "redis://u:s3cret@host/x",
-      "redis://u:s3cret@host?tls=1", "unix://u:s3cret@run/redis.sock", "unix:///r?db=-1", "redis://u@host",
-      "rediss://u:s3cret@host", "unix://u:s3cret@/" + String(repeating: "x", count: 107),
-    ])
-  func wrongURLs(_ url: String) {
-    let error = #expect(throws: JobQueueError.self) { try RedisServerAddress(url: url) }
-    #expect(error?.description.contains("s3cret") == false)
-  }
-
   @Test("configuration out of range is refused")
   func ranges() {
     let url = "redis://localhost"

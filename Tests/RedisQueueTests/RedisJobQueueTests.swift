@@ -165,7 +165,8 @@ struct RedisJobQueueTests {
     }
     func queue(_ credentials: String) throws -> RedisJobQueue {
       let url = "unix://\(credentials)@\(server.directory)/s?db=3"
-      return RedisJobQueue(configuration: try RedisQueueConfiguration(url: url), logger: quiet)
+      return RedisJobQueue(
+        configuration: try RedisQueueConfiguration(url: url, callTimeout: .seconds(20)), logger: quiet)
     }
     let good = try queue("post:s3cret%2F%40")
     let bad = try queue("post:wr0ng")

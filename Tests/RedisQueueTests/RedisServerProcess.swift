@@ -26,8 +26,9 @@ final class RedisServerProcess: Sendable {
     try start()
   }
 
-  /// Starts the server (again) over the same folder and returns when it answers.
-  func start() throws {
+  /// Starts the server (again) over the same folder and returns when it answers. With more arguments it only returns when
+  /// it listens, as those may make it load its data slowly.
+  func start(with more: [String] = []) throws {
     let process = Process()
     process.executableURL = URL(filePath: "/bin/sh")
     // SIGKILL, as the threads that tests run on block other signals and a child inherits that.
@@ -41,13 +42,15 @@ final class RedisServerProcess: Sendable {
       kill -9 $pid; wait $pid
       if [ ! -e "$dir/keep" ]; then rm -rf "$dir"; fi
       """
-    process.arguments = ["-c", script, "redis", directory] + arguments
+    process.arguments = ["-c", script, "redis", directory] + arguments + more
     let pipe = Pipe()
     process.standardInput = pipe
     try process.run()
     lifeline.withLock { $0 = (process, pipe) }
     let deadline = ContinuousClock.now + .seconds(10)
-    while !(FileManager.default.fileExists(atPath: directory + "/s") && log.contains("ready to accept")) {
+    while !(FileManager.default.fileExists(atPath: directory + "/s")
+      && (log.contains("ready to accept") || !more.isEmpty))
+    {
       guard ContinuousClock.now < deadline else { throw NotReady() }
       usleep(5_000)
     }

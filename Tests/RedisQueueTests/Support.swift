@@ -9,11 +9,11 @@ struct TimedOut: Error, CustomStringConvertible {
   var description: String
 }
 
-/// Asks until the answer is there; fails after ten seconds.
+/// Asks until the answer is there; fails after a while.
 func eventually<Value>(
-  _ what: String, _ body: () async throws -> Value?
+  _ what: String, within limit: Duration = .seconds(30), _ body: () async throws -> Value?
 ) async throws -> Value {
-  let deadline = ContinuousClock.now + .seconds(10)
+  let deadline = ContinuousClock.now + limit
   while ContinuousClock.now < deadline {
     if let value = try await body() { return value }
     try await Task.sleep(for: .milliseconds(5))
@@ -31,10 +31,16 @@ func withRedisQueue(
 ) async throws {
   let server = try server ?? RedisServerProcess.shared.get()
   let prefix = prefix ?? "t\(UInt32.random(in: 0...UInt32.max))"
-  let queue = RedisJobQueue(
-    configuration: try RedisQueueConfiguration(
-      url: server.url, keyPrefix: prefix, shards: shards, leaseDuration: lease, callTimeout: callTimeout),
-    logger: quiet)
+  try await withRedisQueue(
+    try RedisQueueConfiguration(
+      url: server.url, keyPrefix: prefix, shards: shards, leaseDuration: lease, callTimeout: callTimeout), body)
+}
+
+/// Runs a Redis queue for the time of `body`.
+func withRedisQueue(
+  _ configuration: RedisQueueConfiguration, _ body: (RedisJobQueue) async throws -> Void
+) async throws {
+  let queue = RedisJobQueue(configuration: configuration, logger: quiet)
   try await withThrowingTaskGroup(of: Void.self) { group in
     group.addTask { try await queue.run() }
     defer { group.cancelAll() }
@@ -42,12 +48,46 @@ func withRedisQueue(
   }
 }
 
+/// Opens epochs as the leading scheduler does until the queue works again: a lost epoch is followed by the next one.
+/// Fails after half a minute.
+func recover(_ queue: RedisJobQueue, epoch: Int64, profiles: [QueueProfile] = [profile()]) async throws {
+  _ = try await eventually("epoch \(epoch) is open", within: .seconds(30)) { () -> Bool? in
+    do {
+      if try await queue.currentEpoch() == nil { try await queue.open(epoch: epoch, delay: .zero) }
+      try await queue.update(profiles: profiles)
+      return try await queue.currentEpoch() == epoch ? true : nil
+    } catch JobQueueError.unavailable, JobQueueError.epochLost {
+      return nil
+    }
+  }
+}
+
+/// The reason of a refusal, which must be one.
+func expectMisconfigured(
+  _ what: String, sourceLocation: SourceLocation = #_sourceLocation, _ body: () async throws -> Void
+) async -> String {
+  do {
+    try await body()
+    Issue.record("\(what) did not throw", sourceLocation: sourceLocation)
+  } catch {
+    if case .misconfigured(let reason)? = error as? JobQueueError { return reason }
+    Issue.record("\(what) threw \(error)", sourceLocation: sourceLocation)
+  }
+  return ""
+}
+
 /// A connection of the test's own.
 func withRawConnection(
   to server: RedisServerProcess? = nil, _ body: (RedisConnection) async throws -> Void
 ) async throws {
   let server = try server ?? RedisServerProcess.shared.get()
-  let connection = try await RedisConnection.open(try RedisServerAddress(url: server.url), timeout: .seconds(3))
+  try await withRawConnection(server.url, body)
+}
+
+/// A connection of the test's own to any server.
+func withRawConnection(_ url: String, _ body: (RedisConnection) async throws -> Void) async throws {
+  let connection = try await RedisConnection.open(
+    try RedisQueueConfiguration(url: url).server, timeout: .seconds(20))
   defer { connection.close() }
   try await body(connection)
 }
@@ -88,8 +128,9 @@ enum QueueKind: String, CaseIterable, CustomTestStringConvertible {
       try await body(
         QueueUnderTest(
           queue: queue, expire: { queue.advance(by: lease + .milliseconds(1)) }, pass: { queue.advance(by: $0) },
-          agePresence: { queue.advance(by: $0) }, empty: { queue.empty() }, verify: { queue.verify() }))
-      #expect(queue.verify() == [])
+          agePresence: { queue.advance(by: $0) }, endLeases: { queue.endLeases(of: $0) }, empty: { queue.empty() },
+          verify: { queue.verify() }))
+      #expect(queue.verify().filter { !$0.hasPrefix("limit:") } == [])
     case .redis, .shardedRedis:
       try await withRedisQueue(shards: self == .redis ? 1 : 4, lease: lease) { queue in
         if opened { try await queue.open(epoch: 7, delay: .zero) }
@@ -105,6 +146,7 @@ enum QueueKind: String, CaseIterable, CustomTestStringConvertible {
               _ = try await eventually("the time") { try await queue.serverTime() >= end ? true : nil }
             },
             agePresence: { try await queue.ageAnnouncements(by: $0) },
+            endLeases: { try await queue.endLeases(of: $0) },
             empty: {
               // The keys of this test only; other tests share the server.
               for shard in queue.shards {
@@ -113,8 +155,11 @@ enum QueueKind: String, CaseIterable, CustomTestStringConvertible {
                 try await connection.command(["DEL"] + keys.compactMap(\.string))
               }
             },
-            verify: { try await queue.verify() }))
-        if try await queue.currentEpoch() != nil { #expect(try await queue.verify() == []) }
+            verify: { try await queue.verify() },
+            breakKeys: { try await queue.shards[0].breakKeys(&$0) }))
+        if try await queue.currentEpoch() != nil {
+          #expect(try await queue.verify().filter { !$0.hasPrefix("limit:") } == [])
+        }
       }
     }
   }
@@ -128,13 +173,18 @@ struct QueueUnderTest {
   let pass: (Duration) async throws -> Void
   /// Makes what workers announced this much older.
   let agePresence: (Duration) async throws -> Void
+  /// Ends leases now, as if nobody had renewed them for long.
+  let endLeases: ([JobID]) async throws -> Void
   let empty: () async throws -> Void
   let verify: () async throws -> [String]
+  /// Removes something that must not be lost, where that is possible; says what.
+  var breakKeys: ((inout SeededGenerator) async throws -> String)?
 }
 
 extension RedisJobQueue {
   func serverTime() async throws -> Int64 {
     let time = try await shards[0].session().connection.command(["TIME"]).array ?? []
+    try #require(time.count == 2)
     return (time[0].integer ?? 0) * 1_000 + (time[1].integer ?? 0) / 1_000
   }
 
@@ -149,6 +199,16 @@ extension RedisJobQueue {
     }
   }
 
+  func endLeases(of jobs: [JobID]) async throws {
+    let epoch = try #require(try await currentEpoch())
+    for shard in shards {
+      let connection = try await shard.session().connection
+      for job in jobs {
+        try await connection.command(["ZADD", "\(shard.prefix)\(epoch):leases", "XX", "1", job.description])
+      }
+    }
+  }
+
   func lastLeaseEnd() async throws -> Int64 {
     let epoch = try #require(try await currentEpoch())
     var ends: [Int64] = []
@@ -158,6 +218,30 @@ extension RedisJobQueue {
       if let end = last.array?.last?.integer { ends.append(end) }
     }
     return try #require(ends.max())
+  }
+}
+
+extension RedisShard {
+  /// Removes a key, or a member of one, that the queue does not lose by itself. What only advises (reclaims, jobs set
+  /// aside, workers) and the epoch, whose loss is noticed, are left alone.
+  func breakKeys(_ random: inout SeededGenerator) async throws -> String {
+    let connection = try await session().connection
+    let base = "\(prefix)\(try #require(try await currentEpoch())):"
+    let all = try await connection.command(["KEYS", base + "*"]).array?.compactMap(\.string) ?? []
+    let spared = ["reclaims", "poison", "poison-of", "workers", "worker-slots", "repair", "repair-profiles"]
+    let keys = all.filter { key in !spared.contains { key == base + $0 } }.sorted()
+    guard let key = keys.randomElement(using: &random) else { return "nothing" }
+    let type = try await connection.command(["TYPE", key]).string
+    let whole = Bool.random(using: &random)
+    if whole || type == "string" {
+      try await connection.command(["DEL", key])
+      return key
+    }
+    let read = type == "hash" ? ["HKEYS", key] : ["ZRANGE", key, "0", "-1"]
+    let members = try await connection.command(read).array?.compactMap(\.string) ?? []
+    guard let member = members.sorted().randomElement(using: &random) else { return "nothing" }
+    try await connection.command([type == "hash" ? "HDEL" : "ZREM", key, member])
+    return "\(member) of \(key)"
   }
 }
 

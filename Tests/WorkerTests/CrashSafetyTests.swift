@@ -162,10 +162,16 @@ struct CrashSafetyTests {
         dueMilliseconds: 0, trustedUntil: .now + trust)
     }
     await #expect(throws: Interruption.leaseLost) {
-      try await keeper.hold(try lease(.milliseconds(-1))) { began.enter() }
+      try await keeper.hold(try lease(.milliseconds(-1)), deadline: .seconds(60)) {
+        began.enter()
+      } then: { _ in
+      }
     }
     #expect(began.entered == 0)
-    try await keeper.hold(try lease(.seconds(60))) { began.enter() }
+    try await keeper.hold(try lease(.seconds(60)), deadline: .seconds(60)) {
+      began.enter()
+    } then: { _ in
+    }
     #expect(began.entered == 1)
   }
 

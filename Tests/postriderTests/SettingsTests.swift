@@ -139,3 +139,56 @@ struct SettingsTests {
     #expect(!"\(try find(["--api-url", "http://a:1", "--token", "hunter2"]))".contains("hunter2"))
   }
 }
+
+@Suite("Where Redis is")
+struct RedisSettingsTests {
+  private func load(_ environment: [String: String]) async throws -> Settings {
+    try await Settings.load(environment: environment)
+  }
+
+  private func problem(_ environment: [String: String]) async -> String {
+    do {
+      _ = try await load(environment).queueConfiguration()
+    } catch {
+      return "\(error)"
+    }
+    return ""
+  }
+
+  @Test("every kind of URL is taken, with what stands beside it, also from files")
+  func kinds() async throws {
+    for url in [
+      "redis://h", "unix:///s", "redis-sentinel://a,b/m", "redis-cluster://a,b", "valkey://h", "rediss://h",
+      "rediss-sentinel://a/m", "rediss-cluster://a",
+    ] {
+      #expect(await problem(["POSTRIDER_REDIS_URL": url]).isEmpty, "\(url)")
+    }
+    try await withFolder { (folder: String) async throws in
+      for (name, text) in [("password", "s3cret\n"), ("sentinel", "s3cret too\n")] {
+        #expect(FileManager.default.createFile(atPath: "\(folder)/\(name)", contents: Data(text.utf8)))
+      }
+      let settings = try await load([
+        "POSTRIDER_REDIS_URL": "redis-sentinel://a,b/m", "POSTRIDER_REDIS_USER": "post",
+        "POSTRIDER_REDIS_PASSWORD_FILE": "\(folder)/password",
+        "POSTRIDER_REDIS_SENTINEL_PASSWORD_FILE": "\(folder)/sentinel", "POSTRIDER_QUEUE_SHARDS": "4",
+      ])
+      #expect(settings.text(.redisPassword) == "s3cret")
+      #expect(settings.text(.redisSentinelPassword) == "s3cret too")
+      #expect(try settings.queueConfiguration().shards == 4)
+    }
+  }
+
+  @Test("what does not fit together is told without secrets")
+  func problems() async {
+    #expect(
+      await problem(["POSTRIDER_REDIS_URL": "redis://:s3cret@h", "POSTRIDER_REDIS_PASSWORD": "s3cret"])
+        .contains("remove one"))
+    #expect(await problem(["POSTRIDER_REDIS_URL": "redis-sentinel://:s3cret@a,b"]).contains("names no master"))
+    #expect(await problem(["POSTRIDER_REDIS_URL": "mysql://:s3cret@a"]).contains("must begin with redis://"))
+    #expect(await problem(["POSTRIDER_REDIS_URL": "redis://h", "POSTRIDER_QUEUE_SHARDS": "65"]).contains("1…64"))
+    #expect(
+      await problem(["POSTRIDER_REDIS_URL": "rediss://h", "POSTRIDER_REDIS_TLS_CA_FILE": "/nonexistent/ca.pem"])
+        .contains("/nonexistent/ca.pem"))
+    #expect(await !problem(["POSTRIDER_REDIS_URL": "redis://:s3cret@h:x"]).contains("s3cret"))
+  }
+}

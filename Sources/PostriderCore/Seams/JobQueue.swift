@@ -287,7 +287,7 @@ public enum LeaseEnd: Hashable, Sendable {
 ///    two POP3 jobs (poll or test) of one mailbox, never a job of a paused or unknown profile.
 /// 4. Interactive jobs go first, but each lower class with work gets at least ⅛ of a claim's places (for claims of
 ///    eight or more), and profiles of a class take turns by weight.
-/// 5. Each lease has a fence greater than that of every lease given before.
+/// 5. Each lease has a fence greater than that of every lease of its profile given before, and one of its own.
 /// 6. A lease that is not renewed within ``leaseDuration`` is taken back and its job is ready again.
 /// 7. Completing, renewing or giving back with another fence than the current one changes nothing and says `lost`.
 /// 8. A job given back is ready at once at its old due time, and no reclaim is counted.

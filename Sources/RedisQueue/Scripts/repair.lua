@@ -170,7 +170,7 @@ local function check_parked(profile)
       if owner then keep_wish(job, owner, tonumber(class), profile, due) end
       call('ZREM', PARKED .. profile, member)
       mend('job-in-two-places')
-    elseif not string.find((call('HGET', BUSY, parts(job)) or '') .. '!', '!' .. profile .. '!', 1, true) then
+    elseif not string.find((call('HGET', BUSY, (parts(job))) or '') .. '!', '!' .. profile .. '!', 1, true) then
       -- Its mailbox is free, or does not know of it; the next visit parks it again if it must.
       unpark(profile, { member })
       mend('parked-at-free-mailbox')

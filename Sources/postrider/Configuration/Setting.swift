@@ -69,11 +69,41 @@ struct Setting: Sendable {
     "PostgreSQL as the owner of the schema, for `migrate` and `init`; database.url when left out.")
   static let databasePool = Setting("database.poolSize", .number(1...100), "4", "Connections of this process.")
   static let redisURL = Setting(
-    "redis.url", .url(schemes: ["redis", "unix"]), nil, secret: true,
-    "Redis: redis://[user:password@]host:port/db or unix:///path/to.sock.")
+    "redis.url",
+    .url(
+      schemes: [
+        "redis", "rediss", "unix", "redis-sentinel", "rediss-sentinel", "redis-cluster", "rediss-cluster", "valkey",
+        "valkeys", "valkey-sentinel", "valkeys-sentinel", "valkey-cluster", "valkeys-cluster",
+      ]), nil, secret: true,
+    """
+    Redis or Valkey, rediss for TLS: redis://[user:password@]host:port/db, unix:///path/to.sock?db=0, \
+    redis-sentinel://host1:26379,host2,host3/mymaster or redis-cluster://host1:6379,host2,host3.
+    """)
+  static let redisUser = Setting(
+    "redis.user", .text, nil, "The ACL user of the Redis servers, when the URL names none; needs a password.")
+  static let redisPassword = Setting(
+    "redis.password", .text, nil, secret: true, "The password of the Redis servers, when the URL holds none.")
+  static let redisSentinelUser = Setting(
+    "redis.sentinel.user", .text, nil, "The ACL user of the Sentinels; the servers' is not used for them.")
+  static let redisSentinelPassword = Setting(
+    "redis.sentinel.password", .text, nil, secret: true, "The password of the Sentinels.")
+  static let redisCAFile = Setting(
+    "redis.tls.caFile", .path, nil,
+    "Certificates (PEM) that Redis servers are verified with; the system's when left out.")
+  static let redisCertificateFile = Setting(
+    "redis.tls.certificateFile", .path, nil, "The client certificate with its chain (PEM), where Redis wants one.")
+  static let redisKeyFile = Setting(
+    "redis.tls.keyFile", .path, nil, "The private key of the client certificate (PEM, not encrypted).")
+  static let redisServerName = Setting(
+    "redis.tls.serverName", .text, nil,
+    "The name in every Redis server's certificate, when they are reached by other names or addresses.")
   static let queueLease = Setting(
     "queue.leaseSeconds", .number(2...600), "15",
     "How long a dead worker's jobs stay taken; the same in every process.")
+  static let queueShards = Setting(
+    "queue.shards", .number(1...64), "1",
+    "Parts of the queue, spread over the nodes of a Redis Cluster; fixed once the queue is in use, the same everywhere."
+  )
   static let keysRing = Setting(
     "keys.ring", .text, nil, secret: true, "The key ring itself: lines `id: base64(32 octets)`, first encrypts.")
   static let keysFile = Setting(
@@ -114,9 +144,10 @@ struct Setting: Sendable {
   static let logFormat = Setting("log.format", .choice(["text", "json"]), "text", "How it is logged.")
 
   static let all = [
-    databaseURL, databaseDirectURL, databaseMigrateURL, databasePool, redisURL, queueLease, keysRing, keysFile,
-    egressAllow, egressPorts, egressID, allowsNonTLS, apiHost, apiPort, apiSocket, allowsInsecureCredentials,
-    scaleTarget, scaleSlots, probeHost,
-    probePort, workerSessions, workerGrace, workerHelo, workerSpool, logLevel, logFormat,
+    databaseURL, databaseDirectURL, databaseMigrateURL, databasePool, redisURL, redisUser, redisPassword,
+    redisSentinelUser, redisSentinelPassword, redisCAFile, redisCertificateFile, redisKeyFile, redisServerName,
+    queueLease, queueShards, keysRing, keysFile, egressAllow, egressPorts, egressID, allowsNonTLS, apiHost, apiPort,
+    apiSocket, allowsInsecureCredentials, scaleTarget, scaleSlots, probeHost, probePort, workerSessions, workerGrace,
+    workerHelo, workerSpool, logLevel, logFormat,
   ]
 }

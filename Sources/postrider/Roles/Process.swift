@@ -107,15 +107,7 @@ struct Deployment: Sendable {
   }
 
   func queue() throws -> RedisJobQueue {
-    let url = try settings.required(.redisURL)
-    do {
-      return RedisJobQueue(
-        configuration: try RedisQueueConfiguration(
-          url: url, leaseDuration: .seconds(settings.number(.queueLease))),
-        logger: logger)
-    } catch {
-      throw Settings.Problems(lines: ["\(Setting.redisURL.environmentName): \(error)"])
-    }
+    RedisJobQueue(configuration: try settings.queueConfiguration(), logger: logger)
   }
 
   func egress() throws -> EgressPolicy {

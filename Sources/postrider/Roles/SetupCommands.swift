@@ -161,6 +161,8 @@ struct ConfigCommand: AsyncParsableCommand {
 
     func run() async throws {
       let settings = try await role.settings(required: [])
+      // What only makes sense together is checked together.
+      if settings.text(.redisURL) != nil { _ = try settings.queueConfiguration() }
       for setting in Setting.all {
         guard let value = settings.text(setting) else { continue }
         print("\(setting.key) = \(setting.isSecret ? "«secret»" : value)")
