@@ -260,6 +260,43 @@ struct RedisJobQueueTests {
     }
   }
 
+  @Test("held and full lanes cost claims nothing while that lasts")
+  func waitingIsFree() async throws {
+    let server = try RedisServerProcess()
+    defer { server.stop() }
+    try await withRedisQueue(on: server) { queue in
+      try await queue.open(epoch: 1, delay: .zero)
+      let connection = try await queue.shards[0].session().connection
+      /// The commands that ten claims run inside the server.
+      func commandsOfTenClaims() async throws -> Int {
+        try await connection.command(["CONFIG", "RESETSTAT"])
+        for _ in 0..<10 { #expect(try await queue.claimed().isEmpty) }
+        let info = try await connection.command(["INFO", "commandstats"]).string ?? ""
+        let calls = info.split(separator: "\r\n").filter { !$0.contains("config") && !$0.contains("info") }
+          .compactMap { $0.split(separator: "calls=", maxSplits: 1).last?.prefix { $0 != "," } }.compactMap { Int($0) }
+        return calls.reduce(0, +)
+      }
+      let idle = try await commandsOfTenClaims()
+      #expect(idle > 10)
+      try await queue.update(profiles: (1...80).map { profile($0, limit: 1, incoming: true, outgoing: true) })
+      try await queue.hold(
+        (1...40).map {
+          LaneHold(profile: ProfileID($0), direction: .incoming, duration: .seconds(600), reason: "breaker")
+        })
+      try await queue.enqueue((1...80).flatMap { id in (0..<20).map { job(id * 100 + $0, profile: id) } })
+      // One visit to each finds out; profiles 41 to 80 are full after it.
+      var held: [Lease] = []
+      for _ in 0..<4 { held += try await queue.claimed() }
+      #expect(held.count == 40)
+      #expect(try await commandsOfTenClaims() == idle)
+      try await queue.hold(
+        (1...40).map { LaneHold(profile: ProfileID($0), direction: .incoming, duration: .zero, reason: "") })
+      try await queue.complete(held)
+      for _ in 0..<4 { held += try await queue.claimed() }
+      #expect(held.count == 120)
+    }
+  }
+
   private func withSubscriberCount(of channel: String) async throws -> Int64? {
     var count: Int64?
     try await withRawConnection { count = try await $0.command(["PUBSUB", "NUMSUB", channel]).array?.last?.integer }
