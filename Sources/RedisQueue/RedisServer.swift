@@ -62,7 +62,10 @@ struct RedisServer: Sendable {
           }
         }
       }
-      return await group.reduce(into: [:]) { $0[$1.0] = $1.1 }
+      // Not `reduce(into:)`: an optimized build of Swift 6.3 then crashes in the dictionary's subscript.
+      var results: [(RedisScript, Result<String, JobQueueError>)] = []
+      for await result in group { results.append(result) }
+      return results
     }
     var scripts: [RedisScript: String] = [:]
     for (script, result) in results { scripts[script] = try result.get() }

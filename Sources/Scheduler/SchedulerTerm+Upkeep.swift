@@ -125,21 +125,29 @@ extension SchedulerTerm {
         // Once may be the end of an outage; twice in a row is a schedule that does not fit.
         let lasting = late.filter { lateBefore.contains($0.profileID) }
         lateBefore = Set(late.map(\.profileID))
-        if lasting.isEmpty && !mayBeOpen { return }
-        try await self.store.report(stretched: try await self.causes(of: lasting))
-        mayBeOpen = !lasting.isEmpty
+        let stretched = try await self.causes(of: lasting)
+        if stretched.isEmpty && !mayBeOpen { return }
+        try await self.store.report(stretched: stretched)
+        mayBeOpen = !stretched.isEmpty
       }
       await attempt("statistics") { try await self.store.forgetOldActivity() }
     }
   }
 
-  /// Why each of these profiles is late: its own limit, what holds its jobs back, or else the workers.
+  /// Why each of these profiles is late: its own limit, what holds its jobs back, or else the workers. One that has
+  /// nothing waiting is left out: its late polls are under way, in sessions longer than the interval.
   private func causes(of late: [LateProfile]) async throws -> [StretchedProfile] {
     if late.isEmpty { return [] }
-    // The most waiting jobs first, so the late ones are among them.
-    let numbers = try await queue.profiles(limit: 2_000)
+    // The most waiting jobs first, so the late ones are among them, or there are too many.
+    let limit = 2_000
+    let numbers = try await queue.profiles(limit: limit)
     let byProfile = Dictionary(numbers.map { ($0.profileID, $0) }, uniquingKeysWith: { first, _ in first })
-    return late.map { StretchedProfile(late: $0, cause: byProfile[$0.profileID]?.reasonOfDelay ?? "overload") }
+    return late.compactMap { profile in
+      guard let waiting = byProfile[profile.profileID] else {
+        return numbers.count < limit ? nil : StretchedProfile(late: profile, cause: "overload")
+      }
+      return waiting.totalReady == 0 ? nil : StretchedProfile(late: profile, cause: waiting.reasonOfDelay)
+    }
   }
 }
 

@@ -4,7 +4,7 @@ import Testing
 
 @testable import PostgresStore
 
-@Suite("Changes of profiles and mailboxes")
+@Suite("Changes of profiles and mailboxes", .timeLimit(.minutes(3)))
 struct ChangeTests {
   @Test("a profile's limits and weight reach the queue; a stale version and wrong values are refused")
   func profile() async throws {

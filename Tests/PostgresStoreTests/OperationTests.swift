@@ -4,7 +4,7 @@ import Testing
 
 @testable import PostgresStore
 
-@Suite("Poison, repairs, activity, stretched schedules")
+@Suite("Poison, repairs, activity, stretched schedules", .timeLimit(.minutes(3)))
 struct OperationTests {
   func poisoned(_ id: MailboxID, _ kind: JobKind = .poll, _ profile: ProfileID) -> PoisonedJob {
     PoisonedJob(

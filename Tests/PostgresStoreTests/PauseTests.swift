@@ -4,7 +4,7 @@ import Testing
 
 @testable import PostgresStore
 
-@Suite("Pauses: mailbox, profile, everything")
+@Suite("Pauses: mailbox, profile, everything", .timeLimit(.minutes(3)))
 struct PauseTests {
   func audited(_ database: TestDatabase, _ action: String) async throws -> Int64 {
     try await database.int("SELECT count(*) FROM audit WHERE action = $1", [.text(action)])

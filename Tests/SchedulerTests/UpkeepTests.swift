@@ -7,7 +7,7 @@ import Testing
 
 @testable import Scheduler
 
-@Suite("The leading scheduler keeps the queue in order", .serialized)
+@Suite("The leading scheduler keeps the queue in order", .serialized, .timeLimit(.minutes(5)))
 struct UpkeepTests {
   let profileDraft = ServerDraft(host: "127.0.0.1", port: 1, tls: TLSMode.none)
 
@@ -270,6 +270,11 @@ struct UpkeepTests {
       try await eventually("another cause") { try await cluster.alerts().first?.parameters["cause"] == "overload" }
       queue.script.withLock { $0.numbers[0].blocked = ["breaker": 9] }
       try await eventually("a third cause") { try await cluster.alerts().first?.parameters["cause"] == "breaker" }
+      // A poll under way for longer than its interval is nobody's overload.
+      queue.script.withLock { $0.numbers[0].ready = [:] }
+      try await eventually("what runs is not late") { try await cluster.alerts().isEmpty }
+      queue.script.withLock { $0.numbers[0].ready = ["poll": 1] }
+      try await eventually("an alert again") { try await cluster.alerts().count == 1 }
       try await cluster.sql("UPDATE mailbox_schedule SET next_due_at = now() + interval '1 minute' WHERE kind = 'p'")
       try await eventually("the alert is over") { try await cluster.alerts().isEmpty }
     }
@@ -342,7 +347,7 @@ struct SchedulerPartTests {
         return ended.value.withLock { $0 }
       }
       group.addTask {
-        try await Task.sleep(for: .milliseconds(200))
+        try await eventually("somebody waits") { gate.waiterCount == 1 }
         ended.value.withLock { $0 = true }
         passage.end()
         return true
