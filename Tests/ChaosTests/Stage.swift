@@ -174,10 +174,13 @@ final class Stage: Sendable {
 
   /// Where all polls are, and under whom.
   func locations(of accounts: [Account]? = nil) async throws -> [JobLocation] {
-    try await queue.inspect(
-      (accounts ?? self.accounts).map {
-        Job(id: JobID(mailbox: $0.id, kind: .poll), profile: $0.profile, jobClass: .poll, dueMilliseconds: 0)
-      })
+    let jobs = (accounts ?? self.accounts).map {
+      Job(id: JobID(mailbox: $0.id, kind: .poll), profile: $0.profile, jobClass: .poll, dueMilliseconds: 0)
+    }
+    // The first call after a new epoch was opened learns of it by failing.
+    return try await eventually("the queue says where its jobs are") {
+      do { return try await queue.inspect(jobs) } catch is JobQueueError { return nil }
+    }
   }
 
   func stop() async {

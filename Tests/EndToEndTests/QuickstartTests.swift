@@ -32,7 +32,9 @@ struct QuickstartTests {
     let result = try await Program.run(
       ["dev", "--data", directory, "--sandbox", "--mailboxes", "1", "--once", "--timeout", "1"])
     #expect(result.exitCode == 1)
-    #expect(result.errors.contains("user01@sandbox.test"), "\(result.errors)")
+    // On a slow machine it is over before the test & enable was.
+    let reasons = ["user01@sandbox.test", "not every mailbox was tested"]
+    #expect(reasons.contains { result.errors.contains($0) }, "\(result.errors)")
     try FileManager.default.removeItem(atPath: directory)
   }
 
