@@ -82,7 +82,8 @@ let package = Package(
       dependencies: [
         "PostriderCore", "Telemetry", "RedisQueue", "PostgresStore", "MailProtocols", "MailMessage", "Scheduler",
         "Worker",
-        "AdminServer", "PrivateServers", "CHiredis", "CLibPQ", nioCore, nioPosix, hummingbird, httpClient, lifecycle, configuration,
+        "AdminServer", "PrivateServers", "CHiredis", "CLibPQ", nioCore, nioPosix, hummingbird, httpClient, lifecycle,
+        configuration,
         arguments,
         logging, metrics,
       ],

@@ -54,22 +54,21 @@ struct RedisServer: Sendable {
 
   /// Loads every script, without waiting for one before sending the next.
   private static func loadAll(on connection: RedisConnection) async throws(JobQueueError) -> [RedisScript: String] {
-    let results = await withTaskGroup(of: (RedisScript, Result<String, JobQueueError>).self) { group in
-      for script in RedisScript.allCases {
-        group.addTask {
-          do throws(JobQueueError) { return (script, .success(try await load(script, on: connection))) } catch {
-            return (script, .failure(error))
-          }
+    // Plain throws inside: an optimized build of Swift 6.3.1 breaks children that return a Result of typed throws here.
+    do {
+      return try await withThrowingTaskGroup(of: (RedisScript, String).self) { group in
+        for script in RedisScript.allCases {
+          group.addTask { (script, try await load(script, on: connection)) }
         }
+        var scripts: [RedisScript: String] = [:]
+        for try await (script, hash) in group { scripts[script] = hash }
+        return scripts
       }
-      // Not `reduce(into:)`: an optimized build of Swift 6.3 then crashes in the dictionary's subscript.
-      var results: [(RedisScript, Result<String, JobQueueError>)] = []
-      for await result in group { results.append(result) }
-      return results
+    } catch let error as JobQueueError {
+      throw error
+    } catch {
+      throw .unavailable(reason: "loading the scripts failed: \(error)")
     }
-    var scripts: [RedisScript: String] = [:]
-    for (script, result) in results { scripts[script] = try result.get() }
-    return scripts
   }
 
   static func load(_ script: RedisScript, on connection: RedisConnection) async throws(JobQueueError) -> String {

@@ -19,8 +19,9 @@ struct QueueModel {
   var leased: [JobID: Held] = [:]
   var poisoned: Set<JobID> = []
   var reclaims: [JobID: Int] = [:]
-  /// Due times of jobs that may have competed as sends before someone asked for that: then asking changes nothing.
-  var older: [JobID: Int64] = [:]
+  /// Other due times that waiting jobs may have: one that waited for its mailbox may compete as a send already, and then
+  /// asking for that, or for less, changes nothing.
+  var possible: [JobID: Set<Int64>] = [:]
   var fence = Fence(0)
 
   /// What a step did wrong, in words.
@@ -41,13 +42,16 @@ struct QueueModel {
         }
       } else if let present = waiting[job.id] {
         if job.jobClass < present.jobClass {
-          if job.jobClass == .send { older[job.id] = present.dueMilliseconds }
+          let before = possible[job.id, default: []].union([present.dueMilliseconds])
+          let earlier = Set(before.map { min($0, job.dueMilliseconds) })
+          possible[job.id] = job.jobClass < .send || present.jobClass <= .send ? earlier : earlier.union(before)
           waiting[job.id] = Job(
             id: job.id, profile: present.profile, jobClass: job.jobClass,
             dueMilliseconds: min(job.dueMilliseconds, present.dueMilliseconds))
         }
       } else if !poisoned.contains(job.id) {
         added += 1
+        possible[job.id] = nil
         waiting[job.id] = job
       }
     }
@@ -145,7 +149,8 @@ struct QueueModel {
       if !classes.contains(lease.jobClass) || lease.profile != job.profile {
         complaint = "\(lease.job) was leased as \(lease.jobClass.label) of profile \(lease.profile)"
       }
-      if lease.dueMilliseconds != job.dueMilliseconds, lease.dueMilliseconds != older[lease.job] {
+      if lease.dueMilliseconds != job.dueMilliseconds, !possible[lease.job, default: []].contains(lease.dueMilliseconds)
+      {
         complaint = "\(lease.job) has another due time"
       }
     } else {
@@ -155,7 +160,7 @@ struct QueueModel {
     if lease.reclaims != reclaims[lease.job] ?? 0 { complaint = "\(lease.job) has \(lease.reclaims) reclaims" }
     fence = max(fence, lease.fence)
     waiting[lease.job] = nil
-    older[lease.job] = nil
+    possible[lease.job] = nil
     leased[lease.job] = Held(lease: lease)
     return complaint
   }

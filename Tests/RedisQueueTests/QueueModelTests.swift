@@ -302,6 +302,7 @@ struct QueueModelRun {
       }
     }
     model.waiting = [:]
+    model.possible = [:]
     for (asked, place) in zip(all, try await test.queue.inspect(all)) {
       if place.state == "leased" {
         expect(place.fence == model.leased[asked.id]?.lease.fence, "\(asked.id) is leased after its worker lost it")
