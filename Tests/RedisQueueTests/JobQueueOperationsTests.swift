@@ -2,12 +2,12 @@ import PostriderCore
 import Testing
 
 /// Promises 12 and 13 of ``JobQueue``, and what operators see.
-@Suite("JobQueue contract: operations", .timeLimit(.minutes(1)))
+@Suite("JobQueue contract: operations", .gated, .timeLimit(.minutes(3)))
 struct JobQueueOperationsTests {
   /// Lets a job's lease be renewed and then taken back.
   private func loseOnce(_ test: QueueUnderTest, worker: String = "w") async throws {
     let leases = try await test.queue.claimed(8, by: worker)
-    #expect(leases.count == 1)
+    try #require(leases.count == 1)
     #expect(try await test.queue.renew(leases).count == 1)
     try await test.expire()
   }
@@ -15,7 +15,7 @@ struct JobQueueOperationsTests {
   // Promise 12
   @Test("a job taken back three times after renewals is set aside", arguments: QueueKind.allCases)
   func poison(_ kind: QueueKind) async throws {
-    try await kind.withQueue(lease: .milliseconds(150)) { test in
+    try await kind.withQueue { test in
       let queue = test.queue
       try await queue.update(profiles: [profile()])
       try await queue.enqueue([job(1)])
@@ -28,12 +28,12 @@ struct JobQueueOperationsTests {
       #expect(claim.leases.isEmpty)
       #expect(claim.reclaimed == 1)
       let aside = try await queue.poisoned(limit: 10)
-      #expect(aside.map(\.job) == ["1p"])
+      try #require(aside.map(\.job) == ["1p"])
       #expect(aside.map(\.profileID) == [ProfileID(1)])
       #expect(aside.map(\.reclaims) == [3])
       #expect(aside.map(\.worker) == ["c"])
       let statistics = try await queue.statistics()
-      #expect(abs(statistics.serverMilliseconds - aside[0].sinceMilliseconds) < 10_000)
+      #expect((0...60_000).contains(statistics.serverMilliseconds - aside[0].sinceMilliseconds))
       #expect(statistics.poisoned == 1)
       #expect(statistics.totalReady == 0)
       #expect(statistics.inFlight == 0)
@@ -60,7 +60,7 @@ struct JobQueueOperationsTests {
     "completing forgets reclaims; what was never renewed or was given back does not count",
     arguments: QueueKind.allCases)
   func notPoison(_ kind: QueueKind) async throws {
-    try await kind.withQueue(lease: .milliseconds(100)) { test in
+    try await kind.withQueue { test in
       let queue = test.queue
       try await queue.update(profiles: [profile()])
       try await queue.enqueue([job(1)])
@@ -83,7 +83,7 @@ struct JobQueueOperationsTests {
 
   @Test("a withdrawn job is not set aside, and withdrawing forgets reclaims", arguments: QueueKind.allCases)
   func withdrawnPoison(_ kind: QueueKind) async throws {
-    try await kind.withQueue(lease: .milliseconds(100)) { test in
+    try await kind.withQueue { test in
       let queue = test.queue
       try await queue.update(profiles: [profile()])
       try await queue.enqueue([job(1)])
@@ -101,7 +101,7 @@ struct JobQueueOperationsTests {
 
   @Test("jobs set aside are listed oldest first, as many as asked for", arguments: QueueKind.allCases)
   func poisonedOrder(_ kind: QueueKind) async throws {
-    try await kind.withQueue(lease: .milliseconds(100)) { test in
+    try await kind.withQueue { test in
       let queue = test.queue
       try await queue.update(profiles: [profile(limit: 300)])
       for mailbox: Int64 in [3, 1, 2] {
@@ -194,8 +194,7 @@ struct JobQueueOperationsTests {
       while case let leases = try await queue.claimed(), !leases.isEmpty { claimed += leases.count }
       #expect(claimed == 3 + 2 + 2)
       let parts = try await queue.profiles(limit: 10)
-      #expect(parts.map(\.profileID.value) == [1, 3, 2, 5, 6])
-      guard parts.count == 5 else { return }
+      try #require(parts.map(\.profileID.value) == [1, 3, 2, 5, 6])
       #expect(parts[0].inFlight == 3)
       #expect(parts[0].slotsInUse == 3)
       #expect(parts[0].limit == 3)

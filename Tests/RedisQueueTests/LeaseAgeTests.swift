@@ -3,7 +3,7 @@ import Testing
 
 @testable import RedisQueue
 
-@Suite("Since when a worker holds a job", .timeLimit(.minutes(1)))
+@Suite("Since when a worker holds a job", .gated, .timeLimit(.minutes(3)))
 struct LeaseAgeTests {
   @Test("inspect says it; renewing and wishes do not move it; a name may hold any character")
   func since() async throws {

@@ -6,7 +6,7 @@ import Testing
 @testable import RedisQueue
 
 /// Thousands of random visits, reports, deaths and losses against Redis, each compared with the plain model.
-@Suite("ServerGuard against a model")
+@Suite("ServerGuard against a model", .gated)
 struct RandomizedGuardTests {
   /// xorshift64*: the same numbers from the same seed everywhere.
   struct Generator: RandomNumberGenerator {
@@ -22,7 +22,7 @@ struct RandomizedGuardTests {
 
   static let seed = ProcessInfo.processInfo.environment["POSTRIDER_SEED"].flatMap { UInt64($0) }
 
-  @Test("Redis answers as the model does", .timeLimit(.minutes(2)))
+  @Test("Redis answers as the model does", .timeLimit(.minutes(3)))
   func model() async throws {
     let seed = Self.seed ?? UInt64.random(in: 1 ... .max)
     var random = Generator(state: seed)
@@ -30,13 +30,17 @@ struct RandomizedGuardTests {
     try await withRedisQueue(prefix: prefix) { queue in
       let redis = RedisServerGuard(queue: queue)
       var run = GuardRun(queue: queue, redis: redis, prefix: prefix)
-      for step in 1...2_500 {
-        let problem = try await run.step(&random)
-        guard let problem else { continue }
+      var metEnough: Bool { run.openings > 5 && run.closings > 3 && run.waits > 20 }
+      let deadline = ContinuousClock.now + .seconds(100)
+      var step = 0
+      // On a machine that holds many steps up, fewer or more of them are needed.
+      while step < 2_500 || (step < 10_000 && !metEnough), ContinuousClock.now < deadline {
+        step += 1
+        guard let problem = try await run.step(&random) else { continue }
         Issue.record("step \(step): \(problem); again with POSTRIDER_SEED=\(seed)")
         return
       }
-      #expect(run.openings > 5 && run.closings > 3 && run.waits > 20, "the run met too little: seed \(seed)")
+      #expect(metEnough, "the run met too little in \(step) steps: seed \(seed)")
     }
   }
 }
@@ -65,13 +69,29 @@ private struct GuardRun {
     return (time[0].integer ?? 0) * 1_000 + (time[1].integer ?? 0) / 1_000 + offset
   }
 
+  /// How long a call may last, in ms. When it was carried out in that time is not known, so the model's times are off by
+  /// as much.
+  private static let slack: Int64 = 200
+
+  /// Empties both, as FLUSHALL does.
+  private mutating func empty() async throws {
+    let keys = try await queue.guardKeys(prefix)
+    if !keys.isEmpty { try await queue.shards[0].session().connection.command(["DEL"] + keys) }
+    model = MemoryGuardState(rules: model.rules)
+  }
+
   /// Carries a call out on the model at every millisecond in which Redis may have carried it out, and a little around,
-  /// as earlier calls were placed no better than that; one must agree.
+  /// as earlier calls were placed no better than that; one must agree. After a call that a busy machine held up, the
+  /// model would know too little of the time, so both begin anew.
   private mutating func compare<Answer: Comparison>(
     _ what: String, _ answer: Answer, from start: Int64, _ body: (inout MemoryGuardState, Int64) -> Answer
   ) async throws -> String? {
     let end = max(start, try await now())
-    let around = (1...100).flatMap { [start - $0, end + $0] }
+    if end - start > Self.slack {
+      try await empty()
+      return nil
+    }
+    let around = (1...Self.slack).flatMap { [start - $0, end + $0] }
     for moment in Array(start...end) + around {
       var trial = model
       if body(&trial, moment).agrees(with: answer) {
@@ -132,9 +152,7 @@ private struct GuardRun {
       }
     case 93:
       guard Int.random(in: 0..<10, using: &random) == 0 else { return nil }
-      let keys = try await queue.guardKeys(prefix)
-      if !keys.isEmpty { try await queue.shards[0].session().connection.command(["DEL"] + keys) }
-      model = MemoryGuardState(rules: model.rules)
+      try await empty()
       return nil
     default:
       let milliseconds = Int64.random(in: 1...(Bool.random(using: &random) ? 5_000 : 200_000), using: &random)
@@ -195,8 +213,8 @@ extension OpenBreaker: Comparison {
   fileprivate func agrees(with other: OpenBreaker) -> Bool {
     // The moment of opening is left out: aging moves it in Redis and not in the model.
     server == other.server && code == other.code && words == other.words && failedProbes == other.failedProbes
-      && isProbing == other.isProbing && abs(nextProbeMilliseconds - other.nextProbeMilliseconds) <= 200
-      && abs(waitMilliseconds - other.waitMilliseconds) <= 200
+      && isProbing == other.isProbing && abs(nextProbeMilliseconds - other.nextProbeMilliseconds) <= 500
+      && abs(waitMilliseconds - other.waitMilliseconds) <= 500
   }
 }
 
@@ -222,7 +240,7 @@ extension BreakerChange: Comparison {
 extension LoginAnswer: Comparison {
   fileprivate func agrees(with other: LoginAnswer) -> Bool {
     if case .wait(let a, let short) = self, case .wait(let b, let otherShort) = other {
-      return short == otherShort && abs((a - b) / .milliseconds(1)) <= 200
+      return short == otherShort && abs((a - b) / .milliseconds(1)) <= 500
     }
     return self == other
   }

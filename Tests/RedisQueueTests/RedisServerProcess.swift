@@ -47,7 +47,7 @@ final class RedisServerProcess: Sendable {
     process.standardInput = pipe
     try process.run()
     lifeline.withLock { $0 = (process, pipe) }
-    let deadline = ContinuousClock.now + .seconds(10)
+    let deadline = ContinuousClock.now + .seconds(60)
     while !(FileManager.default.fileExists(atPath: directory + "/s")
       && (log.contains("ready to accept") || !more.isEmpty))
     {

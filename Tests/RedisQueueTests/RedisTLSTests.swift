@@ -6,7 +6,7 @@ import Testing
 @testable import RedisQueue
 
 /// A Redis that speaks TLS, with the certificates around it.
-@Suite("Redis over TLS", .timeLimit(.minutes(3)))
+@Suite("Redis over TLS", .gated, .timeLimit(.minutes(3)))
 struct RedisTLSTests {
   private struct Site {
     var redis: PrivateRedis
@@ -19,7 +19,7 @@ struct RedisTLSTests {
       _ tls: RedisTLSSettings, scheme: String = "rediss", host: String = "127.0.0.1", port: Int? = nil
     ) async throws -> JobQueueError? {
       let configuration = try RedisQueueConfiguration(
-        url: "\(scheme)://\(host):\(port ?? redis.tlsPort ?? 0)", tls: tls, callTimeout: .seconds(4))
+        url: "\(scheme)://\(host):\(port ?? redis.tlsPort ?? 0)", tls: tls, callTimeout: .seconds(15))
       var trouble: JobQueueError?
       try await withRedisQueue(configuration) { queue in
         do {

@@ -7,7 +7,7 @@ import Testing
 @testable import RedisQueue
 
 /// A server that is not what it should be is refused with words that help, and used once it is.
-@Suite("Redis that must not be used", .timeLimit(.minutes(3)))
+@Suite("Redis that must not be used", .gated, .timeLimit(.minutes(3)))
 struct RedisRefusalTests {
   private func trouble(
     _ url: String, _ credentials: RedisQueueConfiguration.Credentials = .init()
@@ -65,7 +65,7 @@ struct RedisRefusalTests {
     let configuration = try RedisQueueConfiguration(
       url: "unix://\(server.directory)/s?db=1",
       credentials: RedisQueueConfiguration.Credentials(user: "post", password: Secret("s3cret")), keyPrefix: prefix,
-      shards: 2, leaseDuration: .seconds(2), callTimeout: .seconds(20))
+      shards: 2, leaseDuration: .seconds(600), callTimeout: .seconds(20))
     try await withRedisQueue(configuration) { queue in
       try await queue.checkHealth()
       for epoch in [Int64(1), 2] {
@@ -80,19 +80,19 @@ struct RedisRefusalTests {
         leases = try await queue.renew(leases)
         #expect(try await queue.statistics().inFlight == leases.count)
         #expect(try await queue.inspect([job(1, profile: 2)]).count == 1)
+        try #require(leases.count > 2)
         try await queue.giveBack([leases[0]])
         try await queue.complete([leases[1]])
         try await queue.withdraw([job(2, profile: 3)])
         try await queue.hold([
-          LaneHold(profile: ProfileID(3), direction: .incoming, duration: .seconds(5), reason: "breaker")
+          LaneHold(profile: ProfileID(3), direction: .incoming, duration: .seconds(60), reason: "breaker")
         ])
         #expect(try await queue.poisoned(limit: 8).isEmpty)
         #expect(try await !queue.profiles(limit: 8).isEmpty)
         // Every kind of entry is looked at.
         while try await !queue.repair(limit: 1_000).isComplete {}
       }
-      let last = try await queue.lastLeaseEnd()
-      _ = try await eventually("the leases' end") { try await queue.serverTime() > last ? true : nil }
+      try await queue.age(by: .seconds(601))
       #expect(try await queue.claim(limit: 16, worker: "w").reclaimed > 0)
       _ = try await eventually("old epochs are removed") {
         let keys = try await queue.shards[0].session().connection.command([
@@ -228,7 +228,7 @@ struct RedisRefusalTests {
         return ""
       }
       #expect(words.contains("loading"))
-      _ = try await eventually("it has loaded", within: .seconds(40)) { () -> Bool? in
+      _ = try await eventually("it has loaded", within: .seconds(60)) { () -> Bool? in
         do {
           try await queue.checkHealth()
           return true
@@ -263,7 +263,7 @@ struct RedisRefusalTests {
 }
 
 /// The queue resumes by itself after each loss.
-@Suite("Redis that fails", .timeLimit(.minutes(3)))
+@Suite("Redis that fails", .gated, .timeLimit(.minutes(3)))
 struct RedisLossTests {
   @Test("SCRIPT FLUSH again and again under load costs nothing")
   func scriptFlush() async throws {
@@ -361,12 +361,23 @@ struct RedisLossTests {
     defer { server.stop() }
     let proxy = try await TCPProxy.start(to: server.directory + "/s")
     defer { proxy.stop() }
+    let lease = Duration.seconds(600)
+    // Only the calls that are to fail go through the short timeout: a claim whose answer is late would keep its lease.
     let configuration = try RedisQueueConfiguration(
-      url: "redis://127.0.0.1:\(proxy.port)", callTimeout: .milliseconds(500))
+      url: "redis://127.0.0.1:\(proxy.port)", leaseDuration: lease, callTimeout: .seconds(2))
     try await withRedisQueue(configuration) { queue in
-      try await recover(queue, epoch: 1)
-      try await queue.enqueue([job(1)])
-      let leases = try await queue.claim(limit: 1, worker: "w").leases
+      var leases: [Lease] = []
+      try await withRedisQueue(on: server, prefix: "pr", lease: lease) { direct in
+        try await recover(direct, epoch: 1)
+        try await direct.enqueue([job(1)])
+        leases = try await direct.claim(limit: 1, worker: "w").leases
+      }
+      #expect(leases.count == 1)
+      _ = try await eventually("the wire works") { () -> Bool? in
+        do { return try await queue.renew(leases).count == 1 ? true : nil } catch JobQueueError.unavailable {
+          return nil
+        }
+      }
       proxy.set(falls ? .silent : .cut)
       let error = try await eventually("calls fail") { () -> JobQueueError? in
         do { _ = try await queue.renew(leases) } catch let error as JobQueueError { return error }
@@ -380,7 +391,7 @@ struct RedisLossTests {
       _ = try await eventually("calls fail at once") { () -> Bool? in
         let start = ContinuousClock.now
         do { _ = try await queue.statistics() } catch is JobQueueError {
-          return ContinuousClock.now - start < .milliseconds(100) ? true : nil
+          return ContinuousClock.now - start < .milliseconds(500) ? true : nil
         }
         return nil
       }
@@ -389,8 +400,14 @@ struct RedisLossTests {
         do { return try await queue.renew(leases) } catch JobQueueError.unavailable { return nil }
       }
       #expect(renewed.map(\.fence) == leases.map(\.fence))
-      #expect(try await queue.currentEpoch() == 1)
-      #expect(try await queue.complete(renewed) == [.ended])
+      let epoch = try await eventually("the epoch is read") { () -> Int64? in
+        do { return try await queue.currentEpoch() } catch JobQueueError.unavailable { return nil }
+      }
+      #expect(epoch == 1)
+      try await withRedisQueue(on: server, prefix: "pr", lease: lease) { direct in
+        let ends = try await direct.complete(renewed)
+        #expect(ends == [.ended])
+      }
     }
   }
 
@@ -402,19 +419,19 @@ struct RedisLossTests {
     defer { proxy.stop() }
     let lease = Duration.milliseconds(600)
     let configuration = try RedisQueueConfiguration(
-      url: "redis://127.0.0.1:\(proxy.port)", keyPrefix: "pr", leaseDuration: lease, callTimeout: .seconds(1))
+      url: "redis://127.0.0.1:\(proxy.port)", keyPrefix: "pr", leaseDuration: lease, callTimeout: .seconds(15))
     try await withRedisQueue(configuration) { lonely in
       try await withRedisQueue(on: server, prefix: "pr", lease: lease) { other in
         try await recover(other, epoch: 1)
         try await other.enqueue([job(1)])
         let old = try await lonely.claim(limit: 1, worker: "lonely").leases
-        #expect(old.count == 1)
+        let trusted = try #require(old.first?.trustedUntil)
         proxy.set(.cut)
         // Its own clock tells the worker that it lost the lease, before anyone else can have it.
         let taken = try await eventually("another worker takes the job") { () -> Lease? in
           try await other.claim(limit: 1, worker: "other").leases.first
         }
-        #expect(old[0].trustedUntil < .now)
+        #expect(trusted < .now)
         proxy.set(.open)
         let ends = try await eventually("the wire is back") { () -> [LeaseEnd]? in
           do { return try await lonely.complete(old) } catch JobQueueError.unavailable { return nil }

@@ -3,7 +3,7 @@ import Testing
 
 @testable import RedisQueue
 
-@Suite("Redis URLs")
+@Suite("Redis URLs", .gated)
 struct RedisURLTests {
   struct Case: Sendable, CustomTestStringConvertible {
     var url: String

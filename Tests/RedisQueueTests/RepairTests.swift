@@ -4,7 +4,7 @@ import Testing
 @testable import RedisQueue
 
 /// Each rule of ``RepairReport/mended``, broken once in a real server.
-@Suite("Repair of a broken queue", .timeLimit(.minutes(1)))
+@Suite("Repair of a broken queue", .gated, .timeLimit(.minutes(3)))
 struct RepairTests {
   /// What is broken, with commands on keys below the epoch's prefix, and the rule that notices it.
   struct Break: Sendable, CustomTestStringConvertible {

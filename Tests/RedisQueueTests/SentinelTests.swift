@@ -6,7 +6,7 @@ import Testing
 @testable import RedisQueue
 
 /// Three Sentinels that watch a master and its replica, all of them real.
-@Suite("Redis Sentinel", .serialized, .timeLimit(.minutes(3)))
+@Suite("Redis Sentinel", .gated, .serialized, .timeLimit(.minutes(3)))
 struct SentinelTests {
   private struct Site {
     var master: PrivateRedis
@@ -23,7 +23,7 @@ struct SentinelTests {
 
     /// Returns when every Sentinel knows the replica and the other two: before that none of them fails over.
     func waitUntilKnown() async throws {
-      _ = try await eventually("the Sentinels know each other", within: .seconds(40)) { () -> Bool? in
+      _ = try await eventually("the Sentinels know each other", within: .seconds(60)) { () -> Bool? in
         for sentinel in sentinels {
           var known = false
           try await withRawConnection("unix://\(sentinel.socketPath)") { connection in
@@ -38,7 +38,7 @@ struct SentinelTests {
     }
 
     func waitUntilReplicating() async throws {
-      _ = try await eventually("the replica follows", within: .seconds(40)) {
+      _ = try await eventually("the replica follows", within: .seconds(60)) {
         var isUp = false
         try await withRawConnection("unix://\(replica.socketPath)") {
           isUp = try await $0.command(["INFO", "replication"]).string?.contains("master_link_status:up") == true
@@ -73,7 +73,8 @@ struct SentinelTests {
     let site = try await site()
     try await site.waitUntilReplicating()
     try await site.waitUntilKnown()
-    let configuration = try RedisQueueConfiguration(url: site.url, callTimeout: .seconds(5))
+    let configuration = try RedisQueueConfiguration(
+      url: site.url, leaseDuration: .seconds(600), callTimeout: .seconds(15))
     try await withRedisQueue(configuration) { scheduler in
       try await withRedisQueue(configuration) { worker in
         try await recover(scheduler, epoch: 1)
@@ -84,7 +85,7 @@ struct SentinelTests {
           try await worker.shards[0].session().connection.endpoint.description.hasSuffix(":\(site.master.port ?? 0)"))
 
         await site.master.kill9()
-        _ = try await eventually("the replica is found, and its epoch refused", within: .seconds(40)) { () -> Bool? in
+        _ = try await eventually("the replica is found, and its epoch refused", within: .seconds(60)) { () -> Bool? in
           do {
             _ = try await worker.renew(old)
           } catch JobQueueError.unavailable {
@@ -120,13 +121,15 @@ struct SentinelTests {
     let site = try await site()
     try await site.waitUntilReplicating()
     try await site.waitUntilKnown()
-    try await withRedisQueue(try RedisQueueConfiguration(url: site.url, callTimeout: .seconds(5))) { queue in
+    try await withRedisQueue(
+      try RedisQueueConfiguration(url: site.url, leaseDuration: .seconds(600), callTimeout: .seconds(15))
+    ) { queue in
       try await recover(queue, epoch: 1)
       let port = site.replica.port ?? 0
-      _ = try await eventually("the Sentinels switch", within: .seconds(40)) {
+      _ = try await eventually("the Sentinels switch", within: .seconds(60)) {
         site.sentinels[0].ask("SENTINEL FAILOVER mail") == "+OK" ? true : nil
       }
-      _ = try await eventually("the new master is used", within: .seconds(40)) { () -> Bool? in
+      _ = try await eventually("the new master is used", within: .seconds(60)) { () -> Bool? in
         do {
           return try await queue.shards[0].session().connection.endpoint.description.hasSuffix(":\(port)") ? true : nil
         } catch { return nil }
@@ -143,7 +146,9 @@ struct SentinelTests {
     let site = try await site()
     try await site.waitUntilReplicating()
     try await site.waitUntilKnown()
-    try await withRedisQueue(try RedisQueueConfiguration(url: site.url, callTimeout: .seconds(5))) { queue in
+    try await withRedisQueue(
+      try RedisQueueConfiguration(url: site.url, leaseDuration: .seconds(600), callTimeout: .seconds(15))
+    ) { queue in
       try await recover(queue, epoch: 1)
       try await queue.enqueue([job(1)])
       let old = try await queue.claim(limit: 1, worker: "w").leases
@@ -163,7 +168,7 @@ struct SentinelTests {
       let new = try await queue.claim(limit: 1, worker: "w").leases
       #expect(new.count == 1)
       await site.master.kill9()
-      _ = try await eventually("the stale replica is found", within: .seconds(40)) { () -> Bool? in
+      _ = try await eventually("the stale replica is found", within: .seconds(60)) { () -> Bool? in
         do {
           _ = try await queue.renew(new)
         } catch JobQueueError.unavailable {

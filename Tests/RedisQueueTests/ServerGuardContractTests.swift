@@ -3,7 +3,7 @@ import PostriderTesting
 import Testing
 
 /// The sentences of ``ServerGuard``'s documentation about breakers, for every guard there is.
-@Suite("ServerGuard contract: breakers", .timeLimit(.minutes(1)))
+@Suite("ServerGuard contract: breakers", .gated, .timeLimit(.minutes(3)))
 struct BreakerContractTests {
   // Promise 1
   @Test("five failures in a row from three mailboxes open it", arguments: GuardKind.allCases)
@@ -255,7 +255,7 @@ struct BreakerContractTests {
 }
 
 /// The sentences of ``ServerGuard``'s documentation about logins.
-@Suite("ServerGuard contract: login budgets", .timeLimit(.minutes(1)))
+@Suite("ServerGuard contract: login budgets", .gated, .timeLimit(.minutes(3)))
 struct LoginBudgetContractTests {
   static let place = LoginPlace(host: "Mail.example.org", egress: "a")
   static let budget = LoginBudget(limit: 3)

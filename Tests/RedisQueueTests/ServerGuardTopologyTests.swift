@@ -5,7 +5,7 @@ import Testing
 
 @testable import RedisQueue
 
-@Suite("ServerGuard on other topologies", .serialized, .timeLimit(.minutes(2)))
+@Suite("ServerGuard on other topologies", .gated, .serialized, .timeLimit(.minutes(3)))
 struct ServerGuardTopologyTests {
   /// Opens, probes, closes and tells a breaker, and uses up a budget, for many hosts through two clients.
   private func life(_ one: RedisJobQueue, _ two: RedisJobQueue) async throws {
@@ -53,7 +53,7 @@ struct ServerGuardTopologyTests {
     options.keepsData = false
     let cluster = try await PrivateRedisCluster.start(in: data, options: options)
     let configuration = try RedisQueueConfiguration(
-      url: "redis-cluster://127.0.0.1:\(cluster.nodes[1].port ?? 0)", shards: 4)
+      url: "redis-cluster://127.0.0.1:\(cluster.nodes[1].port ?? 0)", shards: 4, callTimeout: .seconds(15))
     try await withRedisQueue(configuration) { one in
       try await withRedisQueue(configuration) { two in try await life(one, two) }
     }
@@ -69,7 +69,8 @@ struct ServerGuardTopologyTests {
     }
     let configuration = try RedisQueueConfiguration(
       url: "unix://\(server.directory)/s",
-      credentials: RedisQueueConfiguration.Credentials(user: "post", password: Secret("s3cret")), shards: 2)
+      credentials: RedisQueueConfiguration.Credentials(user: "post", password: Secret("s3cret")), shards: 2,
+      callTimeout: .seconds(15))
     try await withRedisQueue(configuration) { one in
       try await withRedisQueue(configuration) { two in try await life(one, two) }
     }

@@ -4,7 +4,7 @@ import Testing
 @testable import RedisQueue
 
 /// What is different when the queue has several shards.
-@Suite("Shards", .timeLimit(.minutes(1)))
+@Suite("Shards", .gated, .timeLimit(.minutes(3)))
 struct ShardTests {
   /// The first profiles that fall to each of four shards.
   static let profileOfShard: [Int64] = (0..<4).map { shard in
@@ -12,9 +12,9 @@ struct ShardTests {
   }
 
   private func withShards(
-    prefix: String? = nil, lease: Duration = .seconds(15), _ body: (RedisJobQueue) async throws -> Void
+    prefix: String? = nil, _ body: (RedisJobQueue) async throws -> Void
   ) async throws {
-    try await withRedisQueue(prefix: prefix, shards: 4, lease: lease) { queue in
+    try await withRedisQueue(prefix: prefix, shards: 4) { queue in
       try await queue.open(epoch: 7, delay: .zero)
       try await queue.update(profiles: Self.profileOfShard.map { profile($0, limit: 300) })
       try await body(queue)
