@@ -3,20 +3,19 @@ import MailMessage
 import PostriderCore
 import Testing
 
-/// Messages collected elsewhere, when some lie beside the package or where `POSTRIDER_CORPORA` points.
+/// Messages collected elsewhere: every `.eml` under the folder that `POSTRIDER_CORPORA` names.
 private enum Corpus {
   static let files: [String] = {
-    let package = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-      .deletingLastPathComponent()
-    let named = ProcessInfo.processInfo.environment["POSTRIDER_CORPORA"].map { URL(filePath: $0) }
-    let root = named ?? package.deletingLastPathComponent().appending(path: "shared/corpora")
-    let folder = root.appending(path: "mail-parser")
+    guard let root = ProcessInfo.processInfo.environment["POSTRIDER_CORPORA"] else { return [] }
+    let folder = URL(filePath: root)
     let found = FileManager.default.enumerator(at: folder, includingPropertiesForKeys: nil)
     return (found?.compactMap { ($0 as? URL)?.path } ?? []).filter { $0.hasSuffix(".eml") }.sorted()
   }()
 }
 
-@Suite("A corpus of real and malformed messages", .enabled(if: !Corpus.files.isEmpty, "no corpus beside the package"))
+@Suite(
+  "A corpus of real and malformed messages",
+  .enabled(if: !Corpus.files.isEmpty, "POSTRIDER_CORPORA names no folder with messages"))
 struct CorpusTests {
   @Test func everyMessageParsesAndHoldsNoNUL() throws {
     for file in Corpus.files {
