@@ -6,6 +6,7 @@ import NIOCore
 import NIOPosix
 import NIOSSL
 import PostriderCore
+import PostriderTesting
 import ServiceLifecycle
 import Synchronization
 import Telemetry
@@ -383,10 +384,7 @@ struct ProbeServerTests {
       #expect(failing.text.contains(#"{"name":"good","ok":true}"#))
       opening.finish()
       isDown.withLock { $0 = false }
-      let deadline = ContinuousClock.now + .seconds(10)
-      while try await get("/readyz").status != 200, ContinuousClock.now < deadline {
-        try await Task.sleep(for: .milliseconds(20))
-      }
+      #expect(try await eventually { try await get("/readyz").status == 200 })
       #expect(try await get("/readyz").text.contains(#""status":"ok""#))
       #expect(try await get("/healthz").status == 200)
       isAlive.withLock { $0 = false }

@@ -93,16 +93,14 @@ extension ChaosRun {
   /// Waits until no lease of a dead worker is left.
   private func measureReturn(of dead: Int32, since moment: Clock.Instant) async {
     var rest = stage.accounts
-    let end = moment + .seconds(60)
-    while Clock.now < end {
-      let asked = Clock.now
-      if let places = try? await stage.locations(of: rest) {
-        rest = zip(rest, places).filter { $1.isLeased(by: dead) }.map(\.0)
-        if rest.isEmpty { return recovered(.worker, from: moment, to: asked) }
-      }
-      try? await Task.sleep(for: .milliseconds(50))  // Cancelled: it ends by the limit.
+    var asked = Clock.now
+    let returned = await eventually(within: .seconds(60)) {
+      asked = Clock.now
+      guard let places = try? await stage.locations(of: rest) else { return false }
+      rest = zip(rest, places).filter { $1.isLeased(by: dead) }.map(\.0)
+      return rest.isEmpty
     }
-    recovered(.worker, from: moment, to: nil)
+    recovered(.worker, from: moment, to: returned ? asked : nil)
   }
 
   // MARK: Killing schedulers

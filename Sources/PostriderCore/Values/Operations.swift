@@ -34,7 +34,7 @@ public struct Pause: Hashable, Sendable, Codable {
 }
 
 /// A change of a profile; what is left out stays.
-public struct ProfileChange: Hashable, Sendable, Decodable {
+public struct ProfileChange: Hashable, Sendable, Codable {
   /// 1…300.
   public var maximumConcurrentConnections: Int?
   /// Minutes, 0…1,440; 0: the organization's default.
@@ -60,7 +60,7 @@ public struct ProfileChange: Hashable, Sendable, Decodable {
 }
 
 /// A change of a mailbox; what is left out stays.
-public struct MailboxChange: Hashable, Sendable, Decodable {
+public struct MailboxChange: Hashable, Sendable, Codable {
   /// The profile it moves to. Its directions have to be tested again.
   public var profileID: ProfileID?
   /// An inactive mailbox does nothing.

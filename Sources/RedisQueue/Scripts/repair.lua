@@ -7,7 +7,7 @@
 -- mailboxes they keep busy; then every profile's lanes, parked jobs and slots. Lost lanes lose no job for good: the
 -- scheduler enqueues what is due again.
 local most, lease_ms = tonumber(ARGV[3]), tonumber(ARGV[4])
-local REPAIR, TODO = base .. 'repair', base .. 'repair-profiles'
+local REPAIR, PROFILES_LEFT = base .. 'repair', base .. 'repair-profiles'
 local position = call('HMGET', REPAIR, 'phase', 'cursor', 'lane', 'inner')
 local phase, cursor = position[1] or 'owners', position[2] or '0'
 local lane, inner = tonumber(position[3] or 0), position[4] or '0'
@@ -195,7 +195,7 @@ end
 
 -- One lane, the parked jobs or the slots of the first profile on the list: 12 kinds of lanes, then those two.
 local function check_profile()
-  local profile = call('LINDEX', TODO, 0)
+  local profile = call('LINDEX', PROFILES_LEFT, 0)
   if not profile then
     if cursor == '-' then
       phase, cursor, ended = 'owners', '0', true
@@ -203,7 +203,7 @@ local function check_profile()
     end
     local page = call('HSCAN', PROFILES, cursor, 'COUNT', 50)
     cursor = page[1] == '0' and '-' or page[1]
-    for i = 1, #page[2], 2 do call('RPUSH', TODO, page[2][i]) end
+    for i = 1, #page[2], 2 do call('RPUSH', PROFILES_LEFT, page[2][i]) end
     examined = examined + 1
     return
   end
@@ -220,7 +220,7 @@ local function check_profile()
     check_lanes(profile)
     lane = 0
     examined = examined + 1
-    call('LPOP', TODO)
+    call('LPOP', PROFILES_LEFT)
   end
 end
 

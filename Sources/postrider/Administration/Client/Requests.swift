@@ -114,22 +114,6 @@ struct InspectAnswer: Codable, Sendable {
   var jobs: [JobLocation]
 }
 
-/// The body that the API reads as Core's `ProfileChange`.
-struct ProfileChangeRequest: Codable, Sendable {
-  var maximumConcurrentConnections: Int?
-  var minimumPollingIntervalMinutes: Int?
-  var weight: Int?
-  var isActive: Bool?
-  var version: Int64?
-}
-
-/// The body that the API reads as Core's `MailboxChange`.
-struct MailboxChangeRequest: Codable, Sendable {
-  var profileID: ProfileID?
-  var isActive: Bool?
-  var version: Int64?
-}
-
 /// The body and the answer of `POST /queue/pause` and `/queue/resume`.
 struct PauseRequest: Codable, Sendable {
   var scope: String

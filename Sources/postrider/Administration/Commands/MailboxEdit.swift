@@ -70,7 +70,7 @@ extension Session {
         changed.append(
           try await api.patch(
             "/mailboxes/\(mailbox.id)",
-            MailboxChangeRequest(profileID: target?.id, isActive: isActive, version: version)))
+            MailboxChange(profileID: target?.id, isActive: isActive, version: version)))
       }
     } catch {
       if chosen.count > 1 {

@@ -69,7 +69,7 @@ struct ProfileEdit: AdministrationCommand {
     let found = try await Selection.profile(profile, session.api)
     let changed: ServerProfile = try await session.api.patch(
       "/server-profiles/\(found.id)",
-      ProfileChangeRequest(
+      ProfileChange(
         maximumConcurrentConnections: maxConnections, minimumPollingIntervalMinutes: interval, weight: weight,
         isActive: activation.isActive, version: ifVersion))
     if session.isJSON { return try session.printJSON(changed) }
