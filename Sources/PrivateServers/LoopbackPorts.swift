@@ -11,6 +11,9 @@
 /// A port is free when it is looked for, not when the server binds it: a server that meets a taken port is started
 /// again with others.
 enum LoopbackPorts {
+  /// What a server's log says when it met a taken port.
+  static let takenMark = "Address already in use"
+
   /// As many different ports, those of `preferred` that are free first.
   static func free(_ count: Int, host: String, preferred: [Int] = []) throws -> [Int] {
     var open: [Int32] = []
@@ -36,7 +39,7 @@ enum LoopbackPorts {
         return try await start(attempt)
       } catch PrivateServerError.notStarted(let server, let reason, let log) {
         attempt += 1
-        guard attempt < 5, log.contains(where: { $0.contains("Address already in use") }) else {
+        guard attempt < 5, log.contains(where: { $0.contains(takenMark) }) else {
           throw PrivateServerError.notStarted(server: server, reason: reason, log: log)
         }
       }

@@ -109,7 +109,14 @@ public final class PrivatePostfix: Sendable {
         server: server(data: data, options: options, port: ports[0], layout: layout, logger: logger))
       try await postfix.setMailboxes(dovecot.addresses)
       try await layout.createQueue()
-      try await postfix.server.start()
+      do {
+        try await postfix.server.start()
+      } catch PrivateServerError.notStarted(let name, let reason, let log) {
+        // Postfix's master ends without a word when a port was taken in the meantime.
+        let taken = try LoopbackPorts.free(2, host: options.host, preferred: ports) != ports
+        throw PrivateServerError.notStarted(
+          server: name, reason: reason, log: taken ? log + [LoopbackPorts.takenMark] : log)
+      }
       try Files.write("\(ports[0]) \(ports[1])", to: layout.folder + "/ports")
       return postfix
     }

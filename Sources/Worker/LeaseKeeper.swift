@@ -84,6 +84,13 @@ final class LeaseKeeper: Sendable {
     }
   }
 
+  /// Whether a session may still open a connection: its lease is held and can be trusted at this very moment.
+  func mayConnect(_ lease: Lease) -> Bool {
+    state.withLock { state in
+      !state.stopping && state.held[lease.fence].map { $0.lease.trustedUntil > .now } ?? false
+    }
+  }
+
   /// Interrupts every session, those about to begin too: the worker stops.
   func stopAll() {
     let held = state.withLock { state in

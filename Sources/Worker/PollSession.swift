@@ -23,6 +23,8 @@ struct PollSession {
       try await poll()
     } catch let error as FencedError {
       throw error
+    } catch let error as CancellationError {
+      throw error
     } catch StoreError.unavailable(let reason) {
       throw StoreError.unavailable(reason: reason)
     } catch let error as JobQueueError {
@@ -58,7 +60,7 @@ struct PollSession {
     let settings = task.settings
     let credentials = try context.credentials(settings, .incoming)
     try await context.servers.enter(task, .incoming)
-    let session = try await context.client.openPOP3(context.endpoint(settings, .incoming), trace: trace)
+    let session = try await context.openPOP3(task, trace: trace)
     do {
       try await context.servers.login(task, .incoming) {
         try await session.authenticate(credentials, mechanism: settings.incoming.mechanism)

@@ -8,6 +8,7 @@ struct SessionContext: Sendable {
   let store: any WorkerStore
   let client: MailClient
   let servers: ServerDesk
+  let keeper: LeaseKeeper
   let configuration: WorkerConfiguration
   let logger: Logger
 
@@ -18,6 +19,18 @@ struct SessionContext: Sendable {
       kind: direction == .incoming ? .pop3 : .smtp, host: server.host, port: server.port, tls: server.tls,
       caCertificatesPEM: settings.caCertificatesPEM, connectTimeout: settings.connectionTimeout,
       answerTimeout: settings.connectionTimeout, minimumOctetsPerSecond: configuration.minimumOctetsPerSecond)
+  }
+
+  /// Opens a POP3 session of a task, up to the login.
+  func openPOP3(_ task: SessionTask, trace: SessionTrace) async throws -> POP3Session {
+    try await client.openPOP3(endpoint(task.settings, .incoming), trace: trace) { keeper.mayConnect(task.lease) }
+  }
+
+  /// Opens an SMTP session of a task, up to the login.
+  func openSMTP(_ task: SessionTask, trace: SessionTrace) async throws -> SMTPSession {
+    try await client.openSMTP(
+      endpoint(task.settings, .outgoing), heloName: configuration.heloName, trace: trace
+    ) { keeper.mayConnect(task.lease) }
   }
 
   /// The credentials of one direction, or why there are none.

@@ -55,6 +55,8 @@ struct TestSession {
       return DirectionTest(passed: direction)
     } catch let error as JobQueueError {
       throw error
+    } catch let error as CancellationError {
+      throw error
     } catch let wait as ServerWait {
       trace.record(wait.breaker.step(direction, at: startedAt))
       return DirectionTest(refused: wait.breaker, direction, task)
@@ -67,7 +69,7 @@ struct TestSession {
   }
 
   private func testIncoming(_ credentials: Credentials, _ trace: SessionTrace) async throws {
-    let session = try await context.client.openPOP3(context.endpoint(task.settings, .incoming), trace: trace)
+    let session = try await context.openPOP3(task, trace: trace)
     do {
       try await context.servers.login(task, .incoming) {
         try await session.authenticate(credentials, mechanism: task.settings.incoming.mechanism)
@@ -84,8 +86,7 @@ struct TestSession {
   /// Sends a real message from the mailbox to itself.
   private func testOutgoing(_ credentials: Credentials, _ trace: SessionTrace) async throws {
     let settings = task.settings
-    let session = try await context.client.openSMTP(
-      context.endpoint(settings, .outgoing), heloName: context.configuration.heloName, trace: trace)
+    let session = try await context.openSMTP(task, trace: trace)
     do {
       try await context.servers.login(task, .outgoing) {
         try await session.authenticate(credentials, mechanism: settings.outgoing.mechanism)

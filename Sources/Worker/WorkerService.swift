@@ -36,9 +36,9 @@ public struct WorkerService: Service {
     metrics = WorkerMetrics()
     servers = ServerDesk(
       guards: serverGuard, queue: queue, store: store, configuration: configuration, metrics: metrics, logger: logger)
-    context = SessionContext(
-      store: store, client: client, servers: servers, configuration: configuration, logger: logger)
     keeper = LeaseKeeper(queue: queue, renewal: configuration.renewal, logger: logger)
+    context = SessionContext(
+      store: store, client: client, servers: servers, keeper: keeper, configuration: configuration, logger: logger)
     finisher = JobFinisher(queue: queue, logger: logger)
     slots = SessionSlots(capacity: configuration.sessions)
     self.standIn = standIn

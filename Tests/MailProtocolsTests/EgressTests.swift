@@ -1,4 +1,5 @@
 import PostriderCore
+import PostriderTesting
 import Testing
 
 @testable import MailProtocols
@@ -97,6 +98,18 @@ struct EgressTests {
     }
     #expect(failure?.code == .egressDenied)
     #expect(failure?.context?.contains("metadata") == true)
+  }
+
+  @Test("a session without permission opens no connection")
+  func forbidden() async throws {
+    let server = try await ScriptedMailServer.start([.send("+OK ready\r\n")])
+    let endpoint = try await MailEndpoint.test(.pop3, server, host: "127.0.0.1")
+    let client = try makeClient()
+    await #expect(throws: CancellationError.self) {
+      _ = try await client.openPOP3(endpoint, trace: SessionTrace(direction: .incoming)) { false }
+    }
+    #expect(server.connections.isEmpty)
+    await server.stop()
   }
 
   @Test("address text", arguments: ["1.2.3", "1.2.3.4.5", "::g", "2130706433", "1.2.3.4 ", ""])

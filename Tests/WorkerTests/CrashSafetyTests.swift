@@ -168,8 +168,18 @@ struct CrashSafetyTests {
       }
     }
     #expect(began.entered == 0)
-    try await keeper.hold(try lease(.seconds(60)), deadline: .seconds(60)) {
-      began.enter()
+    let good = try lease(.seconds(60))
+    #expect(!keeper.mayConnect(good))
+    try await keeper.hold(good, deadline: .seconds(60)) {
+      if keeper.mayConnect(good) { began.enter() }
+    } then: { _ in
+    }
+    #expect(began.entered == 1)
+    // The session of a process that was stopped goes on before anybody has noticed the end of its lease.
+    let short = try lease(.milliseconds(30))
+    try await keeper.hold(short, deadline: .seconds(60)) {
+      while short.trustedUntil > .now { await Task.yield() }
+      if keeper.mayConnect(short) { began.enter() }
     } then: { _ in
     }
     #expect(began.entered == 1)

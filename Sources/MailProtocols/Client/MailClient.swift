@@ -30,9 +30,19 @@ public final class MailClient: Sendable {
     self.tls = tls
   }
 
+  /// Whether a connection may be opened; asked on the event loop, immediately before the system is asked to connect.
+  ///
+  /// A process that was stopped for a while learns only there that its right to connect has ended meanwhile.
+  public typealias Permit = @Sendable () -> Bool
+
   /// Opens a POP3 session up to the login: greeting, CAPA, and STLS with CAPA again where the endpoint says so.
-  public func openPOP3(_ endpoint: MailEndpoint, trace: SessionTrace) async throws -> POP3Session {
-    let connection = try await open(endpoint, POP3Dialogue(tls: endpoint.tls), secure: .secure, trace: trace)
+  ///
+  /// Throws `CancellationError` when `mayConnect` says no.
+  public func openPOP3(
+    _ endpoint: MailEndpoint, trace: SessionTrace, mayConnect: @escaping Permit = { true }
+  ) async throws -> POP3Session {
+    let connection = try await open(
+      endpoint, POP3Dialogue(tls: endpoint.tls), secure: .secure, trace: trace, mayConnect)
     do {
       let session = POP3Session(connection: connection, endpoint: endpoint, trace: trace)
       try await session.enter()
@@ -45,12 +55,15 @@ public final class MailClient: Sendable {
 
   /// Opens an SMTP session up to the login: greeting, EHLO, and STARTTLS with EHLO again where the endpoint says so.
   ///
-  /// `heloName` is this host's own name, or an address literal.
-  public func openSMTP(_ endpoint: MailEndpoint, heloName: String, trace: SessionTrace) async throws -> SMTPSession {
+  /// `heloName` is this host's own name, or an address literal. Throws `CancellationError` when `mayConnect` says no.
+  public func openSMTP(
+    _ endpoint: MailEndpoint, heloName: String, trace: SessionTrace, mayConnect: @escaping Permit = { true }
+  ) async throws -> SMTPSession {
     guard !heloName.isEmpty, heloName.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else {
       throw Failure(.internalError, context: "the name for EHLO must be a host name or an address literal")
     }
-    let connection = try await open(endpoint, SMTPDialogue(tls: endpoint.tls), secure: .secure, trace: trace)
+    let connection = try await open(
+      endpoint, SMTPDialogue(tls: endpoint.tls), secure: .secure, trace: trace, mayConnect)
     do {
       let session = SMTPSession(connection: connection, endpoint: endpoint, trace: trace)
       try await session.enter(heloName: heloName)
@@ -62,7 +75,8 @@ public final class MailClient: Sendable {
   }
 
   private func open<Machine: Dialogue>(
-    _ endpoint: MailEndpoint, _ machine: Machine, secure: Machine.Operation, trace: SessionTrace
+    _ endpoint: MailEndpoint, _ machine: Machine, secure: Machine.Operation, trace: SessionTrace,
+    _ mayConnect: @escaping Permit
   ) async throws -> DialogueConnection<Machine> {
     let deadline = NIODeadline.now() + TimeAmount(endpoint.connectTimeout)
     let place = "\(endpoint.host):\(endpoint.port)"
@@ -72,7 +86,7 @@ public final class MailClient: Sendable {
     }
     let tried = "\(place) → " + addresses.map { $0.description }.joined(separator: ", ")
     let connection = try await trace.measure(.connect, tried) {
-      (try await self.connect(addresses, endpoint, machine, until: deadline), nil)
+      (try await self.connect(addresses, endpoint, machine, until: deadline, mayConnect), nil)
     }
     guard endpoint.tls == .implicit else { return connection }
     do {
@@ -139,7 +153,8 @@ public final class MailClient: Sendable {
 
   /// Connects to the first address that answers, in order, sharing the time that is left among those not tried yet.
   private func connect<Machine: Dialogue>(
-    _ addresses: [IPAddress], _ endpoint: MailEndpoint, _ machine: Machine, until deadline: NIODeadline
+    _ addresses: [IPAddress], _ endpoint: MailEndpoint, _ machine: Machine, until deadline: NIODeadline,
+    _ mayConnect: @escaping Permit
   ) async throws -> DialogueConnection<Machine> {
     var last = Failure(.tcpTimeout, context: "connect to \(endpoint.host)")
     for (index, address) in addresses.enumerated() {
@@ -147,7 +162,7 @@ public final class MailClient: Sendable {
       if left <= .zero { break }
       let share = TimeAmount.nanoseconds(left.nanoseconds / Int64(addresses.count - index))
       do {
-        return try await connect(address, endpoint, machine, within: max(share, .milliseconds(1)))
+        return try await connect(address, endpoint, machine, within: max(share, .milliseconds(1)), mayConnect)
       } catch let error as CancellationError {
         throw error
       } catch {
@@ -158,7 +173,8 @@ public final class MailClient: Sendable {
   }
 
   private func connect<Machine: Dialogue>(
-    _ address: IPAddress, _ endpoint: MailEndpoint, _ machine: Machine, within time: TimeAmount
+    _ address: IPAddress, _ endpoint: MailEndpoint, _ machine: Machine, within time: TimeAmount,
+    _ mayConnect: @escaping Permit
   ) async throws -> DialogueConnection<Machine> {
     let opening = Mutex<(any Channel)?>(nil)
     let tls = tls
@@ -169,6 +185,7 @@ public final class MailClient: Sendable {
         .connect(to: try address.socketAddress(port: endpoint.port)) { channel in
           opening.withLock { $0 = channel }
           return channel.eventLoop.makeCompletedFuture {
+            guard mayConnect() else { throw CancellationError() }
             let handler = DialogueHandler(
               machine: machine, deadlines: endpoint.deadlines, tls: tls, requirement: endpoint.requirement,
               startsWithTLS: endpoint.tls == .implicit)
