@@ -11,6 +11,8 @@ public struct MessageBuilder: Sendable {
   public var from: EmailAddress
   /// The recipients named in the message; at least one. Where it is sent is the envelope's business.
   public var to: [EmailAddress]
+  /// Those who get a copy. Blind copies stand in no message: they are the envelope's business alone.
+  public var cc: [EmailAddress]
   /// Any text, ≤2,000 characters.
   public var subject: String
   /// The text body; line ends of any kind.
@@ -26,11 +28,12 @@ public struct MessageBuilder: Sendable {
 
   /// Describes a message.
   public init(
-    from: EmailAddress, to: [EmailAddress], subject: String, text: String, html: String? = nil, messageID: String,
-    date: Date, headers: [(name: String, value: String)] = []
+    from: EmailAddress, to: [EmailAddress], cc: [EmailAddress] = [], subject: String, text: String, html: String? = nil,
+    messageID: String, date: Date, headers: [(name: String, value: String)] = []
   ) {
     self.from = from
     self.to = to
+    self.cc = cc
     self.subject = subject
     self.text = text
     self.html = html
@@ -61,6 +64,9 @@ public struct MessageBuilder: Sendable {
     g_mime_message_add_mailbox(message.pointer, GMIME_ADDRESS_TYPE_FROM, Self.name(from), from.address)
     for recipient in to {
       g_mime_message_add_mailbox(message.pointer, GMIME_ADDRESS_TYPE_TO, Self.name(recipient), recipient.address)
+    }
+    for recipient in cc {
+      g_mime_message_add_mailbox(message.pointer, GMIME_ADDRESS_TYPE_CC, Self.name(recipient), recipient.address)
     }
     g_mime_message_set_subject(message.pointer, TextSanitizer.line(subject, maximum: 2_000), "utf-8")
     g_mime_message_set_message_id(message.pointer, messageID)
@@ -114,7 +120,7 @@ public struct MessageBuilder: Sendable {
   private func check() throws(MessageError) {
     try Self.check(address: from.address, "the sender's address")
     if to.isEmpty { throw .invalid(field: "the list of recipients", reason: "must not be empty") }
-    for recipient in to { try Self.check(address: recipient.address, "a recipient's address") }
+    for recipient in to + cc { try Self.check(address: recipient.address, "a recipient's address") }
     try Self.check(address: messageID, "the Message-ID")
     for header in headers {
       guard (1...76).contains(header.name.utf8.count),

@@ -2,20 +2,23 @@ import FoundationEssentials
 import PostriderCore
 
 extension SessionTask {
-  /// What follows for a poll: the failure table, except that a job whose server's breaker is open comes back with the
+  /// What a job that is no test works on.
+  private var direction: Direction { lease.job.kind == .send ? .outgoing : .incoming }
+
+  /// What follows for a poll or a sending session: the failure table, except that a job whose server's breaker is open comes back with the
   /// next probe instead of after a back-off.
   func disposition(
     _ failure: Failure?, _ breaker: OpenBreaker?, moreMail: Bool = false, at now: Date
   ) -> Disposition {
     let rules = DispositionRules(
-      direction: .incoming, slots: PollingSlots(mailbox: settings.mailboxID, interval: settings.pollingInterval),
+      direction: direction, slots: PollingSlots(mailbox: settings.mailboxID, interval: settings.pollingInterval),
       failuresBefore: assignment.failures, lastFailureCode: assignment.lastFailureCode)
     guard let failure else { return rules.success(at: now, moreMail: moreMail) }
     var generator = SystemRandomNumberGenerator()
     var disposition = rules.failure(failure, at: now, using: &generator)
     guard let breaker, failure.scope == .server else { return disposition }
     disposition.next = NextDue(at: breaker.next(after: now), reason: failure.code.rawValue)
-    disposition.alerts = [.raise(AlertDraft(breaker, .incoming))]
+    disposition.alerts = [.raise(AlertDraft(breaker, direction))]
     return disposition
   }
 
@@ -40,7 +43,7 @@ extension SessionTask {
     if lease.job.kind == .test { return failedTest(failure, counts, run) }
     var disposition = disposition(failure, breaker, at: Date())
     disposition.alerts += counts.messageFailures.map {
-      .raise(AlertDraft(level: .warning, failure: $0, direction: .incoming))
+      .raise(AlertDraft(level: direction == .outgoing ? .error : .warning, failure: $0, direction: direction))
     }
     return SessionOutcome(
       writer: writer, profileID: settings.profileID, served: assignment.requested, next: disposition.next,

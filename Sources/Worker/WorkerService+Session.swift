@@ -84,7 +84,7 @@ extension WorkerService {
     return switch task.lease.job.kind {
     case .poll: try await PollSession(context: context, task: task).outcome()
     case .test: try await TestSession(context: context, task: task).outcome()
-    case .send: throw Failure(.internalError, context: "sending is not scheduled by this release")
+    case .send: try await SendSession(context: context, task: task).outcome()
     }
   }
 
@@ -94,7 +94,7 @@ extension WorkerService {
     let counts = task.progress.counts
     var breaker: OpenBreaker?
     for direction in Direction.allCases {
-      let result = VisitResult(failure, progress: counts.stored + counts.known > 0)
+      let result = VisitResult(failure, progress: counts.stored + counts.known + counts.sent > 0)
       let open = await servers.leave(task, direction, result)
       breaker = breaker ?? open
     }

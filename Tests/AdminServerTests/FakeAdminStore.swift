@@ -32,6 +32,9 @@ final class FakeAdminStore: AdminStore {
     var activity: [OrganizationID: [ProfileActivity]] = [:]
     var activityCalls = 0
     var repairs: [RepairRequest] = []
+    var outgoing: [OutgoingEmail] = []
+    /// The last message submitted.
+    var composed = ""
     /// Every call that changes something of this issue, in words.
     var writes: [String] = []
   }

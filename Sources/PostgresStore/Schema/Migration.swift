@@ -25,8 +25,9 @@ struct Migration: Sendable {
   static let all = [
     Migration(1, "initial", PackageResources._001_initial_sql),
     Migration(2, "operations", PackageResources._002_operations_sql),
+    Migration(3, "sending", PackageResources._003_sending_sql),
   ]
 
   /// The schema versions this program works with.
-  static let supported = 2...2
+  static let supported = 3...3
 }

@@ -227,6 +227,19 @@ public protocol AdminStore: Sendable {
   /// The raw octets of a message, in chunks of at most 1 MiB.
   func rawEmail(_ id: EmailID, for principal: Principal) async throws -> AsyncThrowingStream<[UInt8], any Error>
 
+  /// Stores a message for sending and wakes the scheduler, or keeps it as a draft. Throws
+  /// ``StoreError/conflict(code:message:)`` with the reason when the mailbox does not send. A second submit with the same
+  /// idempotency key returns the first message.
+  func submit(_ message: OutgoingSubmission, by principal: Principal) async throws -> OutgoingEmail
+  /// Outgoing messages without recipients, newest first.
+  func outgoingEmails(
+    mailbox: MailboxID?, state: OutgoingState?, _ page: PageRequest, for principal: Principal
+  ) async throws -> Page<OutgoingEmail>
+  /// One outgoing message with its recipients.
+  func outgoingEmail(_ id: OutgoingEmailID, for principal: Principal) async throws -> OutgoingEmail
+  /// Takes back a message that no session has begun to send. Throws `not-cancelable` for any other.
+  func cancelOutgoing(_ id: OutgoingEmailID, by principal: Principal) async throws -> OutgoingEmail
+
   /// What is due in the principal's organization.
   func scheduleStatistics(for principal: Principal) async throws -> ScheduleStatistics
 

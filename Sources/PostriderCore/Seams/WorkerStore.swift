@@ -400,7 +400,7 @@ public enum OutcomeResult: Hashable, Sendable {
 }
 
 /// What a worker needs of PostgreSQL. Calls throw ``StoreError``.
-public protocol WorkerStore: Sendable {
+public protocol WorkerStore: SendStore {
   /// Checks a claimed batch with one statement on the hot rows and adds the (cached) settings.
   func check(_ leases: [Lease]) async throws -> [JobID: CheckedJob]
 

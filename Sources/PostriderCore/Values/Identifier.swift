@@ -56,3 +56,5 @@ public typealias RunID = Identifier<Run>
 public typealias EmailID = Identifier<Email>
 /// One row on an alert wall.
 public typealias AlertID = Identifier<Alert>
+/// One message on its way out.
+public typealias OutgoingEmailID = Identifier<OutgoingEmail>

@@ -1,0 +1,108 @@
+import FoundationEssentials
+import PostriderCore
+
+extension PostgresStore {
+  /// What waits to be sent. Messages that are `sending` under another fence become `uncertain` first.
+  public func outlook(writer: SessionGuard) async throws -> OutgoingOutlook {
+    let failure = Failure(.smtpUncertain, context: "the session that sent it ended before it wrote the answer")
+    let mailbox = PostgresValue.id(writer.job.mailbox)
+    let statements = [
+      Statement(
+        """
+        UPDATE outgoing_email SET state = 'uncertain', failure_code = $3, failure = $4::jsonb, updated_at = now()
+        WHERE mailbox_id = $1 AND state = 'sending' AND fence <> $2 RETURNING id
+        """,
+        [
+          mailbox, .int(writer.fence.value), .text(failure.code.rawValue), .text(try PostgresValue.jsonText(failure)),
+        ]),
+      Statement(
+        """
+        UPDATE outgoing_recipient r SET state = 'uncertain' FROM outgoing_email e
+        WHERE e.mailbox_id = $1 AND e.state = 'uncertain' AND r.email_id = e.id AND r.state = 'pending'
+        """, [mailbox]),
+      Statement(
+        """
+        SELECT coalesce(min(next_try_at) <= now(), false), min(next_try_at) FROM outgoing_email
+        WHERE mailbox_id = $1 AND state = 'pending-send'
+        """, [mailbox]),
+    ]
+    return try await guarded(writer, first: statements) { db, results in
+      try db.commit()
+      var row = results[2][0]
+      return OutgoingOutlook(
+        isDue: try row.bool(), nextTryAt: try row.dateOrNil(), uncertain: try results[0].map { try $0.id() })
+    }
+  }
+
+  /// Takes on the first message that is due; committed as `sending` with the session's fence when it returns.
+  public func claimMessage(writer: SessionGuard) async throws -> ClaimedMessage? {
+    let claim = Statement(
+      """
+      UPDATE outgoing_email SET state = 'sending', fence = $2, attempts = attempts + 1, updated_at = now()
+      WHERE id = (SELECT id FROM outgoing_email
+        WHERE mailbox_id = $1 AND state = 'pending-send' AND next_try_at <= now()
+        ORDER BY priority, next_try_at, id LIMIT 1 FOR UPDATE)
+      RETURNING id, sender, attempts, greatest(created_at, send_after), content_id
+      """, [.id(writer.job.mailbox), .int(writer.fence.value)])
+    return try await guarded(writer, first: [claim]) { db, results in
+      let rows = try results[0].map { row in
+        (
+          try row.id() as OutgoingEmailID, try row.text(), Int(try row.int()), try row.date(), try row.int()
+        )
+      }
+      guard let (id, sender, attempt, since, content) = rows.first else {
+        try db.commit()
+        return nil
+      }
+      let found = try db.commit([
+        Statement(
+          "SELECT address, state FROM outgoing_recipient WHERE email_id = $1 ORDER BY position", [.id(id)]),
+        Statement(
+          "SELECT octets FROM content_chunk WHERE content_id = $1 ORDER BY position", [.int(content)]),
+      ])
+      let recipients = try found[0].map { (try $0.text(), try $0.word() as RecipientState) }
+      let raw = try found[1].map { try $0.bytes() }
+      return ClaimedMessage(
+        id: id, sender: sender, recipients: recipients.filter { $0.1 == .pending }.map(\.0),
+        accepted: recipients.count { $0.1 == .accepted }, failed: recipients.count { $0.1 == .failed },
+        attempt: attempt, waitsSince: since, raw: Array(raw.joined()))
+    }
+  }
+
+  /// Writes what became of an attempt. Throws ``FencedError`` when the message is not this session's any more.
+  public func finish(_ message: OutgoingEmailID, _ result: AttemptResult, writer: SessionGuard) async throws {
+    let failure = try result.failure.map { try PostgresValue.jsonText($0) }
+    let change = Statement(
+      """
+      UPDATE outgoing_email SET state = $3, failure_code = $4, failure = $5::jsonb,
+        next_try_at = coalesce($6, next_try_at), updated_at = now(),
+        sent_at = CASE WHEN $3 IN ('sent', 'partly-sent') THEN now() ELSE sent_at END
+      WHERE id = $1 AND state = 'sending' AND fence = $2 AND organization_id = $7 RETURNING id
+      """,
+      [
+        .id(message), .int(writer.fence.value), .text(result.state.rawValue), .text(result.failure?.code.rawValue),
+        .text(failure), .time(result.nextTryAt), .id(writer.organizationID),
+      ])
+    let recipients = Statement(
+      """
+      UPDATE outgoing_recipient r SET state = i.state, failure_code = i.code, failure = i.failure::jsonb
+      FROM unnest($2, $3, $4, $5) AS i (address, state, code, failure)
+      WHERE r.email_id = $1 AND r.address = i.address AND r.state = 'pending'
+      """,
+      [
+        .id(message), .texts(result.recipients.map(\.address)), .texts(result.recipients.map(\.state.rawValue)),
+        .texts(result.recipients.map(\.failure?.code.rawValue)),
+        .texts(try result.recipients.map { try $0.failure.map { try PostgresValue.jsonText($0) } }),
+      ])
+    do {
+      try await pool.transaction(.worker) { db in
+        let results = try db.pipeline([change, recipients])
+        guard results[0].count == 1 else { throw FencedError(writer: writer) }
+        try db.commit()
+      }
+    } catch let error as FencedError {
+      outcomes.countFenced()
+      throw error
+    }
+  }
+}

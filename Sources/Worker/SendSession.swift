@@ -1,0 +1,174 @@
+import FoundationEssentials
+import Logging
+import MailProtocols
+import PostriderCore
+
+/// One sending session: many messages of a mailbox over one connection, by priority.
+///
+/// Each message is committed as `sending` before any of its octets leaves, and what the server answered is committed
+/// before the next one is taken on. A mailbox with nothing due is not connected to.
+struct SendSession {
+  /// At most so many messages in one session, so that other mailboxes of the profile get their turn.
+  static let messagesPerSession = 50
+
+  let context: SessionContext
+  let task: SessionTask
+
+  /// Runs the session and decides what follows. Throws only what is not the mailbox's fault: cancellation, a lost
+  /// database, a late writer, a server whose breaker is open.
+  func outcome() async throws -> SessionOutcome {
+    let startedAt = Date()
+    let before = try await context.store.outlook(writer: task.writer)
+    for id in before.uncertain {
+      note(Failure(.smtpUncertain, context: "message \(id): the session that sent it ended before the answer"))
+    }
+    var failure: Failure?
+    var breaker: OpenBreaker?
+    if before.isDue {
+      do {
+        try await send()
+      } catch let error as FencedError {
+        throw error
+      } catch let error as CancellationError {
+        throw error
+      } catch StoreError.unavailable(let reason) {
+        throw StoreError.unavailable(reason: reason)
+      } catch let error as JobQueueError {
+        throw error
+      } catch let error as ServerWait {
+        throw error
+      } catch {
+        try Task.checkCancellation()
+        failure = Failure(sorting: error).scoped(to: task.settings.outgoing.credentials)
+      }
+      breaker = await context.servers.leave(
+        task, .outgoing, VisitResult(failure, progress: task.progress.counts.sent > 0))
+    }
+    let next = try await context.store.outlook(writer: task.writer).nextTryAt
+    return outcome(failure, breaker, nextTryAt: next, from: startedAt, connected: before.isDue)
+  }
+
+  private func outcome(
+    _ failure: Failure?, _ breaker: OpenBreaker?, nextTryAt: Date?, from startedAt: Date, connected: Bool
+  ) -> SessionOutcome {
+    let counts = task.progress.counts
+    var disposition: Disposition
+    if let failure {
+      disposition = task.disposition(failure, breaker, at: Date())
+      // The message's own alert says it, as an error.
+      if failure.failureClass == .uncertain { disposition.alerts = [] }
+      if let nextTryAt {
+        disposition.next.at = disposition.next.at.map { max($0, nextTryAt) }
+      } else {
+        disposition.next.at = nil
+      }
+    } else {
+      disposition = Disposition(
+        next: NextDue(at: nextTryAt, reason: nextTryAt == nil ? "sent" : "next-try"),
+        // Without a connection nothing was learned.
+        failures: connected ? 0 : task.assignment.failures,
+        alerts: connected && (task.assignment.failures > 0 || task.assignment.lastFailureCode != nil)
+          ? [.resolve(codes: Self.codesOfDirection, direction: .outgoing)] : [])
+    }
+    disposition.alerts += counts.messageFailures.map {
+      .raise(AlertDraft(level: .error, failure: $0, direction: .outgoing))
+    }
+    var run = task.run(
+      from: startedAt, result: failure != nil ? .failure : counts.failed > 0 ? .partial : .success,
+      failure: failure ?? counts.messageFailures.first)
+    run.enter(counts)
+    if run.result != .success || task.settings.verbose { run.steps = task.trace(.outgoing).steps }
+    return SessionOutcome(
+      writer: task.writer, profileID: task.settings.profileID, served: task.assignment.requested,
+      next: disposition.next, failures: disposition.failures,
+      failureCode: connected ? failure?.code : task.assignment.lastFailureCode,
+      directions: disposition.direction.map { [$0] } ?? [], alerts: disposition.alerts, run: run)
+  }
+
+  /// The alerts that a working session answers. What became of a message is for a person to settle.
+  private static let codesOfDirection = FailureCode.allCases.filter {
+    $0.defaultScope != .message || $0.defaultClass == .transient
+  }.map(\.rawValue)
+
+  private func send() async throws {
+    let settings = task.settings
+    let end = ContinuousClock.now + settings.sessionDeadline / 2
+    let credentials = try context.credentials(settings, .outgoing)
+    try await context.servers.enter(task, .outgoing)
+    let session = try await context.openSMTP(task, trace: task.trace(.outgoing))
+    do {
+      try await context.servers.login(task, .outgoing) {
+        try await session.authenticate(credentials, mechanism: settings.outgoing.mechanism)
+      }
+      await context.servers.proved(task, .outgoing)
+      var count = 0
+      while count < Self.messagesPerSession, ContinuousClock.now < end,
+        let message = try await context.store.claimMessage(writer: task.writer)
+      {
+        count += 1
+        try await send(message, session)
+      }
+      // Every answer is written: how the server takes its leave changes nothing.
+      try? await session.quit()
+    } catch {
+      session.abort()
+      throw error
+    }
+  }
+
+  /// Hands over one message and writes what became of it. Throws what ends the session.
+  private func send(_ message: ClaimedMessage, _ session: SMTPSession) async throws {
+    let rules = AttemptRules(message: message)
+    let result: AttemptResult
+    var ending: (any Error)?
+    do {
+      result = rules.answered(
+        try await session.send(from: message.sender, to: message.recipients, message: message.raw))
+    } catch let failure as Failure {
+      result = rules.failed(failure)
+      if AttemptRules.endsSession(failure) { ending = failure }
+    } catch {
+      // Stopped before the final dot: nothing was handed over.
+      result = rules.failed(Failure(.runAborted, scope: .message))
+      ending = error
+    }
+    // The task may be cancelled by now; the answer must be written all the same.
+    try await Task { try await write(result, of: message.id) }.value
+    count(message, result)
+    if let ending { throw ending }
+  }
+
+  /// Writes what became of a message, waiting for a database that is away for as long as the lease is held: an answer
+  /// that is not written makes the message uncertain.
+  private func write(_ result: AttemptResult, of message: OutgoingEmailID) async throws {
+    while true {
+      do {
+        return try await context.store.finish(message, result, writer: task.writer)
+      } catch StoreError.unavailable(let reason) {
+        try await Task.sleep(for: .milliseconds(500))
+        if context.keeper.interruption(of: task.lease) == .leaseLost { throw StoreError.unavailable(reason: reason) }
+      }
+    }
+  }
+
+  private func count(_ message: ClaimedMessage, _ result: AttemptResult) {
+    switch result.state {
+    case .sent: task.progress.note { $0.sent += 1 }
+    case .pendingSend: break
+    default:
+      if result.state == .partlySent { task.progress.note { $0.sent += 1 } }
+      guard let failure = result.failure else { return }
+      note(
+        Failure(
+          failure.code, class: failure.failureClass, scope: .message, serverWords: failure.serverWords,
+          context: "message \(message.id)" + (failure.context.map { ": \($0)" } ?? "")))
+    }
+  }
+
+  private func note(_ failure: Failure) {
+    task.progress.note {
+      $0.failed += 1
+      $0.messageFailures.append(failure)
+    }
+  }
+}
