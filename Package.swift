@@ -75,7 +75,10 @@ let package = Package(
     library("Worker", ["PostriderCore", "MailProtocols", "MailMessage", lifecycle, logging, metrics, crypto]),
     library(
       "AdminServer",
-      ["PostriderCore", "Telemetry", hummingbird, hummingbirdCore, hummingbirdTLS, lifecycle, nioCore, logging]),
+      [
+        "PostriderCore", "Telemetry", "MailMessage", hummingbird, hummingbirdCore, hummingbirdTLS, lifecycle, nioCore,
+        logging,
+      ]),
     library("PrivateServers", ["PostriderCore", subprocess, logging]),
     .executableTarget(
       name: "postrider",

@@ -62,6 +62,17 @@ extension JSONShape {
     Field("jobs", .array(of: .string, count: 1...1_000), isRequired: true)
   ])
 
+  /// `OutgoingDraft`.
+  static let outgoingDraft = JSONShape.object([
+    Field("mailboxID", .identifier, isRequired: true),
+    Field("to", .array(of: .string, count: 1...OutgoingDraft.maximumRecipients), isRequired: true),
+    Field("cc", .array(of: .string, count: 0...OutgoingDraft.maximumRecipients)),
+    Field("bcc", .array(of: .string, count: 0...OutgoingDraft.maximumRecipients)),
+    Field("subject", .string, isRequired: true), Field("text", .string, isRequired: true), Field("html", .string),
+    Field("priority", choice(OutgoingPriority.self)), Field("sendAfter", .date), Field("idempotencyKey", .string),
+    Field("hold", .boolean),
+  ])
+
   /// A verb that needs no more words.
   static let nothing = JSONShape.object([])
 }

@@ -51,6 +51,18 @@ enum APIRoutes {
       handler: listEmails),
     .get("/emails/{id}", .right(.readEmails), "One message with bodies and attachments.", handler: showEmail),
     .get("/emails/{id}/raw", .right(.readEmails), "A message as it was received.", handler: showRawEmail),
+    .get(
+      "/outgoing-emails", .right(.readEmails), query: ["mailbox", "state"] + page,
+      "Outgoing messages without recipients, newest first.", handler: listOutgoing),
+    .post(
+      "/outgoing-emails", .right(.sendEmails), body: .outgoingDraft, status: 201,
+      "Sends a message, or keeps it as a draft.", handler: submitEmail),
+    .get(
+      "/outgoing-emails/{id}", .right(.readEmails), "One outgoing message and what became of each recipient.",
+      handler: showOutgoing),
+    .post(
+      "/outgoing-emails/{id}/cancel", .right(.sendEmails), body: .nothing, status: 200,
+      "Takes back a draft or a message that waits.", handler: cancelOutgoing),
 
     .get("/queue/stats", .right(.readQueue), "The numbers of queue and schedule.", handler: showQueue),
     .get(

@@ -18,6 +18,8 @@ public enum Right: String, Hashable, Sendable, Codable, CaseIterable {
   case readRuns = "runs.read"
   /// See stored mail.
   case readEmails = "emails.read"
+  /// Send mail from mailboxes, and take it back while it waits.
+  case sendEmails = "emails.send"
   /// See the queue's numbers and where jobs are.
   case readQueue = "queue.read"
   /// Pause and resume profiles and everything, let poison jobs run again, repair the queue. A single mailbox is paused
@@ -31,7 +33,9 @@ extension Role {
     switch self {
     case .administrator: Set(Right.allCases)
     case .mailboxManager:
-      [.readProfiles, .readMailboxes, .writeMailboxes, .readAlerts, .readRuns, .readEmails, .readQueue]
+      [
+        .readProfiles, .readMailboxes, .writeMailboxes, .readAlerts, .readRuns, .readEmails, .sendEmails, .readQueue,
+      ]
     // Approves and rejects only; the list of mailboxes is needed to know which.
     case .approver: [.readMailboxes, .approveMailboxes]
     case .reader: [.readProfiles, .readMailboxes, .readAlerts, .readRuns, .readEmails, .readQueue]

@@ -5,8 +5,8 @@ import PostriderCore
 /// `postrider email …`
 struct EmailCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "email", abstract: "Stored messages.",
-    subcommands: [EmailList.self, EmailShow.self, EmailRaw.self])
+    commandName: "email", abstract: "Stored messages, and messages on their way out.",
+    subcommands: [EmailList.self, EmailShow.self, EmailRaw.self, EmailSend.self, EmailOutgoing.self])
 }
 
 /// `postrider email list`
