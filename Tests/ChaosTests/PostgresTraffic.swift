@@ -9,6 +9,8 @@ final class PostgresTraffic: TrafficReader {
   private var unit = ByteBuffer()
   private var point: WirePoint?
   private var isStarted = false
+  /// What the statements of this connection do, by name; the empty one is the last without a name.
+  private var statements: [String: WirePoint] = [:]
   /// What the next commit will have committed.
   private var awaited: WirePoint?
 
@@ -17,7 +19,11 @@ final class PostgresTraffic: TrafficReader {
     var units: [TrafficUnit] = []
     while let frame = nextFrame() {
       let type = frame.type
-      if type == UInt8(ascii: "P"), let seen = Self.point(of: frame.bytes) { point = seen }
+      switch type {
+      case UInt8(ascii: "P"): statements[Self.text(frame.bytes, 0)] = Self.point(of: frame.bytes)
+      case UInt8(ascii: "B"): if let seen = statements[Self.text(frame.bytes, 1)] { point = seen }
+      default: break
+      }
       unit.writeImmutableBuffer(frame.bytes)
       // Parse, Bind, Describe, Execute and Close wait for the Sync, or Flush, behind them.
       if type.map({ "PBDEC".utf8.contains($0) }) ?? false { continue }
@@ -60,6 +66,14 @@ final class PostgresTraffic: TrafficReader {
       return point
     }
     return nil
+  }
+
+  /// A text of a message that begins with texts, each of which ends with NUL: Parse names the statement first, Bind the
+  /// portal before it.
+  private static func text(_ frame: ByteBuffer, _ index: Int) -> String {
+    let texts = frame.readableBytesView.dropFirst(5).split(
+      separator: 0, maxSplits: index + 1, omittingEmptySubsequences: false)
+    return String(decoding: texts[texts.startIndex + index], as: UTF8.self)
   }
 
   private static let commit = Data("COMMIT\0".utf8)

@@ -66,6 +66,31 @@ struct ConnectionTests {
     await connection.close()
   }
 
+  @Test("a kept statement is planned once, and a connection that meets another server's connection plans again")
+  func keptPlans() async throws {
+    let server = try await TestServer.shared.value
+    let connection = PostgresConnection(url: ConnectionURL(server.url("pr_app", "postgres")), options: .test)
+    try await connection.run { (db: isolated PostgresConnection) throws in
+      for _ in 1...3 { #expect(try db.transaction(.worker) { try Kept.sum($0) } == 42) }
+      #expect(try Kept.plans(db) == 1)
+      // As behind a transaction pooler: the plans are on another connection.
+      try db.query("DEALLOCATE ALL")
+      #expect(try db.transaction(.worker) { try Kept.sum($0) } == 42)
+      #expect(try Kept.plans(db) == 0)
+      let keepsPlans = db.keepsPlans
+      #expect(!keepsPlans)
+      // A statement that fails beside a new one leaves the connection usable.
+      db.keepsPlans = true
+      db.close()
+      #expect(throws: PostgresError.self) {
+        try db.pipeline([Statement("SELECT 1/0"), Kept.statement])
+      }
+      #expect(try db.transaction(.worker) { try Kept.sum($0) } == 42)
+      #expect(try Kept.plans(db) == 1)
+    }
+    await connection.close()
+  }
+
   @Test("who finds no free connection waits in line, up to the deadline")
   func waiting() async throws {
     let server = try await TestServer.shared.value
@@ -220,5 +245,21 @@ struct ConnectionTests {
     #expect(try await database.store.mailbox(mailbox.id, for: database.principal).lastPollRunID != nil)
     await database.store.close()
     try await server.stop()
+  }
+}
+
+/// A statement whose plan is kept.
+private enum Kept {
+  static let statement = Statement.kept("SELECT $1 + $2", [.int(40), .int(2)])
+
+  static func sum(_ db: isolated PostgresConnection) throws -> Int64 {
+    var row = try db.commit([statement])[0][0]
+    return try row.int()
+  }
+
+  /// How many plans of it the server's connection keeps.
+  static func plans(_ db: isolated PostgresConnection) throws -> Int64 {
+    var row = try db.query("SELECT count(*) FROM pg_prepared_statements WHERE statement = 'SELECT $1 + $2'")[0]
+    return try row.int()
   }
 }

@@ -27,21 +27,12 @@ extension PostgresConnection {
     if !before.isEmpty { isInTransaction = true }
     opening = []
     guard PQenterPipelineMode(handle) == 1 else { throw lost("the connection is in an unknown state") }
-    var sent: [String] = []
+    var sent: [Sent] = []
     var producerError: (any Error)?
     do {
-      for statement in before {
-        try send(statement, handle)
-        sent.append(statement.sql)
-      }
-      try produce { statement in
-        try self.send(statement, handle)
-        sent.append(statement.sql)
-      }
-      for statement in last {
-        try send(statement, handle)
-        sent.append(statement.sql)
-      }
+      for statement in before { try send(statement, handle, &sent) }
+      try produce { try self.send($0, handle, &sent) }
+      for statement in last { try send(statement, handle, &sent) }
     } catch {
       if self.handle == nil { throw error }
       producerError = error
@@ -50,9 +41,10 @@ extension PostgresConnection {
     try flush(handle, untilEmpty: true)
     var results: [ResultSet] = []
     var failure: PostgresError?
-    for sql in sent {
-      switch try statementResult(handle, sql) {
-      case .success(let result): results.append(result)
+    for entry in sent {
+      switch try statementResult(handle, entry.sql) {
+      case .success(let result):
+        if let name = entry.keeping { kept.insert(name) } else { results.append(result) }
       case .failure(let error): failure = failure ?? error
       case nil: break
       }
@@ -72,12 +64,33 @@ extension PostgresConnection {
     return result
   }
 
-  private func send(_ statement: Statement, _ handle: OpaquePointer) throws {
+  /// What the server was asked to do: run a statement, or keep its plan under a name.
+  private struct Sent {
+    var sql: String
+    var keeping: String?
+  }
+
+  private func send(_ statement: Statement, _ handle: OpaquePointer, _ sent: inout [Sent]) throws {
+    let name = keepsPlans ? statement.planName : nil
+    if let name, !kept.contains(name) {
+      let types = statement.parameters.map(\.typeID)
+      guard PQsendPrepare(handle, name, statement.sql, Int32(types.count), types) == 1 else { throw lost() }
+      sent.append(Sent(sql: statement.sql, keeping: name))
+    }
+    try send(statement, named: name, handle)
+    sent.append(Sent(sql: statement.sql))
+  }
+
+  private func send(_ statement: Statement, named name: String?, _ handle: OpaquePointer) throws {
     let block = try ParameterBlock(statement.parameters)
     let accepted = block.bytes.withUnsafeBufferPointer { bytes in
       let base = UnsafeRawPointer(bytes.baseAddress)?.assumingMemoryBound(to: CChar.self)
       // An empty value needs a pointer too: nil means NULL.
       let values: [UnsafePointer<CChar>?] = block.starts.map { start in start.flatMap { base?.advanced(by: $0) } }
+      if let name {
+        return PQsendQueryPrepared(
+          handle, name, Int32(block.types.count), values, block.lengths, block.formats, 1)
+      }
       return PQsendQueryParams(
         handle, statement.sql, Int32(block.types.count), block.types, values, block.lengths, block.formats, 1)
     }

@@ -13,6 +13,9 @@ extension PostgresConnection {
         return try transactionOnce(scope, body)
       } catch let error as PostgresError where error.isRetryable && attempt < 4 {
         attempt += 1
+      } catch let error as PostgresError where error.isAboutKeptPlan && keepsPlans {
+        // From now on this connection plans each time. One that is opened again after a fault finds out anew.
+        keepsPlans = false
       }
     }
   }

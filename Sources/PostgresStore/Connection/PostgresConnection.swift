@@ -34,6 +34,10 @@ actor PostgresConnection {
   var opening: [Statement] = []
   /// Whether BEGIN was sent; from then on only this connection will do.
   var isInTransaction = false
+  /// The names of the statements whose plans the server keeps for this connection.
+  var kept: Set<String> = []
+  /// Off once a transaction pooler was found in between: each transaction may meet another server's connection there.
+  var keepsPlans = true
   /// Whether the body of ``transaction(_:_:)`` has committed by itself.
   var committed = false
 
@@ -55,6 +59,7 @@ actor PostgresConnection {
   func close() {
     if let handle { PQfinish(handle) }
     handle = nil
+    kept = []
   }
 
   /// The open connection; opens one where there is none or it died while idle.

@@ -19,6 +19,10 @@ struct PostgresError: Error, Sendable, CustomStringConvertible {
   /// Whether the same transaction may pass when it is tried again (deadlock, serialization).
   var isRetryable: Bool { sqlState == "40001" || sqlState == "40P01" }
 
+  /// Whether a kept plan was not there, there already, or of an older schema: another connection of the server answered,
+  /// behind a transaction pooler, or a migration came between.
+  var isAboutKeptPlan: Bool { ["26000", "42P05", "0A000"].contains(sqlState) }
+
   /// Whether the statement lost against another row with the same key.
   func violates(_ constraint: String) -> Bool { sqlState == "23505" && self.constraint == constraint }
 

@@ -17,19 +17,21 @@ enum Scope: Hashable, Sendable {
   /// 50,000 mailboxes whole instead.
   func statement(timeout: Duration) -> Statement {
     let milliseconds = String(timeout.wholeMilliseconds)
-    let sql = """
-      SELECT set_config('role', $1, true), set_config('postrider.organization', $2, true), \
-      set_config('postrider.token', $3, true), set_config('statement_timeout', $4, true), \
-      set_config('random_page_cost', '1.1', true), set_config('jit', 'off', true)
-      """
+    func settings(_ values: [PostgresValue]) -> Statement {
+      .kept(
+        """
+        SELECT set_config('role', $1, true), set_config('postrider.organization', $2, true), \
+        set_config('postrider.token', $3, true), set_config('statement_timeout', $4, true), \
+        set_config('random_page_cost', '1.1', true), set_config('jit', 'off', true)
+        """, values)
+    }
     switch self {
-    case .worker: return Statement(sql, [.text("postrider_worker"), .text(""), .text(""), .text(milliseconds)])
+    case .worker: return settings([.text("postrider_worker"), .text(""), .text(""), .text(milliseconds)])
     case .api(let organization):
-      return Statement(
-        sql, [.text("postrider_api"), .text(organization.description), .text(""), .text(milliseconds)])
+      return settings([.text("postrider_api"), .text(organization.description), .text(""), .text(milliseconds)])
     case .token(let hash):
       let hex = hash.map { byte in (byte < 16 ? "0" : "") + String(byte, radix: 16) }.joined()
-      return Statement(sql, [.text("postrider_api"), .text(""), .text(hex), .text(milliseconds)])
+      return settings([.text("postrider_api"), .text(""), .text(hex), .text(milliseconds)])
     }
   }
 }

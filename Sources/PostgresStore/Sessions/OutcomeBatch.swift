@@ -65,7 +65,7 @@ struct OutcomeBatch: Sendable {
   }
 
   private var lock: Statement {
-    Statement(
+    .kept(
       """
       SELECT i.index, s.last_fence, s.generation, s.last_run_id
       FROM unnest($1, $2, $3) AS i (index, mailbox_id, kind)
@@ -77,7 +77,7 @@ struct OutcomeBatch: Sendable {
   /// A row that is due at once is written due half a second ahead: the scheduler's watermark has not passed it when it
   /// becomes visible, and the job's lease is ended by then. Otherwise only the next rescan would find it.
   private var update: Statement {
-    Statement(
+    .kept(
       """
       UPDATE mailbox_schedule s SET
         last_fence = i.fence,
@@ -116,7 +116,7 @@ struct OutcomeBatch: Sendable {
 
   private func insertRuns() throws -> Statement {
     let records = outcomes.map(\.run)
-    return Statement(
+    return .kept(
       """
       INSERT INTO run (id, organization_id, mailbox_id, kind, trigger, worker, fence, due_at, started_at, finished_at,
         result, failure_code, failure, messages_stored, octets_stored, messages_known, messages_failed, messages_sent)

@@ -81,7 +81,7 @@ extension PostgresStore {
   private func hotRows(_ leases: [Lease]) async throws -> [JobID: HotRow] {
     let rows = try await pool.transaction(.worker) { db in
       try db.commit([
-        Statement(
+        .kept(
           """
           SELECT i.mailbox_id, i.kind, i.lane, s.profile_id, s.enabled,
             coalesce(m.paused_at, p.paused_at, o.paused_at) IS NOT NULL, coalesce(p.is_active, true),
