@@ -32,6 +32,19 @@ extension FakeAdminStore {
     }
   }
 
+  func retryOutgoing(
+    _ id: OutgoingEmailID, resendUncertain: Bool, by principal: Principal
+  ) async throws -> OutgoingEmail {
+    try checked { state in
+      guard let index = state.outgoing.firstIndex(where: { $0.id == id }) else {
+        throw StoreError.notFound("message")
+      }
+      state.writes.append("retry \(id) \(resendUncertain)")
+      state.outgoing[index].state = .pendingSend
+      return state.outgoing[index]
+    }
+  }
+
   func cancelOutgoing(_ id: OutgoingEmailID, by principal: Principal) async throws -> OutgoingEmail {
     try checked { state in
       guard let index = state.outgoing.firstIndex(where: { $0.id == id }) else {

@@ -30,6 +30,9 @@ struct OutgoingRouteTests {
       #expect(try await client.get("/outgoing-emails/1").decode(OutgoingEmail.self).subject == "Hi")
       #expect(try await client.post("/outgoing-emails/1/cancel", "{}").decode(OutgoingEmail.self).state == .canceled)
       #expect(try await client.get("/outgoing-emails/9").status == 404)
+      #expect(try await client.post("/outgoing-emails/1/retry", "{}").status == 200)
+      #expect(try await client.post("/outgoing-emails/1/retry", #"{"resendUncertain":true}"#).status == 200)
+      #expect(api.store.state.withLock { $0.writes }.suffix(2) == ["retry 1 false", "retry 1 true"])
     }
   }
 

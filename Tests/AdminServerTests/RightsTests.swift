@@ -29,6 +29,7 @@ struct RightsTests {
     ("POST /api/v1/outgoing-emails", "administrator mailbox-manager"),
     ("GET /api/v1/outgoing-emails/{id}", "administrator mailbox-manager reader"),
     ("POST /api/v1/outgoing-emails/{id}/cancel", "administrator mailbox-manager"),
+    ("POST /api/v1/outgoing-emails/{id}/retry", "administrator mailbox-manager"),
     ("GET /api/v1/queue/stats", "administrator mailbox-manager reader"),
     ("GET /api/v1/queue/inspect", "administrator mailbox-manager reader"),
     ("PATCH /api/v1/server-profiles/{id}", "administrator"),

@@ -94,6 +94,15 @@ struct SendingTests {
       let second = try await cluster.submit("y", from: id, to: ["good@example.org"])
       _ = try await cluster.waitForState(.uncertain, of: second)
       #expect(try await cluster.store.outgoingEmail(email.id, for: cluster.principal).attempts == 1)
+      // Only a person's word sends it again.
+      await #expect(throws: StoreError.self) {
+        try await cluster.store.retryOutgoing(email.id, resendUncertain: false, by: cluster.principal)
+      }
+      let again = try await cluster.store.retryOutgoing(email.id, resendUncertain: true, by: cluster.principal)
+      #expect(again.messageID == email.messageID)
+      try await eventually("the second attempt") {
+        server.connections.count { $0.lines.contains { $0.contains(email.messageID) } } == 2
+      }
     }
     await server.stop()
   }

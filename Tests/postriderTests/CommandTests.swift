@@ -12,6 +12,7 @@ struct CommandTests {
     ["mailbox", "show"], ["mailbox", "approve"], ["mailbox", "reject"], ["mailbox", "test"], ["mailbox", "poll"],
     ["alert", "list"], ["run", "list"], ["run", "show"], ["email", "list"], ["email", "show"], ["email", "raw"],
     ["email", "send"], ["email", "outgoing", "list"], ["email", "outgoing", "show"], ["email", "outgoing", "cancel"],
+    ["email", "outgoing", "retry"],
     ["queue", "stats"], ["queue", "top"], ["queue", "inspect"], ["queue", "pause"], ["queue", "resume"],
     ["queue", "pauses"], ["queue", "poison", "list"], ["queue", "poison", "release"], ["queue", "repair"], ["whoami"],
     ["profile", "edit"], ["mailbox", "edit"], ["mailbox", "move"],

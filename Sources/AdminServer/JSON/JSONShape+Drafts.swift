@@ -73,6 +73,9 @@ extension JSONShape {
     Field("hold", .boolean),
   ])
 
+  /// How a message is tried again.
+  static let retryRequest = JSONShape.object([Field("resendUncertain", .boolean)])
+
   /// A verb that needs no more words.
   static let nothing = JSONShape.object([])
 }

@@ -41,6 +41,17 @@ extension APIRoutes {
     try call.answer(try await services.store.outgoingEmail(try call.identifier(), for: call.principal))
   }
 
+  private struct RetryRequest: Decodable {
+    let resendUncertain: Bool?
+  }
+
+  @Sendable static func retryOutgoing(_ services: APIServices, _ call: APICall) async throws -> Response {
+    let request = try call.decode(RetryRequest.self)
+    return try call.answer(
+      try await services.store.retryOutgoing(
+        try call.identifier(), resendUncertain: request.resendUncertain ?? false, by: call.principal))
+  }
+
   @Sendable static func cancelOutgoing(_ services: APIServices, _ call: APICall) async throws -> Response {
     try call.answer(try await services.store.cancelOutgoing(try call.identifier(), by: call.principal))
   }

@@ -63,6 +63,9 @@ enum APIRoutes {
     .post(
       "/outgoing-emails/{id}/cancel", .right(.sendEmails), body: .nothing, status: 200,
       "Takes back a draft or a message that waits.", handler: cancelOutgoing),
+    .post(
+      "/outgoing-emails/{id}/retry", .right(.sendEmails), body: .retryRequest, status: 200,
+      "Sends a draft, or tries a message again; an uncertain one only with resendUncertain.", handler: retryOutgoing),
 
     .get("/queue/stats", .right(.readQueue), "The numbers of queue and schedule.", handler: showQueue),
     .get(

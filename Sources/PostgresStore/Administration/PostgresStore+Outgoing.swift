@@ -59,7 +59,7 @@ extension PostgresStore {
   }
 
   /// Locks the mailbox; returns its address. Throws why it does not send.
-  private static func sender(
+  static func sender(
     _ mailbox: MailboxID, mustSend: Bool, _ db: isolated PostgresConnection, _ principal: Principal
   ) throws -> String {
     let facts = try db.query(
@@ -103,7 +103,7 @@ extension PostgresStore {
   }
 
   /// Counts a request on the mailbox's send row, makes it due and wakes the scheduler.
-  private static func sendRequest(_ mailbox: MailboxID) -> [Statement] {
+  static func sendRequest(_ mailbox: MailboxID) -> [Statement] {
     [
       Statement(
         """

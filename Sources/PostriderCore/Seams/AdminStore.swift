@@ -239,6 +239,12 @@ public protocol AdminStore: Sendable {
   func outgoingEmail(_ id: OutgoingEmailID, for principal: Principal) async throws -> OutgoingEmail
   /// Takes back a message that no session has begun to send. Throws `not-cancelable` for any other.
   func cancelOutgoing(_ id: OutgoingEmailID, by principal: Principal) async throws -> OutgoingEmail
+  /// Sends a draft, or tries a message again whose recipients failed. A message that is `uncertain` may have arrived: it
+  /// goes again, with the same Message-ID, only when `resendUncertain` says so. Throws `uncertain`, `not-retryable`, or
+  /// the reason when the mailbox does not send.
+  func retryOutgoing(
+    _ id: OutgoingEmailID, resendUncertain: Bool, by principal: Principal
+  ) async throws -> OutgoingEmail
 
   /// What is due in the principal's organization.
   func scheduleStatistics(for principal: Principal) async throws -> ScheduleStatistics

@@ -5,7 +5,7 @@ import PostriderCore
 struct EmailOutgoing: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "outgoing", abstract: "Messages on their way out.",
-    subcommands: [EmailOutgoingList.self, EmailOutgoingShow.self, EmailOutgoingCancel.self])
+    subcommands: [EmailOutgoingList.self, EmailOutgoingShow.self, EmailOutgoingCancel.self, EmailOutgoingRetry.self])
 }
 
 /// `postrider email outgoing list`
@@ -95,6 +95,28 @@ struct EmailOutgoingCancel: AdministrationCommand {
   func execute(_ session: Session) async throws {
     let email: OutgoingEmail = try await Selection.orNotFound("there is no outgoing message \(email)") {
       try await session.api.post("/outgoing-emails/\(self.email)/cancel", [String: String]())
+    }
+    try session.show([email]) { "Message \($0.id) is \($0.state.rawValue)." }
+  }
+}
+
+/// `postrider email outgoing retry`
+struct EmailOutgoingRetry: AdministrationCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "retry", abstract: "Send a draft, or try a failed message again.",
+    discussion: """
+      Recipients that were accepted do not get it again. An uncertain message may have arrived: look first, then say \
+      --resend-uncertain.
+      Example: postrider email outgoing retry 4711
+      """)
+
+  @Argument(help: "The id of an outgoing message.") var email: Int64
+  @Flag(help: "Send it again although it may have arrived, with the same Message-ID.") var resendUncertain = false
+  @OptionGroup(title: "Connection and output") var options: ClientOptions
+
+  func execute(_ session: Session) async throws {
+    let email: OutgoingEmail = try await Selection.orNotFound("there is no outgoing message \(email)") {
+      try await session.api.post("/outgoing-emails/\(self.email)/retry", ["resendUncertain": resendUncertain])
     }
     try session.show([email]) { "Message \($0.id) is \($0.state.rawValue)." }
   }

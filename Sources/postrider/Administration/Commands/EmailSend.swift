@@ -35,7 +35,7 @@ struct EmailSend: AdministrationCommand {
     help: ArgumentHelp(
       "Your own key: a second send with it answers with the first message and sends nothing.", valueName: "key"))
   var idempotencyKey: String?
-  @Flag(help: "Keep it as a draft. This release has no command yet that sends a draft.") var hold = false
+  @Flag(help: "Keep it as a draft; postrider email outgoing retry sends it.") var hold = false
   @OptionGroup(title: "Connection and output") var options: ClientOptions
 
   /// The API takes no larger body.
