@@ -57,7 +57,8 @@ struct ConcurrencyTests {
         try await cluster.sql("SELECT count(DISTINCT mailbox_id) FROM run WHERE result = 'success'") == "30"
       }
       #expect(gauge.most == 3)
-      #expect(gauge.entered == 30 && server.connections.count == 30)
+      // On a crowded machine a lease may end before its session: that one is done again.
+      #expect(gauge.entered >= 30 && server.connections.count >= 30)
       #expect(try await cluster.sql("SELECT count(DISTINCT worker) > 1 FROM run") == "t", "several workers share it")
     }
     await server.stop()
