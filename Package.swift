@@ -104,7 +104,12 @@ let package = Package(
     tests(of: "PostgresStore", ["PostriderTesting"]),
     tests(of: "MailProtocols", ["PostriderTesting", nioEmbedded, nioTestUtils]),
     tests(of: "MailMessage"),
-    tests(of: "postrider", ["PostriderCore", "PostriderTesting", hummingbird, nioCore, logging]),
+    tests(
+      of: "postrider",
+      [
+        "PostriderCore", "PostriderTesting", "PrivateServers", "MailProtocols", "PostgresStore", "RedisQueue",
+        hummingbird, nioCore, logging,
+      ]),
     tests(of: "Scheduler", ["PostriderTesting", "PrivateServers", "RedisQueue", "PostgresStore", lifecycle, logging]),
     tests(
       of: "Worker",
