@@ -38,7 +38,8 @@ public struct WorkerService: Service {
       guards: serverGuard, queue: queue, store: store, configuration: configuration, metrics: metrics, logger: logger)
     keeper = LeaseKeeper(queue: queue, renewal: configuration.renewal, logger: logger)
     context = SessionContext(
-      store: store, client: client, servers: servers, keeper: keeper, configuration: configuration, logger: logger)
+      store: store, queue: queue, client: client, servers: servers, keeper: keeper, configuration: configuration,
+      logger: logger)
     finisher = JobFinisher(queue: queue, logger: logger)
     slots = SessionSlots(capacity: configuration.sessions)
     self.standIn = standIn
