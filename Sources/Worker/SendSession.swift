@@ -47,7 +47,7 @@ struct SendSession {
         failure = Failure(sorting: error).scoped(to: task.settings.outgoing.credentials)
       }
       breaker = await context.servers.leave(
-        task, .outgoing, VisitResult(failure, progress: task.progress.counts.sent > 0))
+        task, .outgoing, failure, progress: task.progress.counts.sent > 0)
     }
     return outcome(failure, breaker, from: startedAt, connected: outlook.due > 0)
   }

@@ -59,6 +59,7 @@ extension PostgresStore {
       processEmailFrom: [mailboxFloor, profileFloor].compactMap { $0 }.max(), deleteAfterProcessing: deletes,
       maximumMessageOctets: maximumMessage, maximumAttachmentOctets: maximumAttachment,
       messagesPerPoll: messagesPerPoll)
+    settings.profileVersion = profileVersion
     settings.sendLanes = min(connections, type.maximumSendConnections ?? JobID.maximumLanes, JobID.maximumLanes)
     return (
       SettingsVersion(

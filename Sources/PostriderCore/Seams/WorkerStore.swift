@@ -63,6 +63,8 @@ public struct SessionSettings: Hashable, Sendable {
   public var sendLanes = 1
   /// Whether steps are kept for successful runs too.
   public var verbose: Bool
+  /// The version of the profile's settings: an edit makes it another.
+  public var profileVersion: Int64 = 0
   /// How many logins at its servers may fail.
   public var loginBudget = LoginBudget()
 
