@@ -77,6 +77,7 @@ extension RedisQueueConfiguration {
       redis.call('ZADD', key, 1, 'a'); redis.call('DEL', key)
       redis.call('SADD', key, 'a'); redis.call('DEL', key)
       redis.call('RPUSH', key, 'a'); redis.call('DEL', key)
+      redis.call('PFADD', key, 'a'); redis.call('PFCOUNT', key); redis.call('DEL', key)
       redis.call('PUBLISH', ARGV[1], 'doctor')
       return redis.call('EXISTS', key)
       """
