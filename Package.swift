@@ -104,8 +104,14 @@ let package = Package(
     tests(of: "PostgresStore", ["PostriderTesting"]),
     tests(of: "MailProtocols", ["PostriderTesting", nioEmbedded, nioTestUtils]),
     tests(of: "MailMessage"),
-    tests(of: "postrider", ["PostriderCore", "PostriderTesting", hummingbird, nioCore, logging]),
-    tests(of: "Scheduler", ["PostriderTesting", "PrivateServers", "RedisQueue", "PostgresStore", lifecycle, logging]),
+    tests(
+      of: "postrider",
+      [
+        "PostriderCore", "PostriderTesting", "AdminServer", "MailProtocols", "Telemetry", hummingbird, nioCore, logging,
+      ]),
+    tests(
+      of: "Scheduler",
+      ["PostriderTesting", "PrivateServers", "RedisQueue", "PostgresStore", "Telemetry", lifecycle, logging]),
     tests(
       of: "Worker",
       [

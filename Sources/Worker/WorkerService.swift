@@ -22,6 +22,8 @@ public struct WorkerService: Service {
   let slots: SessionSlots
   let metrics: WorkerMetrics
   let standIn: SessionStandIn?
+  /// Beats while jobs are claimed; rests while every slot is taken and while the worker drains.
+  public let pulse = Pulse()
 
   /// A worker over the given store, queue and mail client; without a server guard it knows neither breakers nor login
   /// budgets, with `standIn` no mail server is ever spoken to.
@@ -91,6 +93,7 @@ public struct WorkerService: Service {
           async let _: Void = announceForEver()
           await claimForEver { continuation.yield($0) }
         }
+        pulse.rest()
         continuation.finish()
         // Beside the draining: a queue that hangs must not delay it.
         async let _: Void = announceEnd()
