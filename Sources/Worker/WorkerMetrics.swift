@@ -23,8 +23,8 @@ struct WorkerMetrics: Sendable {
         _ = sessions.counter(kind.word, RunResult.failure.rawValue, failure.rawValue)
       }
     }
-    for reason in ["breaker", "login-budget"] { refused(reason, by: 0) }
-    for change in ["opened", "closed"] { breaker(change, by: 0) }
+    for reason in ["breaker", "halted", "login-budget"] { refused(reason, by: 0) }
+    for change in ["opened", "closed", "halted", "resumed"] { breaker(change, by: 0) }
   }
 
   func slots(busy: Int, total: Int) {
