@@ -1,5 +1,6 @@
 import FoundationEssentials
 import Logging
+import MailMessage
 import MailProtocols
 import Metrics
 import PostriderCore
@@ -24,10 +25,12 @@ public struct WorkerService: Service {
   let standIn: SessionStandIn?
 
   /// A worker over the given store, queue and mail client; without a server guard it knows neither breakers nor login
-  /// budgets, with `standIn` no mail server is ever spoken to.
+  /// budgets, with `standIn` no mail server is ever spoken to. `parser` reads the messages.
   public init(
     store: any WorkerStore, queue: any JobQueue, client: MailClient, serverGuard: (any ServerGuard)? = nil,
-    configuration: WorkerConfiguration, logger: Logger, standIn: SessionStandIn? = nil
+    configuration: WorkerConfiguration, logger: Logger,
+    parser: @escaping MessageParser = MessageReader.parse(content:limits:),
+    standIn: SessionStandIn? = nil
   ) {
     self.store = store
     self.queue = queue
@@ -38,7 +41,8 @@ public struct WorkerService: Service {
       guards: serverGuard, queue: queue, store: store, configuration: configuration, metrics: metrics, logger: logger)
     keeper = LeaseKeeper(queue: queue, renewal: configuration.renewal, logger: logger)
     context = SessionContext(
-      store: store, client: client, servers: servers, keeper: keeper, configuration: configuration, logger: logger)
+      store: store, client: client, servers: servers, keeper: keeper, configuration: configuration, logger: logger,
+      parser: parser)
     finisher = JobFinisher(queue: queue, logger: logger)
     slots = SessionSlots(capacity: configuration.sessions)
     self.standIn = standIn
