@@ -115,8 +115,9 @@ let package = Package(
     tests(
       of: "Worker",
       [
-        "PostriderTesting", "RedisQueue", "PostgresStore", "Scheduler", "MailProtocols", "PrivateServers", nioPosix,
-        lifecycle, logging,
+        "PostriderTesting", "RedisQueue", "PostgresStore", "Scheduler", "MailProtocols", "MailMessage",
+        "PrivateServers",
+        nioPosix, lifecycle, logging,
       ]),
     tests(of: "AdminServer", ["PostriderTesting", "PostgresStore", hummingbirdTesting, httpClient]),
     tests(of: "PrivateServers", ["PostriderTesting", subprocess]),

@@ -12,6 +12,7 @@ struct SessionContext: Sendable {
   let keeper: LeaseKeeper
   let configuration: WorkerConfiguration
   let logger: Logger
+  let parser: MessageParser
 
   /// The endpoint of one direction of a mailbox.
   func endpoint(_ settings: SessionSettings, _ direction: Direction) -> MailEndpoint {

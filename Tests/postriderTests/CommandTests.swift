@@ -13,6 +13,8 @@ struct CommandTests {
     ["alert", "list"], ["run", "list"], ["run", "show"], ["email", "list"], ["email", "show"], ["email", "raw"],
     ["email", "send"], ["email", "outgoing", "list"], ["email", "outgoing", "show"], ["email", "outgoing", "cancel"],
     ["email", "outgoing", "retry"],
+    ["quarantine", "list"], ["quarantine", "show"], ["quarantine", "download"], ["quarantine", "reprocess"],
+    ["quarantine", "discard"], ["mailbox", "reimport"],
     ["queue", "stats"], ["queue", "top"], ["queue", "inspect"], ["queue", "pause"], ["queue", "resume"],
     ["queue", "pauses"], ["queue", "poison", "list"], ["queue", "poison", "release"], ["queue", "repair"], ["whoami"],
     ["profile", "edit"], ["mailbox", "edit"], ["mailbox", "move"],
@@ -55,7 +57,10 @@ struct CommandTests {
       ["queue", "repair", "--timeout", "0"], ["profile", "edit", "1"], ["profile", "edit", "1", "--weight", "101"],
       ["profile", "edit", "1", "--max-connections", "0"], ["profile", "edit", "1", "--activate", "--deactivate"],
       ["mailbox", "edit", "1"], ["mailbox", "edit", "1", "2", "--activate", "--if-version", "1"],
-      ["mailbox", "move", "1"],
+      ["mailbox", "move", "1"], ["mailbox", "reimport", "1"], ["mailbox", "reimport", "1", "--choice", "some"],
+      ["quarantine", "show"], ["quarantine", "reprocess"], ["quarantine", "discard", "0"],
+      ["quarantine", "discard", "1", "--all"], ["quarantine", "discard", "1", "--mailbox", "2"],
+      ["quarantine", "list", "--reason", "boredom"], ["quarantine", "download", "1", "--json"],
     ] {
       #expect(try await Program.run(arguments).exitCode == 64, "\(arguments)")
     }

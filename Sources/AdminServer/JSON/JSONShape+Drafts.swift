@@ -41,6 +41,17 @@ extension JSONShape {
     Field("ids", .array(of: .identifier, count: 1...1_000), isRequired: true)
   ])
 
+  /// Mailboxes whose server renumbered their mail, and what becomes of it.
+  static let reimportRequest = JSONShape.object([
+    Field("ids", .array(of: .identifier, count: 1...1_000), isRequired: true),
+    Field("choice", choice(ReimportChoice.self), isRequired: true),
+  ])
+
+  /// Messages in quarantine for a bulk verb; with `dryRun` nothing is changed.
+  static let quarantineRequest = JSONShape.object([
+    Field("ids", .array(of: .identifier, count: 1...1_000), isRequired: true), Field("dryRun", .boolean),
+  ])
+
   /// `ProfileChange`.
   static let profileChange = JSONShape.object([
     Field("maximumConcurrentConnections", .integer), Field("minimumPollingIntervalMinutes", .integer),

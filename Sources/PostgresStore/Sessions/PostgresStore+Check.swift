@@ -19,6 +19,8 @@ private struct HotRow: Sendable {
   var verbose: Bool
   var enabledDirections: Set<Direction>
   var proven: Set<Direction>
+  var reprocesses: Bool
+  var reimport: ReimportChoice?
   var version: SettingsVersion?
 }
 
@@ -58,7 +60,8 @@ extension PostgresStore {
       Assignment(
         settings: settings, generation: row.generation, requested: row.requested, served: row.served,
         failures: row.failures, lastFailureCode: row.failureCode.flatMap { FailureCode(rawValue: $0) },
-        dueAt: row.dueAt, trigger: row.trigger, enabled: row.enabledDirections, proven: row.proven))
+        dueAt: row.dueAt, trigger: row.trigger, enabled: row.enabledDirections, proven: row.proven,
+        reprocesses: row.reprocesses, reimport: row.reimport))
   }
 
   /// Decrypts credentials; notes the problem in the settings when that fails.
@@ -95,7 +98,10 @@ extension PostgresStore {
                     WHERE e.mailbox_id = i.mailbox_id AND e.state = 'pending-send' AND e.next_try_at <= now()) END,
             s.generation, s.requested, s.served, s.failures, s.failure_code, coalesce(s.next_due_at, now()), s.reason,
             s.verbose_runs > 0, m.incoming_enabled, m.outgoing_enabled, m.incoming_status = 'success',
-            m.outgoing_status = 'success', m.version, p.version, o.version
+            m.outgoing_status = 'success', s.kind = 'p' AND EXISTS (SELECT FROM quarantine q
+              WHERE q.mailbox_id = s.mailbox_id AND q.reprocess_requested_at IS NOT NULL),
+            (SELECT r.choice FROM uidl_reset r WHERE r.mailbox_id = s.mailbox_id AND s.kind = 'p'), m.version,
+            p.version, o.version
           FROM unnest($1, $2, $3) AS i (mailbox_id, kind, lane)
           JOIN mailbox_schedule s ON s.mailbox_id = i.mailbox_id AND s.kind = i.kind
           JOIN mailbox m ON m.id = s.mailbox_id
@@ -134,6 +140,8 @@ extension HotRow {
     proven = []
     if try row.bool() { proven.insert(.incoming) }
     if try row.bool() { proven.insert(.outgoing) }
+    reprocesses = try row.bool()
+    reimport = try row.textOrNil().flatMap { ReimportChoice(rawValue: $0) }
     let mailbox = try row.int()
     let profileVersion = try row.intOrNil()
     let organization = try row.int()

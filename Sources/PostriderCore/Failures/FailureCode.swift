@@ -295,7 +295,7 @@ public enum FailureCode: String, Hashable, Sendable, Codable, CaseIterable {
     case .pop3NoUIDL:
       Row(
         .permanent, .mailbox, "The server has no unique ids (UIDL), so mail cannot be kept on it.",
-        "Use another server, or delete mail after processing.")
+        "Use another server: by these ids Postrider knows what it has received already.")
     case .pop3Retrieve:
       Row(
         .message, .message, "The server did not hand out this message.",
@@ -307,7 +307,7 @@ public enum FailureCode: String, Hashable, Sendable, Codable, CaseIterable {
     case .pop3UIDLReset:
       Row(
         .permanent, .mailbox, "The server renumbered the whole mailbox.",
-        "Choose whether to import everything again or to take the present mail as known.")
+        "Choose with `postrider mailbox reimport`: only what is not stored yet, or everything again.")
     case .protocolLimit:
       Row(
         .transient, .mailbox, "The server sent more than the protocol allows.",

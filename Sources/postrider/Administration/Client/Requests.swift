@@ -72,6 +72,27 @@ struct BulkAnswer: Codable, Sendable {
   var results: [BulkResult]
 }
 
+/// The body of `POST /mailboxes/reimport`.
+struct ReimportRequest: Codable, Sendable {
+  var ids: [MailboxID]
+  var choice: ReimportChoice
+}
+
+/// The body of the quarantine's bulk verbs.
+struct QuarantineRequest: Codable, Sendable {
+  /// The API takes 1 to 1,000.
+  static let maximumIDs = 1_000
+
+  var ids: [QuarantineID]
+  var dryRun: Bool?
+}
+
+/// The answer of the quarantine's bulk verbs.
+struct QuarantineAnswer: Codable, Sendable {
+  var results: [QuarantineResult]
+  var dryRun: Bool
+}
+
 /// A new profile, with what people should know about it.
 struct CreatedProfile: Codable, Sendable {
   var profile: ServerProfile
