@@ -107,7 +107,8 @@ let package = Package(
     tests(
       of: "postrider",
       [
-        "PostriderCore", "PostriderTesting", "AdminServer", "MailProtocols", "Telemetry", hummingbird, nioCore, logging,
+        "PostriderCore", "PostriderTesting", "AdminServer", "MailProtocols", "Telemetry", "PrivateServers",
+        "PostgresStore", "RedisQueue", hummingbird, nioCore, logging,
       ]),
     tests(
       of: "Scheduler",

@@ -23,6 +23,9 @@ struct SessionContext: Sendable {
       answerTimeout: settings.connectionTimeout, minimumOctetsPerSecond: configuration.minimumOctetsPerSecond)
   }
 
+  /// What a test runs on each direction.
+  var check: MailCheck { MailCheck(client: client, heloName: configuration.heloName) }
+
   /// Opens a POP3 session of a task, up to the login.
   func openPOP3(_ task: SessionTask, trace: SessionTrace) async throws -> POP3Session {
     try await client.openPOP3(endpoint(task.settings, .incoming), trace: trace) { keeper.mayConnect(task.lease) }

@@ -1,6 +1,7 @@
 import Foundation
 import PostriderCore
 import PostriderTesting
+import PrivateServers
 import Testing
 
 @testable import postrider
@@ -123,7 +124,7 @@ struct CommandTests {
 
   @Test func aProfileIsCreatedAsTheAPIReadsIt() async throws {
     try await withFolder { folder in
-      let pem = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"
+      let pem = try await TestAuthority.open(in: "\(folder)/authority").certificatePEM
       #expect(FileManager.default.createFile(atPath: "\(folder)/ca.pem", contents: Data(pem.utf8)))
       try await StubAPI.run { _ in
         StubAnswer(

@@ -54,7 +54,8 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
   private var isRunning = false
   private var isStartingTLS = false
   private var isProbing = false
-  private var tlsDescription = ""
+  /// What the last TLS handshake showed.
+  private(set) var tlsFacts: TLSFacts?
 
   init(
     machine: Machine, deadlines: SessionDeadlines, tls: any TLSProvider, requirement: TLSRequirement,
@@ -118,8 +119,6 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
   /// Sets what is left of the time to connect, for implicit TLS.
   func limitHandshake(to time: TimeAmount) { deadlines.handshake = time }
 
-  /// What the last TLS handshake negotiated.
-  var negotiatedTLS: String { tlsDescription }
   /// The machine's state, for the session's read-only properties.
   var currentMachine: Machine { machine }
 
@@ -272,8 +271,9 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
       guard let self else { return }
       self.isStartingTLS = false
       switch result {
-      case .success(let description):
-        self.tlsDescription = description
+      case .success(let answer):
+        self.tlsFacts = answer.facts
+        if let failure = answer.failure { return self.end(failure) }
         self.machine.secured()
         self.run()
       case .failure(let error): self.end(error)
@@ -305,7 +305,7 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
       }
       return end(machine.late(awaited, tooSlow: got > 0))
     }
-    if awaited == .greeting, !transport.hasReceived, tlsDescription.isEmpty { return probe(context) }
+    if awaited == .greeting, !transport.hasReceived, tlsFacts == nil { return probe(context) }
     isStartingTLS = false
     end(machine.late(awaited, tooSlow: false))
   }

@@ -31,8 +31,7 @@ public final class POP3Session: Sendable {
       if capabilities.isKnown, !capabilities.stls {
         throw Failure(.tlsStartTLSMissing, context: "the server does not offer STLS")
       }
-      _ = try await connection.perform(.startTLS)
-      return ((), try await connection.read { $0.negotiatedTLS })
+      return ((), try await connection.secure(.startTLS, trace))
     }
     try await askCapabilities()
   }

@@ -28,8 +28,7 @@ public final class SMTPSession: Sendable {
     guard endpoint.tls == .starttls else { return }
     try await trace.measure(.tls, "STARTTLS with \(endpoint.host)") {
       if !extensions.startTLS { throw Failure(.tlsStartTLSMissing, context: "the server does not offer STARTTLS") }
-      _ = try await connection.perform(.startTLS)
-      return ((), try await connection.read { $0.negotiatedTLS })
+      return ((), try await connection.secure(.startTLS, trace))
     }
     try await hello(heloName)
   }

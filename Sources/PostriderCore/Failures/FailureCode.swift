@@ -166,7 +166,8 @@ public enum FailureCode: String, Hashable, Sendable, Codable, CaseIterable {
     case .egressDenied:
       Row(
         .permanent, .profile, "The egress policy does not allow this address or port.",
-        "Use a public mail server and an allowed port, or let the operator allow it with POSTRIDER_EGRESS_ALLOW.")
+        "Use a public mail server and an allowed port, or let the operator allow the address with "
+          + "POSTRIDER_EGRESS_ALLOW and the port with POSTRIDER_EGRESS_PORTS.")
     case .tcpRefused:
       Row(
         .transient, .server, "The server refused the connection.",

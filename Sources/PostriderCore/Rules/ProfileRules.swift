@@ -95,13 +95,18 @@ public struct ProfileRules: Sendable {
   }
 
   /// What fills itself in (P3–P5, P11).
-  struct Preset {
-    var host: String?
-    var port: Int
-    var tls: TLSMode
-    var credentials: CredentialSource
+  public struct Preset: Hashable, Sendable {
+    /// The provider's server; `nil` where there is no provider.
+    public var host: String?
+    /// Its port.
+    public var port: Int
+    /// How the connection is protected.
+    public var tls: TLSMode
+    /// Whose credentials are used.
+    public var credentials: CredentialSource
 
-    static func of(_ type: ProfileType, _ direction: Direction) -> Preset {
+    /// One direction of a provider.
+    public static func of(_ type: ProfileType, _ direction: Direction) -> Preset {
       switch (type, direction) {
       case (.gmail, .incoming): Preset(host: "pop.gmail.com", port: 995, tls: .implicit, credentials: .oauth)
       case (.gmail, .outgoing): Preset(host: "smtp.gmail.com", port: 465, tls: .implicit, credentials: .oauth)
@@ -114,7 +119,8 @@ public struct ProfileRules: Sendable {
       }
     }
 
-    static func defaultPort(_ direction: Direction, _ tls: TLSMode) -> Int {
+    /// The port of a protocol by the way it is protected (RFC 8314, RFC 1939, RFC 6409).
+    public static func defaultPort(_ direction: Direction, _ tls: TLSMode) -> Int {
       switch (direction, tls) {
       case (.incoming, .implicit): 995
       case (.incoming, _): 110

@@ -68,7 +68,7 @@ struct PasswordOptions: ParsableArguments {
       valueName: "file"))
   var passwordFile: String?
 
-  @Flag(help: "Store no password and do not ask for one.")
+  @Flag(help: "Go without a password and do not ask for one.")
   var noPassword = false
 
   /// Only there to say why it is refused.

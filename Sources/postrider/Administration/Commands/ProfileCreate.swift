@@ -155,15 +155,7 @@ struct ProfileCreate: AdministrationCommand {
       outgoing: server(outgoingHost, outgoingPort, outgoingTLS, isSame ? nil : outgoingCredentials),
       useSameSettingsForOutgoing: isSame ? nil : false, processEmailFrom: processEmailFrom?.date,
       minimumPollingIntervalMinutes: interval, maximumConcurrentConnections: maxConnections,
-      connectionTimeoutSeconds: timeout, caCertificatesPEM: try certificates())
-  }
-
-  private func certificates() throws -> String? {
-    guard let caFile else { return nil }
-    guard let data = FileManager.default.contents(atPath: caFile), data.count <= 1 << 20,
-      let text = String(validating: data, as: UTF8.self)
-    else { throw ClientError.failed("\(Terminal.safe(caFile)) cannot be read as PEM text of at most 1 MiB") }
-    return text
+      connectionTimeoutSeconds: timeout, caCertificatesPEM: try caFile.map { try CertificateFile.read($0) })
   }
 
   private static func words(_ warning: String) -> String {
