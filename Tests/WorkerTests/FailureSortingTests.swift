@@ -220,7 +220,7 @@ struct FailureSortingTests {
   @Test("the profile's own refused login disables nobody")
   func wrongProfilePassword() async throws {
     let server = try await ScriptedMailServer.start(Trouble.refusing("PASS", "-ERR [AUTH] wrong"))
-    try await Spine.with { spine in
+    try await Spine.with(halts: .quickHalts) { spine in
       let cluster = spine.cluster
       let profile = try await cluster.profile(server, credentials: .profile)
       let id = try await cluster.mailbox(on: profile, password: nil)
