@@ -59,13 +59,8 @@ final class LogKeeper: Sendable {
       set { metadata[key] = newValue }
     }
 
-    // The one requirement of LogHandler; its parameters are the library's.
-    // swift-format-ignore
-    func log(
-      level: Logger.Level, message: Logger.Message, metadata: Logger.Metadata?, source: String, file: String,
-      function: String, line: UInt
-    ) {
-      keeper.add("\(level) \(message) \(self.metadata.merging(metadata ?? [:]) { $1 })")
+    func log(event: LogEvent) {
+      keeper.add("\(event.level) \(event.message) \(metadata.merging(event.metadata ?? [:]) { $1 })")
     }
   }
 }
