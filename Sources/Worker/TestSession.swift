@@ -29,7 +29,12 @@ struct TestSession {
       }
     }
     for direction in directions {
-      let test = try await halted[direction].map { halted($0, direction) } ?? test(direction)
+      let test: DirectionTest
+      if let halt = halted[direction] {
+        test = answer(of: halt, direction)
+      } else {
+        test = try await self.test(direction)
+      }
       task.progress.note {
         $0.tests.append(test)
         if direction == .outgoing && test.failure == nil { $0.sent += 1 }
@@ -49,7 +54,7 @@ struct TestSession {
       directions: tests.compactMap(\.change), alerts: tests.flatMap(\.alerts), run: run)
   }
 
-  private func halted(_ halt: OpenBreaker, _ direction: Direction) -> DirectionTest {
+  private func answer(of halt: OpenBreaker, _ direction: Direction) -> DirectionTest {
     task.trace(direction).record(halt.step(direction, at: Date()))
     return DirectionTest(refused: halt, direction, task)
   }

@@ -51,8 +51,9 @@ extension APIRoutes {
     let jobs = ids.map { Job(id: $0, profile: profile, jobClass: $0.kind.usualClass, dueMilliseconds: 0) }
     async let setAside = services.setAside.value(for: call.principal).items
     // Lanes beside the first are there only while there is much to send.
-    let found = zip(ids, try await services.queue.inspect(jobs))
-      .filter { $0.lane == 0 || $1.state != "absent" }.map(\.1)
+    let found = try await services.queue.inspect(jobs).filter {
+      $0.state != "absent" || JobID($0.job).map { $0.lane == 0 } ?? true
+    }
     return try call.answer(InspectAnswer(jobs: Self.mark(try await setAside, in: found)))
   }
 }

@@ -76,16 +76,10 @@ struct OutcomeBatch: Sendable {
       """, [indexes, mailboxes, kinds, lanes])
   }
 
-  /// When a mailbox sends next: when the first of its messages is to be tried, not before what the outcome says. Read here
-  /// and not by the session, because another lane may have put a message off meanwhile. A message that another lane is
-  /// sending is looked after in half a minute, in case that lane dies and the queue with it.
-  private static let nextSending = """
-    (SELECT greatest(min(CASE e.state WHEN 'sending' THEN now() + interval '30 seconds' ELSE e.next_try_at END),
-        i.next_due_at, clock_timestamp() + interval '500 milliseconds')
-      FROM outgoing_email e WHERE e.mailbox_id = i.mailbox_id AND e.state IN ('pending-send', 'sending')
-      HAVING count(*) > 0)
-    """
-
+  /// When a mailbox sends next is read from its messages here and not by the session, because another lane may have put a
+  /// message off meanwhile; not before what the outcome says. A message that another lane is sending is looked after in
+  /// half a minute, in case that lane dies and the queue with it.
+  ///
   /// A row that is due at once is written due half a second ahead: the scheduler's watermark has not passed it when it
   /// becomes visible, and the job's lease is ended by then. Otherwise only the next rescan would find it.
   private var update: Statement {
@@ -98,7 +92,11 @@ struct OutcomeBatch: Sendable {
         served = greatest(s.served, i.served),
         next_due_at = CASE
           WHEN s.requested > i.served THEN clock_timestamp() + interval '500 milliseconds'
-          WHEN s.kind = 's' THEN \(Self.nextSending)
+          WHEN s.kind = 's' THEN (
+            SELECT greatest(min(CASE e.state WHEN 'sending' THEN now() + interval '30 seconds' ELSE e.next_try_at END),
+              i.next_due_at, clock_timestamp() + interval '500 milliseconds')
+            FROM outgoing_email e WHERE e.mailbox_id = i.mailbox_id AND e.state IN ('pending-send', 'sending')
+            HAVING count(*) > 0)
           WHEN i.next_due_at IS NOT NULL THEN greatest(i.next_due_at, clock_timestamp() + interval '500 milliseconds')
           END,
         reason = CASE WHEN s.requested > i.served THEN 'request'
