@@ -181,6 +181,8 @@ extension TestDatabase {
       OutgoingSubmission(
         mailboxID: mailbox.id, recipients: ["b@example.com"], subject: "x", messageID: "1@example.com",
         raw: .bytes([1]), hold: true), by: principal)
+    try await store.storeAccessToken(
+      Secret("token"), expiresAt: .distantFuture, mailbox: mailbox.id, by: principal)
     let other = try await profile("Other", isDefault: false)
     _ = try await store.updateMailbox(mailbox.id, MailboxChange(profileID: other.id), by: principal)
     try await store.setAside([

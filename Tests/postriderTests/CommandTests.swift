@@ -136,6 +136,7 @@ struct CommandTests {
           "profile", "create", "--name", "Example", "--incoming-host", "pop.example.com", "--incoming-port", "110",
           "--incoming-tls", "starttls", "--outgoing-host", "smtp.example.com", "--interval", "5", "--max-connections",
           "50", "--timeout", "20", "--ca-file", "\(folder)/ca.pem", "--credentials", "profile", "--user-name", "svc",
+          "--login-as", "{mailbox}*{user}", "--mechanism", "plain", "--outgoing-mechanism", "login",
           "--password-stdin", "--process-email-from", "2026-03-02", "--default", input: "s3cret\n")
         #expect(result.exitCode == 0)
         #expect(result.errors.contains("app passwords"))
@@ -144,6 +145,8 @@ struct CommandTests {
         #expect(draft.name == "Example" && draft.type == .pop3SMTP && draft.isDefault == true)
         #expect(draft.incoming?.host == "pop.example.com" && draft.incoming?.port == 110)
         #expect(draft.incoming?.tls == .starttls && draft.outgoing?.host == "smtp.example.com")
+        #expect(draft.incoming?.loginAs == "{mailbox}*{user}" && draft.outgoing?.loginAs == nil)
+        #expect(draft.incoming?.mechanism == .plain && draft.outgoing?.mechanism == .login)
         #expect(draft.incoming?.credentials == .profile && draft.incoming?.userName == "svc")
         #expect(draft.incoming?.password?.revealed == "s3cret")
         #expect(draft.minimumPollingIntervalMinutes == 5 && draft.maximumConcurrentConnections == 50)

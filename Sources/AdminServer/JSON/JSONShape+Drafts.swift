@@ -10,7 +10,7 @@ extension JSONShape {
   static let serverDraft = JSONShape.object([
     Field("host", .string), Field("port", .integer), Field("tls", choice(TLSMode.self)),
     Field("credentials", choice(CredentialSource.self)), Field("mechanism", choice(AuthenticationMechanism.self)),
-    Field("userName", .string), Field("password", .secret),
+    Field("userName", .string), Field("password", .secret), Field("loginAs", .string),
   ])
 
   /// `ProfileDraft`.

@@ -68,10 +68,9 @@ extension PostgresStore {
   private func open(_ sealed: SealedCredentials?, _ settings: inout SessionSettings) -> Credentials? {
     guard let sealed else { return nil }
     do throws(StoreError) {
-      guard let ring = configuration.keyRing else {
-        throw .missingKey(id: KeyRing.keyID(of: sealed.password) ?? "unknown")
-      }
-      return Credentials(userName: sealed.userName, password: try ring.open(sealed.password, for: sealed.place))
+      guard let proof = try open(sealed.proof, &settings) else { return nil }
+      return Credentials(
+        userName: sealed.userName, proof: proof, authorizationIdentity: sealed.authorizationIdentity)
     } catch {
       settings.credentialsProblem = .credentialsUnreadable
       logger.error(
@@ -79,6 +78,25 @@ extension PostgresStore {
         metadata: ["mailbox.id": "\(settings.mailboxID)", "profile.id": "\(settings.profileID)", "error": "\(error)"])
       return nil
     }
+  }
+
+  private func open(
+    _ proof: SealedCredentials.Proof, _ settings: inout SessionSettings
+  ) throws(StoreError) -> Credentials.Proof? {
+    switch proof {
+    case .password(let sealed, let place): return .password(try open(sealed, place))
+    case .accessToken(_, _, let expiresAt) where expiresAt <= Date(): return nil
+    case .accessToken(let sealed, let place, _): return .accessToken(try open(sealed, place))
+    case .workerIdentity: return .workerIdentity
+    case .none(let problem):
+      settings.credentialsProblem = problem
+      return nil
+    }
+  }
+
+  private func open(_ sealed: [UInt8], _ place: SealedPlace) throws(StoreError) -> Secret {
+    guard let ring = configuration.keyRing else { throw .missingKey(id: KeyRing.keyID(of: sealed) ?? "unknown") }
+    return try ring.open(sealed, for: place)
   }
 
   /// A lane opened beside lane 0 has work while mail is due and nothing else keeps the mailbox waiting (the second is what

@@ -1,19 +1,45 @@
 import FoundationEssentials
 
-/// A user name and password, or nothing.
+/// Who logs in, and what proves it.
 public struct Credentials: Hashable, Sendable {
+  /// What proves who logs in. One kind never stands in for another: an account with a token has no password to fall
+  /// back to.
+  public enum Proof: Hashable, Sendable {
+    /// A password.
+    case password(Secret)
+    /// An OAuth 2.0 bearer token.
+    case accessToken(Secret)
+    /// The worker's own Kerberos identity; nothing of it is stored.
+    case workerIdentity
+  }
+
   /// The login name.
   public var userName: String
-  /// The password.
-  public var password: Secret
+  /// What proves it.
+  public var proof: Proof
   /// The identity to act as, where it is not the login's own (SASL authzid).
   public var authorizationIdentity: String?
 
+  /// Pairs a name and its proof.
+  public init(userName: String, proof: Proof, authorizationIdentity: String? = nil) {
+    self.userName = userName
+    self.proof = proof
+    self.authorizationIdentity = authorizationIdentity
+  }
+
   /// Pairs a name and a password.
   public init(userName: String, password: Secret, authorizationIdentity: String? = nil) {
-    self.userName = userName
-    self.password = password
-    self.authorizationIdentity = authorizationIdentity
+    self.init(userName: userName, proof: .password(password), authorizationIdentity: authorizationIdentity)
+  }
+
+  /// Pairs a name and an access token.
+  public init(userName: String, accessToken: Secret, authorizationIdentity: String? = nil) {
+    self.init(userName: userName, proof: .accessToken(accessToken), authorizationIdentity: authorizationIdentity)
+  }
+
+  /// The password; `nil` where something else proves the name.
+  public var password: Secret? {
+    if case .password(let password) = proof { password } else { nil }
   }
 }
 

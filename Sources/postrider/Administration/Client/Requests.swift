@@ -22,6 +22,7 @@ struct ServerRequest: Encodable, Sendable {
   var mechanism: AuthenticationMechanism?
   var userName: String?
   var password: SentSecret?
+  var loginAs: String?
 }
 
 /// The body that the API reads as Core's `ProfileDraft`.
