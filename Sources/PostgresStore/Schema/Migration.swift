@@ -26,8 +26,9 @@ struct Migration: Sendable {
     Migration(1, "initial", PackageResources._001_initial_sql),
     Migration(2, "operations", PackageResources._002_operations_sql),
     Migration(3, "sending", PackageResources._003_sending_sql),
+    Migration(5, "submission", PackageResources._005_submission_sql),
   ]
 
   /// The schema versions this program works with.
-  static let supported = 3...3
+  static let supported = 5...5
 }
