@@ -212,8 +212,8 @@ struct PollSession {
         case .file(let path, _): try MessageReader.parse(file: path, limits: limits)
         }
       return ReceivedMessage(
-        uidl: entry.uidl.text, envelope: message.envelope, messageClass: message.messageClass, text: message.text,
-        html: message.html,
+        uidl: entry.uidl.text, envelope: message.envelope, messageClass: message.messageClass,
+        notification: message.notification, text: message.text, html: message.html,
         attachments: message.attachments.map {
           ReceivedAttachment(record: $0.record, content: $0.content.map(Content.bytes))
         }, raw: raw, contentHash: hash)
@@ -278,7 +278,7 @@ struct PollSession {
         case .stored:
           counts.stored += 1
           counts.octets += message.raw.sizeOctets
-        case .duplicate:
+        case .duplicate, .own:
           counts.known += 1
         }
       }
