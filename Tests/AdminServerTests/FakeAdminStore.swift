@@ -35,6 +35,7 @@ final class FakeAdminStore: AdminStore {
     var outgoing: [OutgoingEmail] = []
     /// The last message submitted.
     var composed = ""
+    var submissions: [OutgoingSubmission] = []
     /// Every call that changes something of this issue, in words.
     var writes: [String] = []
   }
