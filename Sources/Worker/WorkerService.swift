@@ -27,7 +27,8 @@ public struct WorkerService: Service {
   /// budgets, with `standIn` no mail server is ever spoken to.
   public init(
     store: any WorkerStore, queue: any JobQueue, client: MailClient, serverGuard: (any ServerGuard)? = nil,
-    configuration: WorkerConfiguration, logger: Logger, standIn: SessionStandIn? = nil
+    haltGuard: (any ServerGuard)? = nil, configuration: WorkerConfiguration, logger: Logger,
+    standIn: SessionStandIn? = nil
   ) {
     self.store = store
     self.queue = queue
@@ -35,10 +36,12 @@ public struct WorkerService: Service {
     self.logger = logger
     metrics = WorkerMetrics()
     servers = ServerDesk(
-      guards: serverGuard, queue: queue, store: store, configuration: configuration, metrics: metrics, logger: logger)
+      guards: serverGuard, halts: haltGuard, queue: queue, store: store, configuration: configuration, metrics: metrics,
+      logger: logger)
     keeper = LeaseKeeper(queue: queue, renewal: configuration.renewal, logger: logger)
     context = SessionContext(
-      store: store, client: client, servers: servers, keeper: keeper, configuration: configuration, logger: logger)
+      store: store, queue: queue, client: client, servers: servers, keeper: keeper, configuration: configuration,
+      logger: logger)
     finisher = JobFinisher(queue: queue, logger: logger)
     slots = SessionSlots(capacity: configuration.sessions)
     self.standIn = standIn

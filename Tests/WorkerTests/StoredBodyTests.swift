@@ -219,7 +219,8 @@ extension TestCluster {
     let message = try intake.finish()
     return try await store.submit(
       OutgoingSubmission(
-        mailboxID: id, recipients: message.recipients, subject: message.subject, messageID: message.messageID,
-        raw: message.content, encoding: message.encoding), by: principal)
+        mailboxID: id, recipients: message.recipients.compactMap(InternationalAddress.wireForm),
+        subject: message.subject, messageID: message.messageID, raw: message.content,
+        encoding: message.encoding), by: principal)
   }
 }
