@@ -235,8 +235,8 @@ struct PollSession {
       throw Failure(.messageUnparsable, context: "\(error)")
     }
     return ReceivedMessage(
-      uidl: uidl, envelope: message.envelope, messageClass: message.messageClass, text: message.text,
-      html: message.html,
+      uidl: uidl, envelope: message.envelope, messageClass: message.messageClass,
+      notification: message.notification, text: message.text, html: message.html,
       attachments: message.attachments.map {
         ReceivedAttachment(record: $0.record, content: $0.content.map(Content.bytes))
       }, raw: raw, contentHash: hash)
@@ -292,7 +292,7 @@ struct PollSession {
         case .stored:
           counts.stored += 1
           counts.octets += message.raw.sizeOctets
-        case .duplicate:
+        case .duplicate, .own:
           counts.known += 1
         }
       }

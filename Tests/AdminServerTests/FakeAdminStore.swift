@@ -38,6 +38,7 @@ final class FakeAdminStore: AdminStore {
     var lastQuarantineFilter: QuarantineFilter?
     /// The last message submitted.
     var composed = ""
+    var submissions: [OutgoingSubmission] = []
     /// Every call that changes something of this issue, in words.
     var writes: [String] = []
   }

@@ -35,7 +35,7 @@ struct Driver<Machine: Dialogue> {
 
   private mutating func note(_ action: DialogueAction<Machine.Outcome, Machine.Item>) -> Bool {
     switch action {
-    case .wait: return false
+    case .wait, .awaitBody: return false
     case .send(let bytes):
       log.append(String(buffer: bytes))
       return true

@@ -167,6 +167,7 @@ extension TestDatabase {
     ]
     let writer = guardian(lease, assignment)
     _ = try await store.store([message], writer: writer)
+    try await store.noteOwnMessage("own@example.com", writer: writer)
     for _ in 0..<3 {
       _ = try await store.messageFailed(uidl: "2", failure: Failure(.messageUnparsable), raw: nil, writer: writer)
     }

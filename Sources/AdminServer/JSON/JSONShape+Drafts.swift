@@ -79,9 +79,23 @@ extension JSONShape {
     Field("to", .array(of: .string, count: 1...OutgoingDraft.maximumRecipients), isRequired: true),
     Field("cc", .array(of: .string, count: 0...OutgoingDraft.maximumRecipients)),
     Field("bcc", .array(of: .string, count: 0...OutgoingDraft.maximumRecipients)),
-    Field("subject", .string, isRequired: true), Field("text", .string, isRequired: true), Field("html", .string),
-    Field("priority", choice(OutgoingPriority.self)), Field("sendAfter", .date), Field("idempotencyKey", .string),
-    Field("hold", .boolean),
+    Field("replyTo", .array(of: .string, count: 0...OutgoingDraft.maximumReplyTo)),
+    Field("subject", .string, isRequired: true), Field("text", .string), Field("html", .string),
+    Field("attachments", .array(of: outgoingAttachment, count: 0...OutgoingDraft.maximumAttachments)),
+    Field("inReplyTo", .string),
+    Field("references", .array(of: .string, count: 0...OutgoingDraft.maximumReferences)),
+    Field("headers", .array(of: outgoingHeader, count: 0...OutgoingDraft.maximumHeaders)),
+    Field("autoSubmitted", choice(AutoSubmitted.self)), Field("priority", choice(OutgoingPriority.self)),
+    Field("sendAfter", .date), Field("idempotencyKey", .string), Field("hold", .boolean),
+  ])
+
+  private static let outgoingAttachment = JSONShape.object([
+    Field("fileName", .string, isRequired: true), Field("contentType", .string),
+    Field("content", .base64, isRequired: true),
+  ])
+
+  private static let outgoingHeader = JSONShape.object([
+    Field("name", .string, isRequired: true), Field("value", .string, isRequired: true),
   ])
 
   /// How a message is tried again.

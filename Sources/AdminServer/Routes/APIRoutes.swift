@@ -60,7 +60,9 @@ enum APIRoutes {
       "Outgoing messages without recipients, newest first.", handler: listOutgoing),
     .post(
       "/outgoing-emails", .right(.sendEmails), body: .outgoingDraft, status: 201,
-      "Sends a message, or keeps it as a draft.", handler: submitEmail),
+      "Sends a message, or keeps it as a draft.", handler: submitEmail
+    ).takingMessages(
+      query: ["mailbox", "to", "priority", "sendAfter", "idempotencyKey", "hold"], submitRawEmail),
     .get(
       "/outgoing-emails/{id}", .right(.readEmails), "One outgoing message and what became of each recipient.",
       handler: showOutgoing),

@@ -114,6 +114,14 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
     run()
   }
 
+  /// Takes a piece of the message that an operation sends; `nil` is its end.
+  func feed(_ octets: [UInt8]?, for box: OperationBox<Machine>) {
+    guard operation === box else { return }
+    machine.feed(octets)
+    box.fed()
+    run()
+  }
+
   /// Sets what is left of the time to connect, for implicit TLS.
   func limitHandshake(to time: TimeAmount) { deadlines.handshake = time }
 
@@ -200,6 +208,11 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
       timer.restart()
       return true
     case .sendBody: return sendBody(context)
+    case .awaitBody:
+      // The wait is ours and not the server's.
+      timer.cancel()
+      operation?.askForBody()
+      return false
     case .startTLS:
       startTLS(context)
       return false
@@ -233,6 +246,7 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
       let written = context.eventLoop.makePromise(of: Void.self)
       written.futureResult.assumeIsolated().whenSuccess { timer.passed(octets: octets) }
       context.writeAndFlush(wrapOutboundOut(piece), promise: written)
+      if machine.wantsBody { operation?.askForBody() }
     }
     // The step stays the same while the message is written: the rate is judged over the whole of it.
     timer.arm(.writing, step: -1, after: deadlines.answer, on: context.eventLoop) { [weak self] in self?.late() }

@@ -27,6 +27,8 @@ enum DialogueAction<Outcome: Sendable, Item: Sendable> {
   case send(ByteBuffer)
   /// Write pieces of a message as long as the channel takes them; then ask again.
   case sendBody
+  /// Wait for more of the message from our own side; nothing is due from the server.
+  case awaitBody
   /// Start TLS as a client; then report ``Dialogue/secured()``.
   case startTLS
   /// Compute this away from the event loop; then report ``Dialogue/computed(_:)``. Nothing is read meanwhile.
@@ -51,8 +53,12 @@ protocol Dialogue: Sendable {
   mutating func begin(_ operation: Operation, _ input: inout LineBuffer) -> DialogueAction<Outcome, Item>?
   /// The next action; asked again after each action but `wait`, `done`, `failed` and `broken`, and when octets came.
   mutating func next(_ input: inout LineBuffer) -> DialogueAction<Outcome, Item>
-  /// The next piece of a message; `nil` when all was handed out.
+  /// The next piece of a message; `nil` when all that came was handed out.
   mutating func nextBodyPiece() -> ByteBuffer?
+  /// Takes the next octets of a message, or `nil` for its end.
+  mutating func feed(_ octets: [UInt8]?)
+  /// Whether more of a message should be on its way here.
+  var wantsBody: Bool { get }
   /// The TLS handshake passed.
   mutating func secured()
   /// A computation ended.

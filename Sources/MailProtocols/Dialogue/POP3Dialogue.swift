@@ -76,6 +76,8 @@ struct POP3Dialogue: Dialogue {
   }
 
   func nextBodyPiece() -> ByteBuffer? { nil }
+  func feed(_ octets: [UInt8]?) {}
+  var wantsBody: Bool { false }
   func interrupted() -> Failure? { nil }
 
   func lost() -> Failure {

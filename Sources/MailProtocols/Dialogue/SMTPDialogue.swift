@@ -58,6 +58,13 @@ struct SMTPDialogue: Dialogue {
 
   mutating func nextBodyPiece() -> ByteBuffer? { encoder?.next(target: 16_384) }
 
+  mutating func feed(_ octets: [UInt8]?) {
+    if let octets { encoder?.append(octets) } else { encoder?.end() }
+  }
+
+  /// More is fetched while the last of what came is still being written.
+  var wantsBody: Bool { encoder.map { !$0.isWhole && $0.heldOctets < 65_536 } ?? false }
+
   mutating func next(_ input: inout LineBuffer) -> Action {
     do throws(Failure) {
       return try advance(&input)

@@ -253,6 +253,8 @@ public struct ReceivedMessage: Hashable, Sendable {
   public var envelope: MessageEnvelope
   /// What kind of mail it is.
   public var messageClass: MessageClass
+  /// What it reports about a message sent before.
+  public var notification: DeliveryNotification?
   /// The text body.
   public var text: String?
   /// The HTML body, untrusted.
@@ -266,12 +268,14 @@ public struct ReceivedMessage: Hashable, Sendable {
 
   /// Describes a message.
   public init(
-    uidl: String, envelope: MessageEnvelope, messageClass: MessageClass = .ordinary, text: String? = nil,
-    html: String? = nil, attachments: [ReceivedAttachment] = [], raw: Content, contentHash: [UInt8]
+    uidl: String, envelope: MessageEnvelope, messageClass: MessageClass = .ordinary,
+    notification: DeliveryNotification? = nil, text: String? = nil, html: String? = nil,
+    attachments: [ReceivedAttachment] = [], raw: Content, contentHash: [UInt8]
   ) {
     self.uidl = uidl
     self.envelope = envelope
     self.messageClass = messageClass
+    self.notification = notification
     self.text = text
     self.html = html
     self.attachments = attachments
@@ -286,6 +290,8 @@ public enum StoredMessage: Hashable, Sendable {
   case stored(EmailID)
   /// It was there already; nothing changed.
   case duplicate
+  /// It was sent from this mailbox: entered into the ledger, not imported.
+  case own
 }
 
 /// Why a message was seen but not imported; kept in the ledger so that it is not looked at again.

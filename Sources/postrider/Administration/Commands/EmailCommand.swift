@@ -79,6 +79,7 @@ struct EmailShow: AdministrationCommand {
     details.add("stored", Words.timeAndDistance(email.storedAt))
     details.add("message id", email.envelope.messageID)
     details.add("class", email.messageClass.rawValue)
+    details.add("reports on", email.reportOfID.map { "outgoing message \($0)" })
     details.add("size", Words.size(email.sizeOctets))
     for attachment in email.attachments {
       let name = attachment.fileName ?? "(no name)"
