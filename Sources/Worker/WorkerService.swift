@@ -1,5 +1,6 @@
 import FoundationEssentials
 import Logging
+import MailMessage
 import MailProtocols
 import Metrics
 import PostriderCore
@@ -26,10 +27,11 @@ public struct WorkerService: Service {
   public let pulse = Pulse()
 
   /// A worker over the given store, queue and mail client; without a server guard it knows neither breakers nor login
-  /// budgets, with `standIn` no mail server is ever spoken to.
+  /// budgets, with `standIn` no mail server is ever spoken to. `parser` reads the messages.
   public init(
     store: any WorkerStore, queue: any JobQueue, client: MailClient, serverGuard: (any ServerGuard)? = nil,
     haltGuard: (any ServerGuard)? = nil, configuration: WorkerConfiguration, logger: Logger,
+    parser: @escaping MessageParser = MessageReader.parse(content:limits:),
     standIn: SessionStandIn? = nil
   ) {
     self.store = store
@@ -43,7 +45,7 @@ public struct WorkerService: Service {
     keeper = LeaseKeeper(queue: queue, renewal: configuration.renewal, logger: logger)
     context = SessionContext(
       store: store, queue: queue, client: client, servers: servers, keeper: keeper, configuration: configuration,
-      logger: logger)
+      logger: logger, parser: parser)
     finisher = JobFinisher(queue: queue, logger: logger)
     slots = SessionSlots(capacity: configuration.sessions)
     self.standIn = standIn

@@ -37,6 +37,20 @@ final class DialogueConnection<Machine: Dialogue>: Sendable {
     }
   }
 
+  /// Runs the operation that ends with a TLS handshake. Returns what the handshake showed, for the trace to keep.
+  func secure(_ operation: Machine.Operation, _ trace: SessionTrace) async throws -> String {
+    do {
+      _ = try await perform(operation)
+    } catch {
+      // What was seen until then is no more than a help.
+      if let facts = try? await read({ $0.tlsFacts }) { trace.note(facts) }
+      throw error
+    }
+    guard let facts = try await read({ $0.tlsFacts }) else { return "" }
+    trace.note(facts)
+    return facts.summary
+  }
+
   /// Runs one operation and consumes its items as they come. When the consumer throws, the session ends.
   func perform(
     _ operation: Machine.Operation, consume: (Machine.Item) async throws -> Void
@@ -56,6 +70,31 @@ final class DialogueConnection<Machine: Dialogue>: Sendable {
           }
         }
       }
+    } onCancel: {
+      interrupt(.cancelled)
+    }
+  }
+
+  /// Runs one operation that sends a message, and hands it the pieces as it asks for them; `nil` is the end. When a piece
+  /// cannot be had, the session ends: what is not whole must not look so.
+  func perform(
+    _ operation: Machine.Operation, feed: () async throws -> [UInt8]?
+  ) async throws -> Machine.Outcome {
+    try await withTaskCancellationHandler {
+      let box = OperationBox<Machine>()
+      start(operation, box)
+      while await box.wantsBody() {
+        do {
+          let octets = try await feed()
+          let handler = handler
+          channel.eventLoop.execute { handler.value.feed(octets, for: box) }
+        } catch {
+          if box.isDone { break }
+          interrupt(.aborted)
+          throw error
+        }
+      }
+      return try await withCheckedThrowingContinuation { box.outcome($0) }
     } onCancel: {
       interrupt(.cancelled)
     }

@@ -24,6 +24,8 @@ extension Deployment {
       unixSocket: socket ?? settings.text(.apiSocket))
     configuration.allowsNonTLSMail = settings.flag(.allowsNonTLS)
     configuration.allowsCredentialsEntryViaNonSecureChannels = settings.flag(.allowsInsecureCredentials)
+    configuration.maximumMessageOctets = Int64(settings.number(.apiMaximumMessage)) << 20
+    configuration.spoolDirectory = settings.text(.apiSpool) ?? "/tmp"
     configuration.version = Version.text
     configuration.scale = ScaleRule(
       targetSeconds: Double(settings.number(.scaleTarget)), slotsPerWorker: settings.number(.scaleSlots),

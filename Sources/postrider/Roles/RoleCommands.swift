@@ -118,7 +118,7 @@ extension Deployment {
     configuration.sessions = settings.number(.workerSessions)
     configuration.grace = .seconds(settings.number(.workerGrace))
     configuration.renewal = .seconds(settings.number(.queueLease)) / 3
-    configuration.heloName = settings.text(.workerHelo) ?? ProcessInfo.processInfo.hostName
+    configuration.heloName = settings.heloName
     configuration.spoolDirectory = settings.text(.workerSpool) ?? "/tmp"
     configuration.egressID = settings.text(.egressID) ?? configuration.egressID
     return WorkerService(
