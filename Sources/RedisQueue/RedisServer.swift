@@ -125,7 +125,7 @@ struct RedisServer: Sendable {
   }
 
   /// The `name:value` lines of INFO.
-  private static func fields(of reply: RedisValue) -> [String: String] {
+  static func fields(of reply: RedisValue) -> [String: String] {
     var fields: [String: String] = [:]
     for line in (reply.string ?? "").split(whereSeparator: \.isNewline) {
       let pair = line.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)

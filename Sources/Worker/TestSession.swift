@@ -1,6 +1,5 @@
 import FoundationEssentials
 import Logging
-import MailMessage
 import MailProtocols
 import PostriderCore
 
@@ -65,10 +64,7 @@ struct TestSession {
     do {
       let credentials = try context.credentials(task.settings, direction)
       if task.isInteractive { try await context.servers.enter(task, direction) }
-      switch direction {
-      case .incoming: try await testIncoming(credentials, trace)
-      case .outgoing: try await testOutgoing(credentials, trace)
-      }
+      try await check(direction, credentials, trace)
       await context.servers.leave(task, direction, nil)
       return DirectionTest(passed: direction)
     } catch let error as JobQueueError {
@@ -86,60 +82,29 @@ struct TestSession {
     }
   }
 
-  private func testIncoming(_ credentials: Credentials, _ trace: SessionTrace) async throws {
-    let session = try await context.openPOP3(task, trace: trace)
-    do {
-      try await context.servers.login(task, .incoming) {
-        try await session.authenticate(credentials, mechanism: task.settings.incoming.mechanism)
+  private func check(_ direction: Direction, _ credentials: Credentials, _ trace: SessionTrace) async throws {
+    let endpoint = context.endpoint(task.settings, direction)
+    let mechanism = task.settings.server(direction).mechanism
+    let mayConnect: MailClient.Permit = { [context, task] in context.keeper.mayConnect(task.lease) }
+    func gate(_ login: () async throws -> Void) async throws { try await context.servers.login(task, direction, login) }
+    func proved() async { await context.servers.proved(task, direction) }
+    switch direction {
+    case .incoming:
+      try await context.check.receive(
+        endpoint, credentials, mechanism: mechanism, trace: trace, mayConnect: mayConnect, gate: gate, proved: proved)
+    case .outgoing:
+      guard let address = InternationalAddress.wireForm(task.settings.address) else {
+        throw Failure(.smtpRejected, context: "the domain of \(task.settings.address) cannot be written in A-labels")
       }
-      _ = try await session.list()
-      await context.servers.proved(task, .incoming)
-      try await session.quit()
-    } catch {
-      session.abort()
-      throw error
+      let id = TestMessage.messageID("postrider-test.\(task.lease.fence).\(task.lease.job)", of: address)
+      let message = try TestMessage.compose(to: task.settings.address, messageID: id, mark: "\(task.lease.fence)")
+      try await context.check.send(
+        message, from: address, endpoint, credentials, mechanism: mechanism, trace: trace, mayConnect: mayConnect,
+        gate: { login in
+          try await gate(login)
+          // Known before it leaves: it may be back before the server has answered.
+          try await context.store.noteOwnMessage(id, writer: task.writer)
+        }, proved: proved)
     }
-  }
-
-  /// Sends a real message from the mailbox to itself.
-  private func testOutgoing(_ credentials: Credentials, _ trace: SessionTrace) async throws {
-    let settings = task.settings
-    let session = try await context.openSMTP(task, trace: trace)
-    do {
-      try await context.servers.login(task, .outgoing) {
-        try await session.authenticate(credentials, mechanism: settings.outgoing.mechanism)
-      }
-      await context.servers.proved(task, .outgoing)
-      guard let address = InternationalAddress.wireForm(settings.address) else {
-        throw Failure(.smtpRejected, context: "the domain of \(settings.address) cannot be written in A-labels")
-      }
-      let messageID = "postrider-test.\(task.lease.fence).\(task.lease.job)@\(address.split(separator: "@").last ?? "")"
-      // Known before it leaves: it may be back before the server has answered.
-      try await context.store.noteOwnMessage(messageID, writer: task.writer)
-      let delivery = try await session.send(
-        from: address, to: [address], message: try testMessage(to: settings.address, messageID))
-      for recipient in delivery.recipients {
-        if let failure = recipient.failure { throw failure }
-      }
-      // The message is handed over: how the server takes its leave changes nothing, and the step says it.
-      try? await session.quit()
-    } catch {
-      session.abort()
-      throw error
-    }
-  }
-
-  private func testMessage(to address: String, _ messageID: String) throws -> [UInt8] {
-    try MessageBuilder(
-      from: EmailAddress(name: "Postrider", address: address), to: [EmailAddress(address: address)],
-      subject: "Your mailbox is now connected",
-      text: """
-        This message was sent by Postrider from the mailbox \(address) to itself.
-
-        It shows that outgoing mail works. You do not need to do anything.
-
-        """, html: nil, messageID: messageID, date: Date(),
-      headers: [("Auto-Submitted", "auto-generated"), ("X-Postrider-Test", "\(task.lease.fence)")]
-    ).build()
   }
 }

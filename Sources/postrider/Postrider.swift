@@ -11,6 +11,7 @@ struct Postrider: AsyncParsableCommand {
       Try it:            postrider dev --sandbox
       Run it for real:   postrider migrate, then any number of postrider scheduler, worker and api
       Administer it:     postrider profile, mailbox, alert, run, email, queue
+      Look for trouble:  postrider analyze ADDRESS --incoming HOST, postrider doctor
       """,
     version: Version.text,
     groupedSubcommands: [
@@ -21,6 +22,7 @@ struct Postrider: AsyncParsableCommand {
           MigrateCommand.self, InitCommand.self, SchedulerCommand.self, WorkerCommand.self, APICommand.self,
         ]),
       CommandGroup(name: "Administration", subcommands: Administration.commands),
+      CommandGroup(name: "Diagnosis", subcommands: [AnalyzeCommand.self, DoctorCommand.self]),
       CommandGroup(
         name: "Operation", subcommands: [KeysCommand.self, ConfigCommand.self, HealthCommand.self, BenchCommand.self]),
     ])

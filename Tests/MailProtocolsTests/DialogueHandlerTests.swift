@@ -9,7 +9,7 @@ import Testing
 private struct NoTLS: TLSProvider {
   func secure(
     _ channel: any Channel, above transport: TransportHandler, _ requirement: TLSRequirement
-  ) -> EventLoopFuture<String> {
+  ) -> EventLoopFuture<TLSAnswer> {
     channel.eventLoop.makeFailedFuture(Failure(.internalError, context: "the handshake began"))
   }
 }

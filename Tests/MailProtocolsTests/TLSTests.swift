@@ -35,7 +35,17 @@ struct TLSTests {
     try await session.quit()
     #expect(server.mismatches.isEmpty)
     #expect(trace.steps.map(\.name).prefix(3) == [.resolve, .connect, .tls])
-    #expect(trace.steps[2].serverWords?.contains("tls") == true)
+    // What people see of it, in words and for programs.
+    let facts = try #require(trace.tls)
+    #expect(facts.version == "TLS 1.3" && facts.cipher?.hasPrefix("TLS_") == true)
+    let certificate = try #require(facts.certificate)
+    #expect(certificate.subject == "CN=mail.example.test" && certificate.issuer == "CN=first")
+    #expect(certificate.names == ["mail.example.test", "127.0.0.1"])
+    #expect(TLSFacts.day(certificate.notBefore) == "2020-01-01" && TLSFacts.day(certificate.notAfter) == "2099-12-31")
+    let words = try #require(trace.steps[2].serverWords)
+    #expect(words == facts.summary)
+    #expect(words.hasPrefix("TLS 1.3, TLS_"))
+    #expect(words.hasSuffix("issued by CN=first, valid 2020-01-01 to 2099-12-31"))
   }
 
   @Test("STLS: capabilities from before are forgotten")
@@ -71,10 +81,13 @@ struct TLSTests {
   @Test(
     "certificates that do not pass",
     arguments: [
-      ("expired", FailureCode.tlsExpired), ("notYet", .tlsExpired), ("otherName", .tlsNameMismatch),
-      ("untrusted", .tlsUntrusted), ("nameless", .tlsNameMismatch), ("old", .tlsVersion),
+      ("expired", FailureCode.tlsExpired, "the certificate of mail.example.test expired on 2020-02-01"),
+      ("notYet", .tlsExpired, "is not valid before 2098-01-01"),
+      ("otherName", .tlsNameMismatch, "for elsewhere.example.test, issued by"),
+      ("untrusted", .tlsUntrusted, "issued by CN=second"), ("nameless", .tlsNameMismatch, "for no name"),
+      ("old", .tlsVersion, "TLS 1.2 or newer"),
     ], [TLSMode.implicit, .starttls])
-  func bad(what: (name: String, code: FailureCode), mode: TLSMode) async throws {
+  func bad(what: (name: String, code: FailureCode, words: String), mode: TLSMode) async throws {
     let all = try await Certificates.get()
     let identities = [
       "expired": all.expired, "notYet": all.notYet, "otherName": all.otherName, "untrusted": all.untrusted,
@@ -90,6 +103,15 @@ struct TLSTests {
     #expect(failure?.code == what.code)
     #expect(trace.steps.last?.name == .tls)
     #expect(trace.steps.last?.code == what.code)
+    // The reason with what it rests on.
+    let words = try #require(trace.steps.last?.serverWords)
+    #expect(words.contains(what.words), "\(words)")
+    if what.name == "old" {
+      #expect(trace.tls?.certificate == nil)
+    } else {
+      #expect(trace.tls?.certificate?.subject == "CN=mail.example.test")
+      #expect(words.contains("; the server showed TLS 1.3, TLS_"), "\(words)")
+    }
     #expect(await server.wait { $0.first?.isClosed == true })
     #expect(!server.lines.contains { $0.hasPrefix("AUTH") || $0.hasPrefix("USER") })
   }
@@ -151,6 +173,36 @@ struct TLSTests {
       _ = try await makeClient().openPOP3(wanted, trace: SessionTrace(direction: .incoming))
     }
     #expect(failure?.code == .tlsUntrusted)
+  }
+
+  @Test("an old server that answers a hello with its own version is named with it")
+  func oldHello() async throws {
+    // TLS 1.1, a random, no session, ECDHE-RSA-AES128-SHA, no compression, no extensions.
+    let body: [UInt8] = [3, 2] + Array(repeating: 7, count: 32) + [0, 0xC0, 0x13, 0]
+    let octets: [UInt8] = [22, 3, 2, 0, UInt8(body.count + 4), 2, 0, 0, UInt8(body.count)] + body
+    let server = try await ScriptedMailServer.start([.sendBytes(octets)])
+    let trace = SessionTrace(direction: .incoming)
+    let failure = await failure { _ = try await openPOP3(server, .implicit, trace: trace) }
+    #expect(failure?.code == .tlsVersion)
+    #expect(failure?.context?.contains("the server showed TLS 1.1, TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA") == true)
+  }
+
+  @Test("a server that closes the connection instead of a handshake")
+  func closedHandshake() async throws {
+    let server = try await ScriptedMailServer.start([.close])
+    let failure = await failure { _ = try await openPOP3(server, .implicit) }
+    #expect(failure?.code == .tlsHandshake)
+  }
+
+  @Test("certificates' texts are bounded and harmless")
+  func texts() {
+    let long = String(repeating: "a", count: 5_000)
+    let certificate = TLSFacts.Certificate(
+      subject: "CN=\u{1B}[2J", issuer: long, names: Array(repeating: long, count: 50), notBefore: .distantPast,
+      notAfter: .distantFuture)
+    let facts = TLSFacts(version: "TLS 1.3", cipher: "TLS_AES_128_GCM_SHA256", certificate: certificate)
+    #expect(facts.summary.contains("CN=\\u{1b}[2J") && facts.summary.count < 800)
+    #expect(certificate.names.count == 10 && certificate.issuer.count == 100)
   }
 
   @Test("a plain port spoken to with TLS")

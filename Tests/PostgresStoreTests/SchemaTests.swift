@@ -171,6 +171,7 @@ extension TestDatabase {
     for _ in 0..<3 {
       _ = try await store.messageFailed(uidl: "2", failure: Failure(.messageUnparsable), raw: nil, writer: writer)
     }
+    try await store.noteRenumbering(writer: writer)
     let step = TraceStep(
       direction: .incoming, name: .connect, tried: "x", result: .ok, startedAt: .init(), milliseconds: 1)
     _ = try await store.commit(
@@ -181,6 +182,8 @@ extension TestDatabase {
       OutgoingSubmission(
         mailboxID: mailbox.id, recipients: ["b@example.com"], subject: "x", messageID: "1@example.com",
         raw: .bytes([1]), hold: true), by: principal)
+    try await store.storeAccessToken(
+      Secret("token"), expiresAt: .distantFuture, mailbox: mailbox.id, by: principal)
     let other = try await profile("Other", isDefault: false)
     _ = try await store.updateMailbox(mailbox.id, MailboxChange(profileID: other.id), by: principal)
     try await store.setAside([

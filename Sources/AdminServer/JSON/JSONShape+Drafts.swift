@@ -10,7 +10,7 @@ extension JSONShape {
   static let serverDraft = JSONShape.object([
     Field("host", .string), Field("port", .integer), Field("tls", choice(TLSMode.self)),
     Field("credentials", choice(CredentialSource.self)), Field("mechanism", choice(AuthenticationMechanism.self)),
-    Field("userName", .string), Field("password", .secret),
+    Field("userName", .string), Field("password", .secret), Field("loginAs", .string),
   ])
 
   /// `ProfileDraft`.
@@ -39,6 +39,17 @@ extension JSONShape {
   /// The rows of a bulk verb.
   static let bulkRequest = JSONShape.object([
     Field("ids", .array(of: .identifier, count: 1...1_000), isRequired: true)
+  ])
+
+  /// Mailboxes whose server renumbered their mail, and what becomes of it.
+  static let reimportRequest = JSONShape.object([
+    Field("ids", .array(of: .identifier, count: 1...1_000), isRequired: true),
+    Field("choice", choice(ReimportChoice.self), isRequired: true),
+  ])
+
+  /// Messages in quarantine for a bulk verb; with `dryRun` nothing is changed.
+  static let quarantineRequest = JSONShape.object([
+    Field("ids", .array(of: .identifier, count: 1...1_000), isRequired: true), Field("dryRun", .boolean),
   ])
 
   /// `ProfileChange`.

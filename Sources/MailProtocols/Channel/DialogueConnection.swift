@@ -37,6 +37,20 @@ final class DialogueConnection<Machine: Dialogue>: Sendable {
     }
   }
 
+  /// Runs the operation that ends with a TLS handshake. Returns what the handshake showed, for the trace to keep.
+  func secure(_ operation: Machine.Operation, _ trace: SessionTrace) async throws -> String {
+    do {
+      _ = try await perform(operation)
+    } catch {
+      // What was seen until then is no more than a help.
+      if let facts = try? await read({ $0.tlsFacts }) { trace.note(facts) }
+      throw error
+    }
+    guard let facts = try await read({ $0.tlsFacts }) else { return "" }
+    trace.note(facts)
+    return facts.summary
+  }
+
   /// Runs one operation and consumes its items as they come. When the consumer throws, the session ends.
   func perform(
     _ operation: Machine.Operation, consume: (Machine.Item) async throws -> Void

@@ -53,8 +53,10 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
   private var hasHeldRead = false
   private var isRunning = false
   private var isStartingTLS = false
+  private var computation: SASLComputation?
   private var isProbing = false
-  private var tlsDescription = ""
+  /// What the last TLS handshake showed.
+  private(set) var tlsFacts: TLSFacts?
 
   init(
     machine: Machine, deadlines: SessionDeadlines, tls: any TLSProvider, requirement: TLSRequirement,
@@ -107,10 +109,7 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
     guard isPaused, operation?.waitingOctets ?? 0 <= Self.lowWaterMark else { return }
     isPaused = false
     timer.restart()
-    if hasHeldRead {
-      hasHeldRead = false
-      context?.read()
-    }
+    releaseRead()
     // The deadline begins anew: the wait was ours.
     run()
   }
@@ -126,8 +125,6 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
   /// Sets what is left of the time to connect, for implicit TLS.
   func limitHandshake(to time: TimeAmount) { deadlines.handshake = time }
 
-  /// What the last TLS handshake negotiated.
-  var negotiatedTLS: String { tlsDescription }
   /// The machine's state, for the session's read-only properties.
   var currentMachine: Machine { machine }
 
@@ -154,7 +151,7 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
   }
 
   func read(context: ChannelHandlerContext) {
-    if isPaused {
+    if isPaused || computation != nil {
       hasHeldRead = true
     } else {
       context.read()
@@ -190,7 +187,7 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
 
   private func run() {
     // A write may change the writability and come back here; the outer call goes on with what changed.
-    guard !isRunning, ending == nil, operation != nil, !isStartingTLS, !isProbing else { return }
+    guard !isRunning, ending == nil, operation != nil, !isStartingTLS, !isProbing, computation == nil else { return }
     isRunning = true
     while perform(machine.next(&input)) {}
     isRunning = false
@@ -218,6 +215,9 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
       return false
     case .startTLS:
       startTLS(context)
+      return false
+    case .compute(let computation):
+      compute(computation, context)
       return false
     case .emit(let item, let octets):
       operation?.add(item, octets: octets)
@@ -256,10 +256,8 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
   private func finishOperation(_ result: Result<Machine.Outcome, any Error>) {
     timer.cancel()
     isPaused = false
-    if hasHeldRead {
-      hasHeldRead = false
-      context?.read()
-    }
+    computation = nil
+    releaseRead()
     let box = operation
     operation = nil
     box?.finish(result)
@@ -286,8 +284,9 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
       guard let self else { return }
       self.isStartingTLS = false
       switch result {
-      case .success(let description):
-        self.tlsDescription = description
+      case .success(let answer):
+        self.tlsFacts = answer.facts
+        if let failure = answer.failure { return self.end(failure) }
         self.machine.secured()
         self.run()
       case .failure(let error): self.end(error)
@@ -295,11 +294,38 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
     }
   }
 
+  // MARK: Computations
+
+  /// Runs a computation on a thread of its own. Reading is held back: what a server sends meanwhile has to wait, however
+  /// much it is.
+  private func compute(_ computation: SASLComputation, _ context: ChannelHandlerContext) {
+    self.computation = computation
+    timer.restart()
+    timer.arm(.computation, step: 0, after: deadlines.answer, on: context.eventLoop) { [weak self] in self?.late() }
+    SASLThreads.run(computation, on: context.eventLoop).assumeIsolated().whenComplete { [weak self] result in
+      guard let self, self.ending == nil, self.computation != nil else { return }
+      self.computation = nil
+      self.timer.restart()
+      self.machine.computed(
+        result.flatMapError { _ in
+          .success(.failure(Failure(.internalError, context: "the threads for logins do not run")))
+        }.flatMap { $0 })
+      self.releaseRead()
+      self.run()
+    }
+  }
+
+  private func releaseRead() {
+    guard hasHeldRead else { return }
+    hasHeldRead = false
+    context?.read()
+  }
+
   // MARK: Deadlines
 
   private func time(for awaited: Awaited) -> TimeAmount {
     switch awaited {
-    case .greeting, .answer, .body, .writing: deadlines.answer
+    case .greeting, .answer, .body, .writing, .computation: deadlines.answer
     case .finalAnswer: deadlines.finalAnswer
     case .handshake: deadlines.handshake
     }
@@ -308,6 +334,7 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
   private func late() {
     guard ending == nil, let context, let awaited = timer.awaited else { return }
     if isProbing { return end(machine.late(.greeting, tooSlow: false)) }
+    if let computation { return end(computation.late) }
     if awaited == .body || awaited == .writing {
       let window = time(for: awaited)
       let (needed, overflow) = Int64(deadlines.minimumOctetsPerSecond).multipliedReportingOverflow(
@@ -319,7 +346,7 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
       }
       return end(machine.late(awaited, tooSlow: got > 0))
     }
-    if awaited == .greeting, !transport.hasReceived, tlsDescription.isEmpty { return probe(context) }
+    if awaited == .greeting, !transport.hasReceived, tlsFacts == nil { return probe(context) }
     isStartingTLS = false
     end(machine.late(awaited, tooSlow: false))
   }

@@ -24,9 +24,17 @@ struct TLSRequirement: Hashable, Sendable {
 protocol TLSProvider: Sendable {
   /// Puts TLS right above `transport` and begins the handshake as a client; on the channel's event loop.
   ///
-  /// TLS 1.2 or newer, server name indication, full verification of chain, dates and name. The future ends with a
-  /// description of what was negotiated, or a ``Failure`` that says exactly what is wrong. The caller closes the channel.
+  /// TLS 1.2 or newer, server name indication, full verification of chain, dates and name. The future does not fail: its
+  /// answer holds what was seen and, where it did not pass, exactly what is wrong. The caller closes the channel.
   func secure(
     _ channel: any Channel, above transport: TransportHandler, _ requirement: TLSRequirement
-  ) -> EventLoopFuture<String>
+  ) -> EventLoopFuture<TLSAnswer>
+}
+
+/// How a handshake ended.
+struct TLSAnswer: Hashable, Sendable {
+  /// What the server showed until then.
+  var facts: TLSFacts
+  /// Why nothing may be sent; `nil` when the channel is secure.
+  var failure: Failure?
 }

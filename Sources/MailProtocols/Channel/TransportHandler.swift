@@ -17,6 +17,10 @@ final class TransportHandler: ChannelInboundHandler {
 
   private var expectation = Expectation.plainText
   private var context: ChannelHandlerContext?
+  /// What came of a TLS server's first message so far, while it is not whole.
+  private var opening: ByteBuffer?
+  /// What a TLS server chose.
+  private(set) var serverHello: ServerHello?
   /// Whether anything has come from the server.
   private(set) var hasReceived = false
 
@@ -36,8 +40,22 @@ final class TransportHandler: ChannelInboundHandler {
         return
       }
       expectation = .checked
+      opening = ByteBuffer()
     }
+    if opening != nil { look(at: unwrapInboundIn(data)) }
     context.fireChannelRead(data)
+  }
+
+  /// Reads the server's first message from its first octets, which TLS takes as well.
+  private func look(at bytes: ByteBuffer) {
+    opening?.writeImmutableBuffer(bytes)
+    guard let octets = opening else { return }
+    switch ServerHello.read(octets) {
+    case .incomplete: return
+    case .none: break
+    case .hello(let hello): serverHello = hello
+    }
+    opening = nil
   }
 
   /// Writes below TLS.

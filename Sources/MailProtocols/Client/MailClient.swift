@@ -92,14 +92,19 @@ public final class MailClient: Sendable {
     do {
       return try await trace.measure(.tls, "TLS with \(endpoint.host)") {
         connection.limitHandshake(to: max(.milliseconds(1), deadline - .now()))
-        _ = try await connection.perform(secure)
-        let version = try await connection.read { $0.negotiatedTLS }
-        return (connection, version)
+        return (connection, try await connection.secure(secure, trace))
       }
     } catch {
       connection.interrupt(.aborted)
       throw error
     }
+  }
+
+  /// Looks up, checks the egress policy and connects, and closes again: whether a server can be reached from here.
+  public func reach(_ endpoint: MailEndpoint, trace: SessionTrace) async throws {
+    var plain = endpoint
+    plain.tls = .none
+    try await open(plain, POP3Dialogue(tls: .none), secure: .secure, trace: trace) { true }.interrupt(.aborted)
   }
 
   // MARK: The one door to the network

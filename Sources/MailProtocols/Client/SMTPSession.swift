@@ -28,24 +28,31 @@ public final class SMTPSession: Sendable {
     guard endpoint.tls == .starttls else { return }
     try await trace.measure(.tls, "STARTTLS with \(endpoint.host)") {
       if !extensions.startTLS { throw Failure(.tlsStartTLSMissing, context: "the server does not offer STARTTLS") }
-      _ = try await connection.perform(.startTLS)
-      return ((), try await connection.read { $0.negotiatedTLS })
+      return ((), try await connection.secure(.startTLS, trace))
     }
     try await hello(heloName)
   }
 
-  /// Logs in. `auto` takes SASL PLAIN, else LOGIN.
-  ///
-  /// Throws `auth.no-mechanism` when nothing fits, `profile.not-supported` for a mechanism that is not built in, and
-  /// `auth.rejected` of class permanent when name or password hold CR, LF or NUL; nothing is sent then.
+  /// Logs in, as ``POP3Session/authenticate(_:mechanism:)`` does.
   public func authenticate(_ credentials: Credentials, mechanism: AuthenticationMechanism) async throws {
-    try await trace.measure(.authenticate, "login as \(Failure.presentable(credentials.userName))") {
-      try CommandValue.check(credentials)
-      let chosen = try SMTPLoginChoice.choose(credentials, mechanism, extensions)
+    let chosen = choose(credentials, mechanism)
+    try await trace.measure(.authenticate, credentials.attempt(by: try? chosen.get().name)) {
+      let chosen = try chosen.get()
       guard case .done(let words) = try await connection.perform(.login(chosen, credentials)) else {
         return ((), nil)
       }
       return ((), words)
+    }
+  }
+
+  private func choose(
+    _ credentials: Credentials, _ mechanism: AuthenticationMechanism
+  ) -> Result<any SASLMechanism, Failure> {
+    do throws(Failure) {
+      try CommandValue.check(credentials)
+      return .success(try SMTPLoginChoice.choose(credentials, mechanism, extensions, LoginTarget(endpoint)))
+    } catch {
+      return .failure(error)
     }
   }
 

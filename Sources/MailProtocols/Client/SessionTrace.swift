@@ -12,6 +12,7 @@ public final class SessionTrace: Sendable {
   /// The direction of every step.
   public let direction: Direction
   private let recorded = Mutex<[TraceStep]>([])
+  private let handshake = Mutex<TLSFacts?>(nil)
   private let onStep: (@Sendable (TraceStep) -> Void)?
 
   /// Starts an empty trace; `onStep` sees each step when it ends, for live output.
@@ -22,6 +23,12 @@ public final class SessionTrace: Sendable {
 
   /// The steps so far.
   public var steps: [TraceStep] { recorded.withLock { $0 } }
+
+  /// What the TLS handshake showed; `nil` when there was none yet.
+  public var tls: TLSFacts? { handshake.withLock { $0 } }
+
+  /// Keeps what a TLS handshake showed.
+  func note(_ facts: TLSFacts) { handshake.withLock { $0 = facts } }
 
   /// Adds a step.
   public func record(_ step: TraceStep) {

@@ -15,6 +15,8 @@ enum Awaited: Hashable, Sendable {
   case writing
   /// The TLS handshake.
   case handshake
+  /// The result of a computation of our own.
+  case computation
 }
 
 /// What the channel handler shall do next. It carries out and decides nothing.
@@ -29,6 +31,8 @@ enum DialogueAction<Outcome: Sendable, Item: Sendable> {
   case awaitBody
   /// Start TLS as a client; then report ``Dialogue/secured()``.
   case startTLS
+  /// Compute this away from the event loop; then report ``Dialogue/computed(_:)``. Nothing is read meanwhile.
+  case compute(SASLComputation)
   /// Hand an item to the consumer.
   case emit(Item, octets: Int)
   /// The operation is done.
@@ -57,6 +61,8 @@ protocol Dialogue: Sendable {
   var wantsBody: Bool { get }
   /// The TLS handshake passed.
   mutating func secured()
+  /// A computation ended.
+  mutating func computed(_ result: Result<SASLOutput, Failure>)
   /// What the loss of the connection means in this state.
   func lost() -> Failure
   /// What the passing of a deadline means in this state.

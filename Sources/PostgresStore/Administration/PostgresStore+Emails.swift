@@ -89,10 +89,17 @@ extension PostgresStore {
       ])[0].map { try $0.int() }.first
     }
     guard let content else { throw StoreError.notFound("message") }
+    return octets(of: content, organization, .api(organization))
+  }
+
+  /// The octets of a content, in chunks of at most 1 MiB; each is read when the one before was taken.
+  func octets(
+    of content: Int64, _ organization: OrganizationID, _ scope: Scope
+  ) -> AsyncThrowingStream<[UInt8], any Error> {
     let position = ChunkPosition()
     return AsyncThrowingStream { [pool] in
       let next = position.next()
-      return try await pool.transaction(.api(organization)) { db in
+      return try await pool.transaction(scope) { db in
         try db.commit([
           Statement(
             "SELECT octets FROM content_chunk WHERE content_id = $1 AND position = $2 AND organization_id = $3",

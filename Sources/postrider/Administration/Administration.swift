@@ -5,7 +5,7 @@ enum Administration {
   /// In the order of the help.
   static let commands: [any ParsableCommand.Type] = [
     ProfileCommand.self, MailboxCommand.self, AlertCommand.self, RunCommand.self, EmailCommand.self,
-    QueueCommand.self, WhoAmICommand.self,
+    QuarantineCommand.self, QueueCommand.self, WhoAmICommand.self,
   ]
 }
 
@@ -23,6 +23,18 @@ extension AdministrationCommand {
   }
 }
 
+extension ClientError {
+  /// Runs a command's body; says what stopped it and ends with the exit code for that.
+  static func told(_ body: () async throws -> Void) async throws {
+    do {
+      try await body()
+    } catch let error as ClientError {
+      if let words = error.words { Terminal.warn("Error: \(words)") }
+      throw ExitCode(error.exitCode)
+    }
+  }
+}
+
 /// What a command works with: the API and the terminal.
 struct Session: Sendable {
   let api: APIClient
@@ -30,7 +42,7 @@ struct Session: Sendable {
 
   /// Finds and opens the API, runs the body, and turns errors into words on standard error and an exit code.
   static func open(_ options: ClientOptions, _ body: (Session) async throws -> Void) async throws {
-    do {
+    try await ClientError.told {
       let settings = try ClientSettings.find(options)
       for warning in settings.warnings { Terminal.warn(warning) }
       let api = APIClient(settings)
@@ -41,9 +53,6 @@ struct Session: Sendable {
         await api.close()
         throw error
       }
-    } catch let error as ClientError {
-      if let words = error.words { Terminal.warn("Error: \(words)") }
-      throw ExitCode(error.exitCode)
     }
   }
 

@@ -26,6 +26,19 @@ struct Settings: Sendable {
     file: String? = nil, environment: [String: String] = ProcessInfo.processInfo.environment,
     overrides: [String: String] = [:], required: [Setting] = []
   ) async throws -> Settings {
+    let (settings, problems) = read(file: file, environment: environment, overrides: overrides)
+    var lines = problems
+    for setting in required where settings.values[setting.key] == nil {
+      lines.append("\(setting.environmentName): is required. \(setting.help)")
+    }
+    guard lines.isEmpty else { throw Problems(lines: lines) }
+    return settings
+  }
+
+  /// Reads every key. What is wrong is told beside the rest; its default, if there is one, stands in for it.
+  static func read(
+    file: String?, environment: [String: String], overrides: [String: String] = [:]
+  ) -> (settings: Settings, problems: [String]) {
     var lines: [String] = []
     var providers: [any ConfigProvider] = [EnvironmentVariablesProvider(environmentVariables: environment)]
     if let file {
@@ -55,6 +68,7 @@ struct Settings: Sendable {
       guard let value = value ?? setting.fallback, !value.isEmpty else { continue }
       if let problem = setting.problem(with: value) {
         lines.append("\(setting.environmentName): \(problem)")
+        values[setting.key] = setting.fallback
       } else {
         values[setting.key] = value
       }
@@ -63,11 +77,7 @@ struct Settings: Sendable {
     for name in environment.keys.sorted() where name.hasPrefix("POSTRIDER_") && !known.contains(name) {
       lines.append("\(name): there is no such key")
     }
-    for setting in required where values[setting.key] == nil {
-      lines.append("\(setting.environmentName): is required. \(setting.help)")
-    }
-    guard lines.isEmpty else { throw Problems(lines: lines) }
-    return Settings(values: values)
+    return (Settings(values: values), lines)
   }
 
   /// A JSON file's values by dotted key, as text. Notes keys that do not exist.
@@ -95,13 +105,17 @@ struct Settings: Sendable {
   }
 
   /// Names with our prefix that are not configuration of a process: the CLI's, the build's and the tests'.
-  private static let foreignNames: Set<String> = [
+  static let foreignNames: Set<String> = [
     "POSTRIDER_API_URL", "POSTRIDER_TOKEN", "POSTRIDER_TOKEN_FILE", "POSTRIDER_DATA", "POSTRIDER_MAILBOX_PASSWORD",
+    "POSTRIDER_PROFILE_PASSWORD",
     "POSTRIDER_CLI_ENV", "POSTRIDER_STRICT", "POSTRIDER_CORPORA",
   ]
 
   /// A value as text; `nil` when neither given nor defaulted.
   func text(_ setting: Setting) -> String? { values[setting.key] }
+
+  /// Whether a value was given, and not just defaulted.
+  func isGiven(_ setting: Setting) -> Bool { values[setting.key].map { $0 != setting.fallback } ?? false }
 
   /// A value that was declared required.
   func required(_ setting: Setting) throws -> String {

@@ -34,6 +34,12 @@ struct RoleOptions: ParsableArguments {
 
   /// Reads the configuration; with `--data` from a running `postrider dev`, where only given variables win over it.
   func settings(required: [Setting], overrides: [String: String] = [:]) async throws -> Settings {
+    try await Settings.load(
+      file: config, environment: try environment(), overrides: overrides, required: required)
+  }
+
+  /// The variables that count.
+  func environment() throws -> [String: String] {
     var environment = ProcessInfo.processInfo.environment
     if let data {
       let cluster = try ClusterFile.read(in: data)
@@ -43,7 +49,7 @@ struct RoleOptions: ParsableArguments {
         environment[Setting.probePort.environmentName] = "0"
       }
     }
-    return try await Settings.load(file: config, environment: environment, overrides: overrides, required: required)
+    return environment
   }
 }
 
@@ -66,6 +72,7 @@ struct Deployment: Sendable {
     self.logger = logger
     registry = PrometheusRegistry()
     registry.setBuildInfo(version: Version.text, commit: "", swift: Self.swiftVersion)
+    ProcessCollector.register(in: registry)
     MetricsSystem.bootstrap(registry)
   }
 
@@ -83,26 +90,11 @@ struct Deployment: Sendable {
     return "\(host)-\(ProcessInfo.processInfo.processIdentifier)-\(String(UInt32.random(in: 0...0xFFFF), radix: 16))"
   }
 
-  func keyRing() throws -> KeyRing {
-    if let text = settings.text(.keysRing) { return try KeyRing(Secret(text)) }
-    guard let path = settings.text(.keysFile) else {
-      throw Settings.Problems(lines: [
-        "\(Setting.keysFile.environmentName): is required (or \(Setting.keysRing.environmentName)). "
-          + "`postrider keys generate --file FILE` makes a key ring."
-      ])
-    }
-    do {
-      return try KeyRing(Secret(String(contentsOfFile: path, encoding: .utf8)))
-    } catch {
-      throw Settings.Problems(lines: ["\(Setting.keysFile.environmentName): \(path): \(error)"])
-    }
-  }
-
   func store() throws -> PostgresStore {
     PostgresStore(
       configuration: PostgresStoreConfiguration(
         url: try settings.required(.databaseURL), directURL: settings.text(.databaseDirectURL),
-        poolSize: settings.number(.databasePool), keyRing: try keyRing()),
+        poolSize: settings.number(.databasePool), keyRing: try settings.keyRing()),
       logger: logger)
   }
 
@@ -110,19 +102,8 @@ struct Deployment: Sendable {
     RedisJobQueue(configuration: try settings.queueConfiguration(), logger: logger)
   }
 
-  func egress() throws -> EgressPolicy {
-    do {
-      return try EgressPolicy(
-        ports: settings.text(.egressPorts) ?? "default", allow: settings.text(.egressAllow) ?? "")
-    } catch {
-      throw Settings.Problems(lines: [
-        "\(Setting.egressPorts.environmentName), \(Setting.egressAllow.environmentName): \(error)"
-      ])
-    }
-  }
-
   func mailClient() throws -> MailClient {
-    MailClient(group: MultiThreadedEventLoopGroup.singleton, egress: try egress())
+    MailClient(group: MultiThreadedEventLoopGroup.singleton, egress: try settings.egress())
   }
 }
 
@@ -142,6 +123,14 @@ struct Running: Service {
 }
 
 extension Deployment {
+  /// How long a scheduler may take to give its leadership up.
+  static let schedulerGrace: Duration = .seconds(5)
+  /// How long requests in flight may go on.
+  static let apiGrace: Duration = .seconds(10)
+  /// After its grace, and once more after that, a process waits so long before it cancels what does not stop, and then
+  /// leaves behind what is not cancelled. Whoever kills processes has to wait longer than both.
+  static let stopMargin: Duration = .seconds(5)
+
   /// Runs services until SIGTERM or SIGINT; each stands after what it uses and is stopped before it.
   func serve(_ services: [any Service], grace: Duration) async throws {
     var configuration = ServiceGroupConfiguration(
@@ -149,8 +138,8 @@ extension Deployment {
         .init(service: $0, successTerminationBehavior: .gracefullyShutdownGroup)
       }, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
     // A service that neither stops nor is cancelled in time must not keep the process alive.
-    configuration.maximumGracefulShutdownDuration = grace + .seconds(5)
-    configuration.maximumCancellationDuration = .seconds(5)
+    configuration.maximumGracefulShutdownDuration = grace + Self.stopMargin
+    configuration.maximumCancellationDuration = Self.stopMargin
     try await ServiceGroup(configuration: configuration).run()
   }
 }

@@ -10,6 +10,7 @@ extension SyncMethod: ExpressibleByArgument {}
 extension OwnerKind: ExpressibleByArgument {}
 extension AlertLevel: ExpressibleByArgument {}
 extension RunResult: ExpressibleByArgument {}
+extension ReimportChoice: ExpressibleByArgument {}
 extension MailboxFilter.View: ExpressibleByArgument {}
 
 extension JobKind: ExpressibleByArgument {
@@ -67,7 +68,7 @@ struct PasswordOptions: ParsableArguments {
       valueName: "file"))
   var passwordFile: String?
 
-  @Flag(help: "Store no password and do not ask for one.")
+  @Flag(help: "Go without a password and do not ask for one.")
   var noPassword = false
 
   /// Only there to say why it is refused.

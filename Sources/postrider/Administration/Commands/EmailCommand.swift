@@ -1,5 +1,4 @@
 import ArgumentParser
-import NIOCore
 import PostriderCore
 
 /// `postrider email …`
@@ -111,14 +110,7 @@ struct EmailRaw: AdministrationCommand {
 
   func execute(_ session: Session) async throws {
     try await Selection.orNotFound("there is no message \(email)") {
-      try await session.api.stream("/emails/\(email)/raw") { buffer in
-        if Terminal.isInteractive {
-          let text = String(buffer: buffer).replacing("\r\n", with: "\n")
-          try Terminal.write(Array(Terminal.safe(text, keepsNewlines: true).utf8))
-        } else {
-          try Terminal.write(Array(buffer.readableBytesView))
-        }
-      }
+      try await session.printRaw("/emails/\(email)/raw")
     }
   }
 }
