@@ -40,6 +40,14 @@ struct MemoryGuardState: Hashable, Sendable {
   let rules: BreakerRules
   private var breakers: [MailServer: Breaker] = [:]
   private var logins: [LoginPlace: Logins] = [:]
+  private var refusals: [ServerLane: Refusals] = [:]
+  private let rejection = MassRejectionRules()
+
+  struct Refusals: Hashable, Sendable {
+    var refused: [MailboxID: Int64] = [:]
+    /// The latest window in which each tried.
+    var tried: [MailboxID: Int64] = [:]
+  }
 
   init(rules: BreakerRules) { self.rules = rules }
 
@@ -57,7 +65,7 @@ struct MemoryGuardState: Hashable, Sendable {
     return OpenBreaker(
       server: server, code: breaker.code, words: breaker.words, sinceMilliseconds: opening.since,
       failedProbes: opening.tries, nextProbeMilliseconds: next, isProbing: probing,
-      waitMilliseconds: probing ? opening.probeUntil - now : next)
+      waitMilliseconds: probing ? opening.probeUntil - now : next, isHalt: rules.areHalts)
   }
 
   mutating func admit(_ visit: ServerVisit, token: ProbeToken, at now: Int64) -> Admission {
@@ -105,7 +113,8 @@ struct MemoryGuardState: Hashable, Sendable {
           breaker.forgottenAt = now + rules.memory.milliseconds
           return .closed(isFailing: true)
         }
-        let opening = Breaker.Opening(since: now, probeAt: now + rules.firstProbe.milliseconds)
+        let first = rules.wait(afterFailedProbes: 0, for: code)
+        let opening = Breaker.Opening(since: now, probeAt: now + first.milliseconds)
         breaker.opening = opening
         breaker.forgottenAt = opening.probeAt + rules.memory.milliseconds
         return .opened(view(visit.server, breaker, opening, at: now))
@@ -128,7 +137,7 @@ struct MemoryGuardState: Hashable, Sendable {
       if breaker.lanes[visit.lane] == nil { breaker.lanes[visit.lane] = false }
       if !(opening.isEarly && opening.probeAt > now) {
         opening.tries += 1
-        opening.probeAt = now + rules.wait(afterFailedProbes: opening.tries).milliseconds
+        opening.probeAt = now + rules.wait(afterFailedProbes: opening.tries, for: code).milliseconds
       }
     }
     breaker.opening = opening
@@ -188,8 +197,13 @@ struct MemoryGuardState: Hashable, Sendable {
   // MARK: Logins
 
   mutating func login(
-    at place: LoginPlace, isProven: Bool, budget: LoginBudget, deadline: Duration, token: String, now: Int64
+    _ visitor: LoginVisitor, at place: LoginPlace, budget: LoginBudget, deadline: Duration, token: String, now: Int64
   ) -> LoginAnswer {
+    let isProven = visitor.isProven
+    if isCounting(visitor.lane, now) {
+      refusals[visitor.lane]?.tried[visitor.mailbox] = now / rejection.window.milliseconds
+      refusals[visitor.lane]?.refused[visitor.mailbox] = nil
+    }
     var logins = logins[place] ?? Logins()
     defer { self.logins[place] = logins }
     let window = budget.window.milliseconds
@@ -223,6 +237,30 @@ struct MemoryGuardState: Hashable, Sendable {
       if result == .refused { logins.heldUntil = now + permit.budget.hold.milliseconds }
     }
     self.logins[permit.place] = logins
+  }
+}
+
+extension MemoryGuardState {
+  /// Whether a mailbox of the lane was refused within the window.
+  private mutating func isCounting(_ lane: ServerLane, _ now: Int64) -> Bool {
+    guard let last = refusals[lane]?.refused.values.max(), last > now - rejection.window.milliseconds else {
+      refusals[lane]?.refused = [:]
+      return false
+    }
+    return true
+  }
+
+  mutating func refused(_ visitor: LoginVisitor, now: Int64) -> Bool {
+    let window = rejection.window.milliseconds
+    _ = isCounting(visitor.lane, now)
+    var counted = refusals[visitor.lane] ?? Refusals()
+    counted.refused = counted.refused.filter { $0.value > now - window }
+    counted.refused[visitor.mailbox] = now
+    counted.tried[visitor.mailbox] = now / window
+    counted.tried = counted.tried.filter { $0.value >= now / window - 1 }
+    refusals[visitor.lane] = counted
+    return counted.refused.count >= rejection.mailboxes
+      && Double(counted.refused.count) >= rejection.share * Double(counted.tried.count)
   }
 }
 

@@ -221,7 +221,8 @@ struct MemoryQueueState: Sendable {
       case .send: [.outgoing]
       case .test: [.incoming, .outgoing]
       }
-    return directions.compactMap { all[$0] }.filter { $0.until > now }.max { $0.until < $1.until }
+    return directions.compactMap { all[$0] }
+      .filter { $0.until > now && !(kind == .test && $0.reason == LaneHold.halted) }.max { $0.until < $1.until }
   }
 
   mutating func announce(worker: String, slots: Int) {

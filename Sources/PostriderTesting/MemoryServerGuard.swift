@@ -83,12 +83,17 @@ public final class MemoryServerGuard: ServerGuard {
 
   /// May this login begin?
   public func login(
-    at place: LoginPlace, isProven: Bool, budget: LoginBudget, deadline: Duration
+    _ visitor: LoginVisitor, at place: LoginPlace, budget: LoginBudget, deadline: Duration
   ) async throws -> LoginAnswer {
     let token = ProbeToken().description
     return try change {
-      $0.login(at: place, isProven: isProven, budget: budget, deadline: deadline, token: token, now: $1)
+      $0.login(visitor, at: place, budget: budget, deadline: deadline, token: token, now: $1)
     }
+  }
+
+  /// Notes that a proven mailbox was refused.
+  public func refused(_ visitor: LoginVisitor, at place: LoginPlace) async throws -> Bool {
+    try change { $0.refused(visitor, now: $1) }
   }
 
   /// Says how a permitted login ended.

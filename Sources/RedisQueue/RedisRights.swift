@@ -9,7 +9,8 @@ enum RedisRights {
     [
       "resetkeys", "~\(prefix):*", "resetchannels", "&\(prefix):*", "-@all", "+@hash", "+@sortedset", "+@set",
       "+@string", "+@list", "-@dangerous", "-@blocking", "+exists", "+del", "+unlink", "+expire", "+pexpire", "+pttl",
-      "+type", "+scan", "+time",
+      "+type", "+scan", "+time", "+pfadd",
+      "+pfcount",
       "+eval", "+evalsha", "+script|load", "+publish", "+subscribe", "+ping", "+select", "+info", "+asking",
       "+cluster|slots",
     ]

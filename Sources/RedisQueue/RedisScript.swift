@@ -26,6 +26,7 @@ enum RedisScript: String, CaseIterable, Sendable {
   case breakerList
   case login
   case loginSettle
+  case loginRefused
 
   /// The whole text, with the shared parts in front.
   var source: String {
@@ -55,8 +56,10 @@ enum RedisScript: String, CaseIterable, Sendable {
       case .breakerView: Self.breaker + [PackageResources.breaker_view_lua]
       case .breakerRecovery: Self.breaker + [PackageResources.breaker_recovery_lua]
       case .breakerList: [PackageResources.guard_clock_lua, PackageResources.breaker_list_lua]
-      case .login: [PackageResources.guard_clock_lua, PackageResources.login_lua]
+      case .login: [PackageResources.guard_clock_lua, PackageResources.login_tried_lua, PackageResources.login_lua]
       case .loginSettle: [PackageResources.guard_clock_lua, PackageResources.login_settle_lua]
+      case .loginRefused:
+        [PackageResources.guard_clock_lua, PackageResources.login_tried_lua, PackageResources.login_refused_lua]
       }
     return parts.map { String(decoding: $0, as: UTF8.self) }.joined(separator: "\n")
   }

@@ -31,16 +31,18 @@ extension RedisServerGuard {
   ) async throws(JobQueueError) -> [RedisValue] {
     let place = place(of: server.host)
     return try await place.evaluate(
-      script, keys: [place.key("breaker", server.description), place.key("breakers", nil)], arguments)
+      script, keys: [place.key(keyWord, server.description), place.key(keyWord + "s", nil)], arguments)
   }
 
   func evaluate(
-    _ script: RedisScript, _ login: LoginPlace, _ arguments: [String]
+    _ script: RedisScript, _ login: LoginPlace, _ lane: ServerLane?, _ arguments: [String]
   ) async throws(JobQueueError) -> [RedisValue] {
     let place = place(of: login.host)
+    let refused = lane.map { [place.key("refused", $0.written)] } ?? []
+    if script == .loginRefused { return try await place.evaluate(script, keys: refused, arguments) }
     let name = place.key("login", "\(login.host)|\(login.egress)")
     return try await place.evaluate(
-      script, keys: [name + ":failed", name + ":taken", name + ":single"], arguments)
+      script, keys: [name + ":failed", name + ":taken", name + ":single"] + refused, arguments)
   }
 
   /// By FNV-1a of the host: the same in every process, unlike `Hasher`.

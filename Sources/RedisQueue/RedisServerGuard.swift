@@ -2,18 +2,24 @@ import PostriderCore
 
 /// Breakers and login budgets in the queue's Redis, over the queue's connections.
 ///
-/// Keys lie outside the epochs, `<prefix>:breaker:{<shard>}:…` and `<prefix>:login:{<shard>}:…`, where the shard is chosen
-/// by the host: they carry the hash tag of a shard so that they are found where that shard is, and every worker finds the
-/// same ones.
+/// Keys lie outside the epochs, `<prefix>:breaker:{<shard>}:…`, `<prefix>:login:{<shard>}:…` and
+/// `<prefix>:refused:{<shard>}:…`, where the shard is chosen by the host: they carry the hash tag of a shard so that they
+/// are found where that shard is, and every worker finds the same ones. A guard of halts has `halt` for `breaker`.
 public final class RedisServerGuard: ServerGuard {
   let queue: RedisJobQueue
   let rules: BreakerRules
+  private let rejection: MassRejectionRules
 
   /// A guard beside a queue, which has to run.
-  public init(queue: RedisJobQueue, rules: BreakerRules = BreakerRules()) {
+  public init(
+    queue: RedisJobQueue, rules: BreakerRules = BreakerRules(), rejection: MassRejectionRules = MassRejectionRules()
+  ) {
     self.queue = queue
     self.rules = rules
+    self.rejection = rejection
   }
+
+  var keyWord: String { rules.areHalts ? "halt" : "breaker" }
 
   /// May this session connect?
   public func admit(_ visit: ServerVisit) async throws -> Admission {
@@ -42,12 +48,14 @@ public final class RedisServerGuard: ServerGuard {
       case .unknown: ("unknown", "", "")
       case .failed(let code, let words): ("failed", code.rawValue, words)
       }
+    let probes =
+      if case .failed(let code, _) = result { rules.probes(for: code) } else { rules.probes(for: .tcpRefused) }
     let reply = try await evaluate(
       .breakerReport, visit.server,
       [
         visit.server.description, visit.lane.written, probe?.description ?? "", word, visit.mailbox.description, code,
         words, String(rules.failures), String(rules.mailboxes), String(rules.failuresOfFew),
-        milliseconds(rules.firstProbe), milliseconds(rules.longestProbe), milliseconds(rules.memory),
+        milliseconds(probes.lowerBound), milliseconds(probes.upperBound), milliseconds(rules.memory),
       ])
     switch reply.first?.string {
     case "closed": return .closed(isFailing: (reply[1].integer ?? 0) > 0)
@@ -96,7 +104,7 @@ public final class RedisServerGuard: ServerGuard {
     var open: [OpenBreaker] = []
     for place in places {
       let reply = try await place.evaluate(
-        .breakerList, keys: [place.key("breakers", nil)], [place.key("breaker", ""), String(max(0, limit))])
+        .breakerList, keys: [place.key(keyWord + "s", nil)], [place.key(keyWord, ""), String(max(0, limit))])
       guard let now = reply.first?.integer else { throw unexpected(.breakerList) }
       open += reply.dropFirst().compactMap { entry in
         guard let fields = entry.array, fields.count == 7, let server = fields[0].string.flatMap({ MailServer($0) }),
@@ -108,7 +116,7 @@ public final class RedisServerGuard: ServerGuard {
         return OpenBreaker(
           server: server, code: code, words: fields[6].string ?? "", sinceMilliseconds: numbers[1],
           failedProbes: Int(numbers[2]), nextProbeMilliseconds: next, isProbing: probing,
-          waitMilliseconds: probing ? numbers[4] - now : next)
+          waitMilliseconds: probing ? numbers[4] - now : next, isHalt: rules.areHalts)
       }
     }
     return Array(open.sorted { $0.sinceMilliseconds < $1.sinceMilliseconds }.prefix(max(0, limit)))
@@ -118,12 +126,15 @@ public final class RedisServerGuard: ServerGuard {
 
   /// May this login begin?
   public func login(
-    at place: LoginPlace, isProven: Bool, budget: LoginBudget, deadline: Duration
+    _ visitor: LoginVisitor, at place: LoginPlace, budget: LoginBudget, deadline: Duration
   ) async throws -> LoginAnswer {
     let token = ProbeToken().description
     let reply = try await evaluate(
-      .login, place,
-      [token, isProven ? "1" : "0", String(budget.limit), milliseconds(budget.window), milliseconds(deadline)])
+      .login, place, visitor.lane,
+      [
+        token, visitor.isProven ? "1" : "0", String(budget.limit), milliseconds(budget.window), milliseconds(deadline),
+        visitor.mailbox.description, milliseconds(rejection.window),
+      ])
     if let kind = reply.first?.string.flatMap({ LoginPermit.Kind(rawValue: $0) }) {
       return .go(LoginPermit(place: place, budget: budget, kind: kind, token: token))
     }
@@ -136,11 +147,21 @@ public final class RedisServerGuard: ServerGuard {
     // Nothing was taken and nothing is counted: no need to tell.
     if permit.kind == .free && result != .refused { return }
     _ = try await evaluate(
-      .loginSettle, permit.place,
+      .loginSettle, permit.place, nil,
       [
         permit.token, permit.kind.rawValue, result.rawValue, milliseconds(permit.budget.window),
         milliseconds(permit.budget.hold),
       ])
+  }
+
+  /// Notes that a proven mailbox was refused.
+  public func refused(_ visitor: LoginVisitor, at place: LoginPlace) async throws -> Bool {
+    let reply = try await evaluate(
+      .loginRefused, place, visitor.lane, [visitor.mailbox.description, milliseconds(rejection.window)])
+    guard reply.count == 2, let refused = reply[0].integer, let tried = reply[1].integer else {
+      throw unexpected(.loginRefused)
+    }
+    return refused >= rejection.mailboxes && Double(refused) >= rejection.share * Double(tried)
   }
 
   // MARK: Replies
@@ -163,7 +184,7 @@ public final class RedisServerGuard: ServerGuard {
       // A code of a newer release still is a fault of the server.
       server: server, code: fields[5].string.flatMap { FailureCode(rawValue: $0) } ?? .tcpUnreachable,
       words: fields[6].string ?? "", sinceMilliseconds: since, failedProbes: Int(tries), nextProbeMilliseconds: next,
-      isProbing: fields[3].integer == 1, waitMilliseconds: wait)
+      isProbing: fields[3].integer == 1, waitMilliseconds: wait, isHalt: rules.areHalts)
   }
 }
 

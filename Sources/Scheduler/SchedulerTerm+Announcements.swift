@@ -74,7 +74,13 @@ extension SchedulerTerm {
     defer { passage.end() }
     let rows = try await store.scheduled(Array(wishes.jobs))
     try await enqueue(rows.filter(\.runnable).map(\.job))
-    let stopped = rows.filter { !$0.runnable }.map(\.job)
+    // A row is scheduled as lane 0; the others are opened by sessions.
+    let stopped = rows.filter { !$0.runnable }.flatMap { row in
+      JobID.all(of: row.job.id.mailbox, row.job.id.kind).map {
+        Job(
+          id: $0, profile: row.job.profile, jobClass: row.job.jobClass, dueMilliseconds: row.job.dueMilliseconds)
+      }
+    }
     if !stopped.isEmpty { try await queue.withdraw(stopped) }
   }
 }

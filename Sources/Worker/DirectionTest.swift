@@ -37,10 +37,12 @@ struct DirectionTest: Hashable, Sendable {
     if failure.code == .authBudget {
       change = nil
       alerts = []
-    } else if failure.scope == .server && task.assignment.enabled.contains(direction) {
+    } else if failure.scope == .server || failure.code == .authMassRejection,
+      task.assignment.enabled.contains(direction)
+    {
       change = nil
       alerts =
-        breaker.map { [.raise(AlertDraft($0, direction))] }
+        breaker.flatMap { $0.isHalt ? nil : [.raise(AlertDraft($0, direction))] }
         ?? [.raise(AlertDraft(level: .warning, failure: failure, direction: direction))]
     } else {
       change = DirectionChange(direction, status: .failure, enabled: false, failureCode: failure.code)
@@ -58,6 +60,6 @@ struct DirectionTest: Hashable, Sendable {
     let known = task.assignment.enabled.contains(direction)
     self = DirectionTest(failed: breaker.failure, direction, task)
     // The profile's alert stands since the breaker opened.
-    if known { alerts = [] }
+    if known && change == nil { alerts = [] }
   }
 }

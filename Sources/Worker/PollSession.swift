@@ -38,7 +38,7 @@ struct PollSession {
     }
     let counts = progress.counts
     let breaker = await context.servers.leave(
-      task, .incoming, VisitResult(failure, progress: counts.stored + counts.known > 0))
+      task, .incoming, failure, progress: counts.stored + counts.known > 0)
     let now = Date()
     var disposition = task.disposition(failure, breaker, moreMail: counts.moreMail, at: now)
     disposition.alerts += counts.messageFailures.map {

@@ -5,6 +5,9 @@ import PostriderCore
 
 /// One sending session: many messages of a mailbox over one connection, by priority.
 ///
+/// While much is due, the session of lane 0 opens further lanes up to the limit, each a session of its own that takes on
+/// one message after the other from the same list.
+///
 /// Each message is committed as `sending` before any of its octets leaves, and what the server answered is committed
 /// before the next one is taken on. A mailbox with nothing due is not connected to.
 struct SendSession {
@@ -18,15 +21,17 @@ struct SendSession {
   /// database, a late writer, a server whose breaker is open.
   func outcome() async throws -> SessionOutcome {
     let startedAt = Date()
-    let before = try await context.store.outlook(writer: task.writer)
-    for id in before.uncertain {
+    let outlook = try await context.store.outlook(writer: task.writer)
+    for id in outlook.uncertain {
       note(Failure(.smtpUncertain, context: "message \(id): the session that sent it ended before the answer"))
     }
     var failure: Failure?
     var breaker: OpenBreaker?
-    if before.isDue {
+    // One that died is looked after by its successor; one that lives has no work when it is asked for again.
+    if lane == 0 { await open(outlook.lanesAtWork) }
+    if outlook.due > 0 {
       do {
-        try await send()
+        try await send(outlook)
       } catch let error as FencedError {
         throw error
       } catch let error as CancellationError {
@@ -42,29 +47,53 @@ struct SendSession {
         failure = Failure(sorting: error).scoped(to: task.settings.outgoing.credentials)
       }
       breaker = await context.servers.leave(
-        task, .outgoing, VisitResult(failure, progress: task.progress.counts.sent > 0))
+        task, .outgoing, failure, progress: task.progress.counts.sent > 0)
     }
-    let next = try await context.store.outlook(writer: task.writer).nextTryAt
-    return outcome(failure, breaker, nextTryAt: next, from: startedAt, connected: before.isDue)
+    return outcome(failure, breaker, from: startedAt, connected: outlook.due > 0)
+  }
+
+  private var lane: Int { task.lease.job.lane }
+
+  /// How many lanes there should be for so many due messages.
+  private func lanes(due: Int) -> Int {
+    min(task.settings.sendLanes, (due + Self.messagesPerSession - 1) / Self.messagesPerSession)
+  }
+
+  /// Makes sure that these lanes are in the queue. Nothing rests on it: what is not opened now is by the next session.
+  private func open(_ lanes: [Int]) async {
+    let now = Int64(Date().timeIntervalSince1970 * 1_000)
+    let jobs = lanes.filter { $0 > 0 && $0 < JobID.maximumLanes }.map {
+      Job(
+        id: JobID(mailbox: task.settings.mailboxID, kind: .send, lane: $0), profile: task.lease.profile,
+        jobClass: .send, dueMilliseconds: now)
+    }
+    if jobs.isEmpty { return }
+    do {
+      try await context.queue.enqueue(jobs)
+    } catch {
+      context.logger.debug(
+        "Cannot open more lanes", metadata: ["job.id": "\(task.lease.job)", "error": "\(error)"])
+    }
   }
 
   private func outcome(
-    _ failure: Failure?, _ breaker: OpenBreaker?, nextTryAt: Date?, from startedAt: Date, connected: Bool
+    _ failure: Failure?, _ breaker: OpenBreaker?, from startedAt: Date, connected: Bool
   ) -> SessionOutcome {
     let counts = task.progress.counts
     var disposition: Disposition
-    if let failure {
+    // A connection too many, perhaps: lane 0 goes on, and says what is wrong with the server.
+    let tellsNothing =
+      lane > 0 && failure.map { [.transient, .contention, .throttle].contains($0.failureClass) } ?? false
+    if tellsNothing {
+      disposition = Disposition(
+        next: NextDue(at: nil, reason: "next-try"), failures: task.assignment.failures)
+    } else if let failure {
       disposition = task.disposition(failure, breaker, at: Date())
       // The message's own alert says it, as an error.
       if failure.failureClass == .uncertain { disposition.alerts = [] }
-      if let nextTryAt {
-        disposition.next.at = disposition.next.at.map { max($0, nextTryAt) }
-      } else {
-        disposition.next.at = nil
-      }
     } else {
       disposition = Disposition(
-        next: NextDue(at: nextTryAt, reason: nextTryAt == nil ? "sent" : "next-try"),
+        next: NextDue(at: nil, reason: "next-try"),
         // Without a connection nothing was learned.
         failures: connected ? 0 : task.assignment.failures,
         alerts: connected && (task.assignment.failures > 0 || task.assignment.lastFailureCode != nil)
@@ -81,7 +110,7 @@ struct SendSession {
     return SessionOutcome(
       writer: task.writer, profileID: task.settings.profileID, served: task.assignment.requested,
       next: disposition.next, failures: disposition.failures,
-      failureCode: connected ? failure?.code : task.assignment.lastFailureCode,
+      failureCode: connected && !tellsNothing ? failure?.code : task.assignment.lastFailureCode,
       directions: disposition.direction.map { [$0] } ?? [], alerts: disposition.alerts, run: run)
   }
 
@@ -90,7 +119,7 @@ struct SendSession {
     $0.defaultScope != .message || $0.defaultClass == .transient
   }.map(\.rawValue)
 
-  private func send() async throws {
+  private func send(_ outlook: OutgoingOutlook) async throws {
     let settings = task.settings
     let end = ContinuousClock.now + settings.sessionDeadline / 2
     let credentials = try context.credentials(settings, .outgoing)
@@ -101,6 +130,8 @@ struct SendSession {
         try await session.authenticate(credentials, mechanism: settings.outgoing.mechanism)
       }
       await context.servers.proved(task, .outgoing)
+      // Not before the server has let this one in: a dead one must not see ten of them.
+      if lane == 0 { await open(Array(0..<lanes(due: outlook.due))) }
       var count = 0
       while count < Self.messagesPerSession, ContinuousClock.now < end,
         let message = try await context.store.claimMessage(writer: task.writer)
@@ -108,6 +139,8 @@ struct SendSession {
         count += 1
         try await send(message, session)
       }
+      // Lane 0 comes back by its schedule; the others come back only when they are asked for.
+      if lane > 0, count == Self.messagesPerSession || ContinuousClock.now >= end { await open([lane]) }
       // Every answer is written: how the server takes its leave changes nothing.
       try? await session.quit()
     } catch {

@@ -6,6 +6,7 @@ import PostriderCore
 /// What every session of a worker works with.
 struct SessionContext: Sendable {
   let store: any WorkerStore
+  let queue: any JobQueue
   let client: MailClient
   let servers: ServerDesk
   let keeper: LeaseKeeper

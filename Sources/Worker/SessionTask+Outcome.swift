@@ -5,8 +5,8 @@ extension SessionTask {
   /// What a job that is no test works on.
   private var direction: Direction { lease.job.kind == .send ? .outgoing : .incoming }
 
-  /// What follows for a poll or a sending session: the failure table, except that a job whose server's breaker is open comes back with the
-  /// next probe instead of after a back-off.
+  /// What follows for a poll or a sending session: the failure table, except that a job whose server's breaker is open, or
+  /// whose profile is halted, comes back with the next probe instead of after a back-off.
   func disposition(
     _ failure: Failure?, _ breaker: OpenBreaker?, moreMail: Bool = false, at now: Date
   ) -> Disposition {
@@ -16,8 +16,10 @@ extension SessionTask {
     guard let failure else { return rules.success(at: now, moreMail: moreMail) }
     var generator = SystemRandomNumberGenerator()
     var disposition = rules.failure(failure, at: now, using: &generator)
-    guard let breaker, failure.scope == .server else { return disposition }
+    guard let breaker else { return disposition }
     disposition.next = NextDue(at: breaker.next(after: now), reason: failure.code.rawValue)
+    // What halts a profile stands on its wall as the failure that it is.
+    guard failure.scope == .server else { return disposition }
     disposition.alerts = [.raise(AlertDraft(breaker, direction))]
     return disposition
   }
@@ -74,7 +76,9 @@ extension OpenBreaker {
   }
 
   /// What a session that did not connect answers.
-  var failure: Failure { Failure(code, scope: .server, serverWords: words.isEmpty ? nil : words, context: summary) }
+  var failure: Failure {
+    Failure(code, scope: isHalt ? .profile : .server, serverWords: words.isEmpty ? nil : words, context: summary)
+  }
 
   /// The step of a session that did not connect.
   func step(_ direction: Direction, at startedAt: Date) -> TraceStep {

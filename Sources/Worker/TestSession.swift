@@ -16,12 +16,25 @@ struct TestSession {
   func outcome() async throws -> SessionOutcome {
     let startedAt = Date()
     let directions = Direction.allCases.filter { task.settings.method($0) == .serverSideSync }
-    // Of a batch nothing is tried before both servers can be: a half test would have to be done again.
+    // Of a batch nothing is tried before both servers can be: a half test would have to be done again. What halts the
+    // profile would be found again by each: it is the answer.
+    var halted: [Direction: OpenBreaker] = [:]
     if !task.isInteractive {
-      for direction in directions { try await context.servers.enter(task, direction) }
+      for direction in directions {
+        do {
+          try await context.servers.enter(task, direction)
+        } catch let wait as ServerWait where wait.breaker.isHalt {
+          halted[direction] = wait.breaker
+        }
+      }
     }
     for direction in directions {
-      let test = try await test(direction)
+      let test: DirectionTest
+      if let halt = halted[direction] {
+        test = answer(of: halt, direction)
+      } else {
+        test = try await self.test(direction)
+      }
       task.progress.note {
         $0.tests.append(test)
         if direction == .outgoing && test.failure == nil { $0.sent += 1 }
@@ -41,6 +54,11 @@ struct TestSession {
       directions: tests.compactMap(\.change), alerts: tests.flatMap(\.alerts), run: run)
   }
 
+  private func answer(of halt: OpenBreaker, _ direction: Direction) -> DirectionTest {
+    task.trace(direction).record(halt.step(direction, at: Date()))
+    return DirectionTest(refused: halt, direction, task)
+  }
+
   private func test(_ direction: Direction) async throws -> DirectionTest {
     let trace = task.trace(direction)
     let startedAt = Date()
@@ -51,7 +69,7 @@ struct TestSession {
       case .incoming: try await testIncoming(credentials, trace)
       case .outgoing: try await testOutgoing(credentials, trace)
       }
-      await context.servers.leave(task, direction, .works)
+      await context.servers.leave(task, direction, nil)
       return DirectionTest(passed: direction)
     } catch let error as JobQueueError {
       throw error
@@ -63,7 +81,7 @@ struct TestSession {
     } catch {
       try Task.checkCancellation()
       let failure = Failure(sorting: error).scoped(to: task.settings.server(direction).credentials)
-      let breaker = await context.servers.leave(task, direction, VisitResult(failure, progress: false))
+      let breaker = await context.servers.leave(task, direction, failure)
       return DirectionTest(failed: failure, direction, task, breaker: breaker)
     }
   }

@@ -94,8 +94,8 @@ extension WorkerService {
     let counts = task.progress.counts
     var breaker: OpenBreaker?
     for direction in Direction.allCases {
-      let result = VisitResult(failure, progress: counts.stored + counts.known + counts.sent > 0)
-      let open = await servers.leave(task, direction, result)
+      let open = await servers.leave(
+        task, direction, failure, progress: counts.stored + counts.known + counts.sent > 0)
       breaker = breaker ?? open
     }
     return task.failed(failure, breaker, from: startedAt)

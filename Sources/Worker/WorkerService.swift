@@ -28,7 +28,7 @@ public struct WorkerService: Service {
   /// budgets, with `standIn` no mail server is ever spoken to. `parser` reads the messages.
   public init(
     store: any WorkerStore, queue: any JobQueue, client: MailClient, serverGuard: (any ServerGuard)? = nil,
-    configuration: WorkerConfiguration, logger: Logger,
+    haltGuard: (any ServerGuard)? = nil, configuration: WorkerConfiguration, logger: Logger,
     parser: @escaping MessageParser = MessageReader.parse(content:limits:),
     standIn: SessionStandIn? = nil
   ) {
@@ -38,11 +38,12 @@ public struct WorkerService: Service {
     self.logger = logger
     metrics = WorkerMetrics()
     servers = ServerDesk(
-      guards: serverGuard, queue: queue, store: store, configuration: configuration, metrics: metrics, logger: logger)
+      guards: serverGuard, halts: haltGuard, queue: queue, store: store, configuration: configuration, metrics: metrics,
+      logger: logger)
     keeper = LeaseKeeper(queue: queue, renewal: configuration.renewal, logger: logger)
     context = SessionContext(
-      store: store, client: client, servers: servers, keeper: keeper, configuration: configuration, logger: logger,
-      parser: parser)
+      store: store, queue: queue, client: client, servers: servers, keeper: keeper, configuration: configuration,
+      logger: logger, parser: parser)
     finisher = JobFinisher(queue: queue, logger: logger)
     slots = SessionSlots(capacity: configuration.sessions)
     self.standIn = standIn

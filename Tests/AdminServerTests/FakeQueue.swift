@@ -30,7 +30,9 @@ final class FakeQueue: JobQueue {
     inspected.withLock { $0 = jobs }
     if let places = places.withLock({ $0 }) { return places }
     return jobs.map {
-      JobLocation(job: $0.id.description, state: "leased", profileID: $0.profile, worker: "w1", fence: Fence(7))
+      $0.id.lane > 1
+        ? JobLocation(job: $0.id.description, state: "absent")
+        : JobLocation(job: $0.id.description, state: "leased", profileID: $0.profile, worker: "w1", fence: Fence(7))
     }
   }
 

@@ -181,13 +181,13 @@ struct RouteTests {
 
   struct Jobs: Decodable { let jobs: [JobLocation] }
 
-  @Test("inspect: the three jobs of a mailbox, of the own organization alone")
+  @Test("inspect: the three jobs of a mailbox and the lanes that are open, of the own organization alone")
   func inspect() async throws {
     try await api.with { client in
       _ = try await client.post("/mailboxes", #"{"address":"a@example.com","profileID":5}"#)
       _ = try await client.post("/mailboxes", #"{"address":"b@example.com"}"#)
       let jobs = try await client.get("/queue/inspect?mailbox=1").decode(Jobs.self).jobs
-      #expect(jobs.map(\.job) == ["1p", "1s", "1t"] && jobs.allSatisfy { $0.fence == Fence(7) })
+      #expect(jobs.map(\.job) == ["1p", "1s", "1s1", "1t"] && jobs.allSatisfy { $0.fence == Fence(7) })
       #expect(api.queue.inspected.withLock { $0 }.allSatisfy { $0.profile == ProfileID(5) })
       #expect(jobs.allSatisfy { $0.state == "leased" })
       let absent = try await client.get("/queue/inspect?mailbox=2").decode(Jobs.self).jobs

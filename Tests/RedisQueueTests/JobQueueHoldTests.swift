@@ -23,6 +23,26 @@ struct JobQueueHoldTests {
     }
   }
 
+  @Test("a halt keeps polls and sends, and no tests; a breaker beside it does", arguments: QueueKind.allCases)
+  func halted(_ kind: QueueKind) async throws {
+    try await kind.withQueue { test in
+      let queue = test.queue
+      try await queue.update(profiles: [profile()])
+      try await queue.enqueue([job(1), job(2, .send), job(3, .test), job(4, .test)])
+      try await queue.hold([
+        LaneHold(profile: profile().id, direction: .incoming, duration: .seconds(60), reason: LaneHold.halted),
+        LaneHold(profile: profile().id, direction: .outgoing, duration: .seconds(60), reason: LaneHold.halted),
+      ])
+      let tests = try await queue.claimed()
+      #expect(Set(tests.map(\.job)) == [job(3, .test).id, job(4, .test).id])
+      try await queue.giveBack(tests)
+      try await queue.hold(.outgoing, for: .seconds(30))
+      #expect(try await queue.claimed().isEmpty)
+      #expect(try await queue.inspect([job(3, .test)]).map(\.blockedBy) == ["breaker"])
+      #expect(try await queue.inspect([job(1)]).map(\.blockedBy) == ["halted"])
+    }
+  }
+
   @Test("interactive jobs are never held", arguments: QueueKind.allCases)
   func interactive(_ kind: QueueKind) async throws {
     try await kind.withQueue { test in

@@ -189,14 +189,14 @@ private struct GuardRun {
   private mutating func login(_ random: inout RandomizedGuardTests.Generator, _ start: Int64) async throws -> String? {
     let place = LoginPlace(host: "h1", egress: Bool.random(using: &random) ? "a" : "b")
     let (proven, budget) = (Bool.random(using: &random), LoginBudget(limit: 4))
-    let answer = try await redis.login(at: place, isProven: proven, budget: budget, deadline: .seconds(60))
+    let answer = try await redis.login(visitor(proven: proven), at: place, budget: budget, deadline: .seconds(60))
     var token = ""
     if case .go(let permit) = answer {
       token = permit.token
       permits.append(permit)
     }
     return try await compare("login", answer, from: start) {
-      $0.login(at: place, isProven: proven, budget: budget, deadline: .seconds(60), token: token, now: $1)
+      $0.login(visitor(proven: proven), at: place, budget: budget, deadline: .seconds(60), token: token, now: $1)
     }
   }
 }

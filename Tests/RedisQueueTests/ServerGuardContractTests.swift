@@ -263,7 +263,7 @@ struct LoginBudgetContractTests {
   private func login(
     _ test: GuardUnderTest, proven: Bool = false, at place: LoginPlace = place, budget: LoginBudget = budget
   ) async throws -> LoginAnswer {
-    try await test.serverGuard.login(at: place, isProven: proven, budget: budget, deadline: .seconds(60))
+    try await test.serverGuard.login(visitor(proven: proven), at: place, budget: budget, deadline: .seconds(60))
   }
 
   /// A permit; records an issue when there is none.
@@ -328,7 +328,7 @@ struct LoginBudgetContractTests {
             group.addTask {
               for _ in 0..<5 {
                 let answer = try await serverGuard.login(
-                  at: Self.place, isProven: false, budget: LoginBudget(), deadline: .seconds(60))
+                  visitor(), at: Self.place, budget: LoginBudget(), deadline: .seconds(60))
                 guard case .go(let permit) = answer else { return nil }
                 // Nine of ten work and return their token.
                 guard permit.token.last != "a" else { return permit }
@@ -345,7 +345,7 @@ struct LoginBudgetContractTests {
       var refused = 0
       for _ in 1...50 {
         if case .go(let permit) = try await serverGuard.login(
-          at: Self.place, isProven: false, budget: LoginBudget(), deadline: .seconds(60))
+          visitor(), at: Self.place, budget: LoginBudget(), deadline: .seconds(60))
         {
           try await serverGuard.settle(permit, .refused)
           refused += 1
@@ -415,6 +415,65 @@ struct LoginBudgetContractTests {
       }
       try await test.empty()
       _ = try await permit(test, .token)
+    }
+  }
+}
+
+/// Promise 13 of ``ServerGuard``: mass rejection.
+@Suite("ServerGuard contract: mass rejection", .gated, .timeLimit(.minutes(3)))
+struct MassRejectionContractTests {
+  private static let place = LoginPlace(host: "mail.example.org", egress: "a")
+
+  private func tryLogin(_ test: GuardUnderTest, _ mailboxes: ClosedRange<Int64>, profile: Int64 = 1) async throws {
+    for mailbox in mailboxes {
+      _ = try await test.serverGuard.login(
+        visitor(mailbox, proven: true, profile: profile), at: Self.place, budget: LoginBudget(limit: 1_000),
+        deadline: .seconds(60))
+    }
+  }
+
+  private func refuse(
+    _ test: GuardUnderTest, _ mailboxes: ClosedRange<Int64>, profile: Int64 = 1
+  ) async throws -> [Bool] {
+    var answers: [Bool] = []
+    for mailbox in mailboxes {
+      let who = visitor(mailbox, proven: true, profile: profile)
+      answers.append(try await test.serverGuard.refused(who, at: Self.place))
+    }
+    return answers
+  }
+
+  @Test("from the fifth mailbox on, whichever is refused again", arguments: GuardKind.allCases)
+  func five(_ kind: GuardKind) async throws {
+    try await kind.withGuard { test in
+      #expect(try await refuse(test, 1...4) == [false, false, false, false])
+      #expect(try await refuse(test, 4...4) == [false])
+      #expect(try await refuse(test, 11...15, profile: 2) == [false, false, false, false, true])
+      #expect(try await refuse(test, 5...6) == [true, true])
+      // After a window without a refusal it begins anew.
+      try await test.advance(600_001)
+      #expect(try await refuse(test, 7...10) == [false, false, false, false])
+    }
+  }
+
+  @Test("five of more than fifty that tried are no mass", arguments: GuardKind.allCases)
+  func share(_ kind: GuardKind) async throws {
+    try await kind.withGuard { test in
+      #expect(try await refuse(test, 1...1) == [false])
+      try await tryLogin(test, 100...180)
+      #expect(try await refuse(test, 2...7) == [Bool](repeating: false, count: 6))
+      // Nine of about ninety: near enough to a tenth that a rough count may say either; twenty are more in any case.
+      _ = try await refuse(test, 8...19)
+      #expect(try await refuse(test, 20...20) == [true])
+    }
+  }
+
+  @Test("a mailbox that tries again counts by how that ends", arguments: GuardKind.allCases)
+  func latest(_ kind: GuardKind) async throws {
+    try await kind.withGuard { test in
+      #expect(try await refuse(test, 1...5).last == true)
+      try await tryLogin(test, 1...3)
+      #expect(try await refuse(test, 6...6) == [false])
     }
   }
 }

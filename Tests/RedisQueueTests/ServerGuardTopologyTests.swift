@@ -32,13 +32,15 @@ struct ServerGuardTopologyTests {
       let place = LoginPlace(host: server.host, egress: "default")
       let budget = LoginBudget(limit: 1)
       guard
-        case .go(let permit) = try await first.login(at: place, isProven: false, budget: budget, deadline: .seconds(9))
+        case .go(let permit) = try await first.login(
+          visitor(proven: false), at: place, budget: budget, deadline: .seconds(9))
       else {
         Issue.record("no login at \(server)")
         continue
       }
       try await second.settle(permit, .refused)
-      guard case .wait = try await second.login(at: place, isProven: false, budget: budget, deadline: .seconds(9))
+      guard
+        case .wait = try await second.login(visitor(proven: false), at: place, budget: budget, deadline: .seconds(9))
       else {
         Issue.record("two logins at \(server)")
         continue

@@ -326,16 +326,21 @@ struct LoginBudgetTests {
       let id = try await cluster.mailbox(on: try await cluster.profile(server))
       try await spine.withGuard { serverGuard in
         let place = LoginPlace(host: "127.0.0.1", egress: "default")
+        let profile = try #require(try await cluster.mailbox(id).profileID)
+        func visitor(proven: Bool) -> LoginVisitor {
+          LoginVisitor(
+            mailbox: id, lane: ServerLane(profile: profile, direction: .incoming), isProven: proven)
+        }
         for _ in 1...10 {
           guard
             case .go(let permit) = try await serverGuard.login(
-              at: place, isProven: false, budget: LoginBudget(), deadline: .seconds(60))
+              visitor(proven: false), at: place, budget: LoginBudget(), deadline: .seconds(60))
           else { throw TestFailure("the budget is used up early") }
           try await serverGuard.settle(permit, .refused)
         }
         guard
           case .go(let single) = try await serverGuard.login(
-            at: place, isProven: true, budget: LoginBudget(), deadline: .seconds(60))
+            visitor(proven: true), at: place, budget: LoginBudget(), deadline: .seconds(60))
         else { throw TestFailure("no proven login passes") }
         try await serverGuard.settle(single, .refused)
         try await cluster.enable(id)

@@ -17,7 +17,7 @@ struct Fate: Sendable {
   var failures = 1
 
   static let backoff = 5.0...61
-  static let quarterHour = 899.0...961
+  static let firstProbe = 58.0...61
 }
 
 /// A server that fails in a way of its own.
@@ -84,7 +84,8 @@ struct Trouble: Sendable, CustomTestStringConvertible {
     Fate(code: code, failureClass: .transient, scope: .server, alert: warning, next: Fate.backoff)
   }
   static func profile(_ code: FailureCode) -> Fate {
-    Fate(code: code, failureClass: .permanent, scope: .profile, alert: error, next: Fate.quarterHour)
+    // Halted: the next session is the probe, and nothing is counted on the mailbox.
+    Fate(code: code, failureClass: .permanent, scope: .profile, alert: error, next: Fate.firstProbe, failures: 0)
   }
   static func disabled(_ code: FailureCode) -> Fate {
     Fate(
@@ -220,7 +221,7 @@ struct FailureSortingTests {
   @Test("the profile's own refused login disables nobody")
   func wrongProfilePassword() async throws {
     let server = try await ScriptedMailServer.start(Trouble.refusing("PASS", "-ERR [AUTH] wrong"))
-    try await Spine.with { spine in
+    try await Spine.with(halts: .quickHalts) { spine in
       let cluster = spine.cluster
       let profile = try await cluster.profile(server, credentials: .profile)
       let id = try await cluster.mailbox(on: profile, password: nil)

@@ -25,20 +25,24 @@ final class Spine: Sendable {
 
   /// When breakers open and how they are tried again.
   let breakerRules: BreakerRules
+  /// The same of halted profiles.
+  let haltRules: BreakerRules
 
   private init(
-    cluster: TestCluster, spool: String, breakerRules: BreakerRules, started: AsyncStream<Process>.Continuation
+    cluster: TestCluster, spool: String, breakerRules: BreakerRules, haltRules: BreakerRules,
+    started: AsyncStream<Process>.Continuation
   ) {
     self.cluster = cluster
     self.spool = spool
     self.breakerRules = breakerRules
+    self.haltRules = haltRules
     self.started = started
   }
 
   /// Runs a test's body with a scheduler and so many workers.
   static func with<Result: Sendable>(
     _ options: TestCluster.Options = .init(), workers: Int = 1, scheduler: Bool = true,
-    breakers: BreakerRules = BreakerRules(),
+    breakers: BreakerRules = BreakerRules(), halts: BreakerRules = .halts,
     configure: @escaping @Sendable (inout WorkerConfiguration) -> Void = { _ in },
     _ body: @escaping @Sendable (Spine) async throws -> Result
   ) async throws -> Result {
@@ -49,7 +53,8 @@ final class Spine: Sendable {
     try FileManager.default.createDirectory(at: spool, withIntermediateDirectories: true)
     defer { try? FileManager.default.removeItem(at: spool) }
     let (stream, continuation) = AsyncStream<Process>.makeStream()
-    let spine = Spine(cluster: cluster, spool: spool.path, breakerRules: breakers, started: continuation)
+    let spine = Spine(
+      cluster: cluster, spool: spool.path, breakerRules: breakers, haltRules: halts, started: continuation)
     let result = await withTaskGroup(of: Void.self, returning: Swift.Result<Result, any Error>.self) { group in
       group.addTask {
         await withDiscardingTaskGroup { processes in
@@ -122,6 +127,7 @@ final class Spine: Sendable {
       resolver: TestNames())
     let service = WorkerService(
       store: store, queue: queue, client: client, serverGuard: RedisServerGuard(queue: queue, rules: breakerRules),
+      haltGuard: RedisServerGuard(queue: queue, rules: haltRules),
       configuration: configuration, logger: cluster.logger, parser: parser)
     return start(configuration.name, service, store, queue)
   }

@@ -43,14 +43,17 @@ extension APIRoutes {
     guard let id else { throw CancellationError() }
     // The mailbox is read first: the queue does not know whose it is.
     let mailbox = try await services.store.mailbox(id, for: call.principal)
-    let ids = JobKind.allCases.map { JobID(mailbox: id, kind: $0) }
+    let ids = JobKind.allCases.flatMap { JobID.all(of: id, $0) }
     guard let profile = mailbox.profileID else {
       return try call.answer(
-        InspectAnswer(jobs: ids.map { JobLocation(job: $0.description, state: "absent") }))
+        InspectAnswer(jobs: ids.filter { $0.lane == 0 }.map { JobLocation(job: $0.description, state: "absent") }))
     }
     let jobs = ids.map { Job(id: $0, profile: profile, jobClass: $0.kind.usualClass, dueMilliseconds: 0) }
     async let setAside = services.setAside.value(for: call.principal).items
-    let found = try await services.queue.inspect(jobs)
+    // Lanes beside the first are there only while there is much to send.
+    let found = try await services.queue.inspect(jobs).filter {
+      $0.state != "absent" || JobID($0.job).map { $0.lane == 0 } ?? true
+    }
     return try call.answer(InspectAnswer(jobs: Self.mark(try await setAside, in: found)))
   }
 }

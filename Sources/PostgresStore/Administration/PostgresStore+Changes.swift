@@ -145,7 +145,8 @@ extension PostgresStore {
         "SELECT 1 FROM mailbox_schedule WHERE mailbox_id = $1 ORDER BY mailbox_id, kind FOR NO KEY UPDATE", [.id(id)]),
       Statement(
         """
-        UPDATE mailbox_schedule SET generation = generation + 1, last_fence = 0, failures = 0, failure_code = NULL
+        UPDATE mailbox_schedule SET generation = generation + 1, last_fence = 0, lane_fences = NULL, failures = 0,
+          failure_code = NULL
         WHERE mailbox_id = $1
         """, [.id(id)]),
       SchedulePayload.statement(profile: target),

@@ -26,6 +26,7 @@ struct Migration: Sendable {
     Migration(1, "initial", PackageResources._001_initial_sql),
     Migration(2, "operations", PackageResources._002_operations_sql),
     Migration(3, "sending", PackageResources._003_sending_sql),
+    Migration(4, "lanes", PackageResources._004_lanes_sql),
     Migration(7, "quarantine", PackageResources._007_quarantine_sql),
   ]
 

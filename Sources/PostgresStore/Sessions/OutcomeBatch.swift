@@ -55,6 +55,7 @@ struct OutcomeBatch: Sendable {
   private var indexes: PostgresValue { .ints(outcomes.indices.map { Int64($0) }) }
   private var mailboxes: PostgresValue { .ids(outcomes.map(\.writer.job.mailbox)) }
   private var kinds: PostgresValue { .texts(outcomes.map(\.writer.job.kind.rawValue)) }
+  private var lanes: PostgresValue { .ints(outcomes.map { Int64($0.writer.job.lane) }) }
   private var runs: PostgresValue { .ints(outcomes.indices.map(run)) }
 
   /// Mailboxes are locked before hot rows everywhere, so that no two transactions wait for each other.
@@ -67,26 +68,41 @@ struct OutcomeBatch: Sendable {
   private var lock: Statement {
     .kept(
       """
-      SELECT i.index, s.last_fence, s.generation, s.last_run_id
-      FROM unnest($1, $2, $3) AS i (index, mailbox_id, kind)
+      SELECT i.index, CASE i.lane WHEN 0 THEN s.last_fence ELSE coalesce(s.lane_fences[i.lane::int], 0) END,
+        s.generation, s.last_run_id
+      FROM unnest($1, $2, $3, $4) AS i (index, mailbox_id, kind, lane)
       JOIN mailbox_schedule s ON s.mailbox_id = i.mailbox_id AND s.kind = i.kind
       ORDER BY s.mailbox_id, s.kind FOR NO KEY UPDATE OF s
-      """, [indexes, mailboxes, kinds])
+      """, [indexes, mailboxes, kinds, lanes])
   }
 
+  /// When a mailbox sends next is read from its messages here and not by the session, because another lane may have put a
+  /// message off meanwhile; not before what the outcome says. A message that another lane is sending is looked after in
+  /// half a minute, in case that lane dies and the queue with it.
+  ///
   /// A row that is due at once is written due half a second ahead: the scheduler's watermark has not passed it when it
   /// becomes visible, and the job's lease is ended by then. Otherwise only the next rescan would find it.
   private var update: Statement {
     .kept(
       """
       UPDATE mailbox_schedule s SET
-        last_fence = i.fence,
+        last_fence = CASE i.lane WHEN 0 THEN i.fence ELSE s.last_fence END,
+        lane_fences = CASE i.lane WHEN 0 THEN s.lane_fences
+          ELSE with_lane_fence(s.lane_fences, i.lane::int, i.fence) END,
         served = greatest(s.served, i.served),
         next_due_at = CASE
           WHEN s.requested > i.served THEN clock_timestamp() + interval '500 milliseconds'
+          WHEN s.kind = 's' THEN (
+            SELECT greatest(min(CASE e.state WHEN 'sending' THEN now() + interval '30 seconds' ELSE e.next_try_at END),
+              i.next_due_at, clock_timestamp() + interval '500 milliseconds')
+            FROM outgoing_email e WHERE e.mailbox_id = i.mailbox_id AND e.state IN ('pending-send', 'sending')
+            HAVING count(*) > 0)
           WHEN i.next_due_at IS NOT NULL THEN greatest(i.next_due_at, clock_timestamp() + interval '500 milliseconds')
           END,
-        reason = CASE WHEN s.requested > i.served THEN 'request' ELSE i.reason END,
+        reason = CASE WHEN s.requested > i.served THEN 'request'
+          WHEN i.reason = 'next-try' AND NOT EXISTS (SELECT FROM outgoing_email e
+            WHERE e.mailbox_id = i.mailbox_id AND e.state IN ('pending-send', 'sending')) THEN 'sent'
+          ELSE i.reason END,
         job_class = CASE WHEN s.requested > i.served THEN s.job_class
           ELSE CASE s.kind WHEN 's' THEN 1 WHEN 'p' THEN 2 ELSE 3 END END,
         failures = i.failures,
@@ -98,15 +114,16 @@ struct OutcomeBatch: Sendable {
         slot_gap_seconds = CASE WHEN i.slot_at > s.slot_at THEN extract(epoch FROM i.slot_at - s.slot_at)::int
           ELSE s.slot_gap_seconds END,
         gap_code = CASE WHEN i.slot_at > s.slot_at THEN s.failure_code ELSE s.gap_code END
-      FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) AS i (index, mailbox_id, kind,
-        generation, fence, organization_id, served, next_due_at, reason, failures, failure_code, run_id, finished_at,
-        slot_at)
+      FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) AS i (index, mailbox_id,
+        kind, lane, generation, fence, organization_id, served, next_due_at, reason, failures, failure_code, run_id,
+        finished_at, slot_at)
       WHERE s.mailbox_id = i.mailbox_id AND s.kind = i.kind AND s.organization_id = i.organization_id
-        AND s.generation = i.generation AND s.last_fence < i.fence
+        AND s.generation = i.generation
+        AND CASE i.lane WHEN 0 THEN s.last_fence ELSE coalesce(s.lane_fences[i.lane::int], 0) END < i.fence
       RETURNING i.index
       """,
       [
-        indexes, mailboxes, kinds, .ints(outcomes.map(\.writer.generation)),
+        indexes, mailboxes, kinds, lanes, .ints(outcomes.map(\.writer.generation)),
         .ints(outcomes.map(\.writer.fence.value)), .ids(outcomes.map(\.writer.organizationID)),
         .ints(outcomes.map(\.served)), .times(outcomes.map(\.next.at)), .texts(outcomes.map(\.next.reason)),
         .ints(outcomes.map { Int64($0.failures) }), .texts(outcomes.map(\.failureCode?.rawValue)), runs,

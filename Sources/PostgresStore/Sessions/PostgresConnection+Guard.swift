@@ -6,8 +6,12 @@ extension SessionGuard {
     Statement(
       """
       SELECT 1 FROM mailbox_schedule WHERE mailbox_id = $1 AND kind = $2 AND organization_id = $3 AND generation = $4
-        AND last_fence < $5 FOR NO KEY UPDATE
-      """, [.id(job.mailbox), .text(job.kind.rawValue), .id(organizationID), .int(generation), .int(fence.value)])
+        AND CASE $6::int WHEN 0 THEN last_fence ELSE coalesce(lane_fences[$6::int], 0) END < $5 FOR NO KEY UPDATE
+      """,
+      [
+        .id(job.mailbox), .text(job.kind.rawValue), .id(organizationID), .int(generation), .int(fence.value),
+        .int(Int64(job.lane)),
+      ])
   }
 }
 

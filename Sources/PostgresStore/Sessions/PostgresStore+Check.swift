@@ -81,6 +81,8 @@ extension PostgresStore {
     }
   }
 
+  /// A lane opened beside lane 0 has work while mail is due and nothing else keeps the mailbox waiting (the second is what
+  /// an outcome adds), or when a session of this lane left a message in the middle.
   private func hotRows(_ leases: [Lease]) async throws -> [JobID: HotRow] {
     let rows = try await pool.transaction(.worker) { db in
       try db.commit([
@@ -88,7 +90,12 @@ extension PostgresStore {
           """
           SELECT i.mailbox_id, i.kind, i.lane, s.profile_id, s.enabled,
             coalesce(m.paused_at, p.paused_at, o.paused_at) IS NOT NULL, coalesce(p.is_active, true),
-            s.requested > s.served OR coalesce(s.next_due_at <= now(), false),
+            CASE i.lane WHEN 0 THEN s.requested > s.served OR coalesce(s.next_due_at <= now(), false)
+              ELSE EXISTS (SELECT FROM outgoing_email e
+                  WHERE e.mailbox_id = i.mailbox_id AND e.state = 'sending' AND e.lane = i.lane)
+                OR (s.requested > s.served OR coalesce(s.next_due_at <= now() + interval '1 second', false))
+                  AND EXISTS (SELECT FROM outgoing_email e
+                    WHERE e.mailbox_id = i.mailbox_id AND e.state = 'pending-send' AND e.next_try_at <= now()) END,
             s.generation, s.requested, s.served, s.failures, s.failure_code, coalesce(s.next_due_at, now()), s.reason,
             s.verbose_runs > 0, m.incoming_enabled, m.outgoing_enabled, m.incoming_status = 'success',
             m.outgoing_status = 'success', s.kind = 'p' AND EXISTS (SELECT FROM quarantine q

@@ -2,7 +2,7 @@ import FoundationEssentials
 import PostriderCore
 
 extension PostgresStore {
-  /// What waits to be sent. Messages that are `sending` under another fence become `uncertain` first.
+  /// What waits to be sent. Messages that an ended session of this lane left in the middle become `uncertain` first.
   public func outlook(writer: SessionGuard) async throws -> OutgoingOutlook {
     let failure = Failure(.smtpUncertain, context: "the session that sent it ended before it wrote the answer")
     let mailbox = PostgresValue.id(writer.job.mailbox)
@@ -10,10 +10,13 @@ extension PostgresStore {
       Statement(
         """
         UPDATE outgoing_email SET state = 'uncertain', failure_code = $3, failure = $4::jsonb, updated_at = now()
-        WHERE mailbox_id = $1 AND state = 'sending' AND fence <> $2 RETURNING id
+        WHERE mailbox_id = $1 AND state = 'sending'
+          AND (lane = $5 AND fence <> $2 OR fence >> 32 < $2::bigint >> 32)
+        RETURNING id
         """,
         [
           mailbox, .int(writer.fence.value), .text(failure.code.rawValue), .text(try PostgresValue.jsonText(failure)),
+          .int(Int64(writer.job.lane)),
         ]),
       Statement(
         """
@@ -22,15 +25,19 @@ extension PostgresStore {
         """, [mailbox]),
       Statement(
         """
-        SELECT coalesce(min(next_try_at) <= now(), false), min(next_try_at) FROM outgoing_email
-        WHERE mailbox_id = $1 AND state = 'pending-send'
-        """, [mailbox]),
+        SELECT count(*) FROM (SELECT FROM outgoing_email
+          WHERE mailbox_id = $1 AND state = 'pending-send' AND next_try_at <= now() LIMIT $2) AS due
+        """, [mailbox, .int(Int64(OutgoingOutlook.mostCounted))]),
+      Statement(
+        "SELECT DISTINCT lane FROM outgoing_email WHERE mailbox_id = $1 AND state = 'sending' ORDER BY lane",
+        [mailbox]),
     ]
     return try await guarded(writer, first: statements) { db, results in
       try db.commit()
       var row = results[2][0]
       return OutgoingOutlook(
-        isDue: try row.bool(), nextTryAt: try row.dateOrNil(), uncertain: try results[0].map { try $0.id() })
+        due: Int(try row.int()), lanesAtWork: try results[3].map { Int(try $0.int()) },
+        uncertain: try results[0].map { try $0.id() })
     }
   }
 
@@ -38,12 +45,12 @@ extension PostgresStore {
   public func claimMessage(writer: SessionGuard) async throws -> ClaimedMessage? {
     let claim = Statement(
       """
-      UPDATE outgoing_email SET state = 'sending', fence = $2, attempts = attempts + 1, updated_at = now()
+      UPDATE outgoing_email SET state = 'sending', fence = $2, lane = $3, attempts = attempts + 1, updated_at = now()
       WHERE id = (SELECT id FROM outgoing_email
         WHERE mailbox_id = $1 AND state = 'pending-send' AND next_try_at <= now()
         ORDER BY priority, next_try_at, id LIMIT 1 FOR UPDATE)
       RETURNING id, sender, attempts, greatest(created_at, send_after), content_id
-      """, [.id(writer.job.mailbox), .int(writer.fence.value)])
+      """, [.id(writer.job.mailbox), .int(writer.fence.value), .int(Int64(writer.job.lane))])
     return try await guarded(writer, first: [claim]) { db, results in
       let rows = try results[0].map { row in
         (

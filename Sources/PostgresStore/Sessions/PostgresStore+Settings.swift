@@ -11,7 +11,7 @@ extension PostgresStore {
           """
           SELECT m.id, m.version, p.id, p.version, o.id, o.version, m.address, m.allows_credentials, m.user_name,
             m.password, m.process_email_from, m.delete_after_processing, m.incoming_method, m.outgoing_method,
-            p.process_email_from, p.minimum_polling_interval_minutes, p.connection_timeout_seconds,
+            p.process_email_from, p.type, p.maximum_concurrent_connections, p.minimum_polling_interval_minutes, p.connection_timeout_seconds,
             p.ca_certificates_pem, o.polling_interval_minutes, o.session_deadline_seconds, o.maximum_message_octets,
             o.maximum_attachment_octets, o.messages_per_poll, \(ServerColumns.list)
           FROM mailbox m JOIN server_profile p ON p.id = m.profile_id JOIN organization o ON o.id = m.organization_id
@@ -39,6 +39,8 @@ extension PostgresStore {
     let incomingMethod: SyncMethod = try row.word()
     let outgoingMethod: SyncMethod = try row.word()
     let profileFloor = try row.dateOrNil()
+    let type: ProfileType = try row.word()
+    let connections = Int(try row.int())
     let minimum = try row.int()
     let timeout = try row.int()
     let certificates = try row.textOrNil()
@@ -49,7 +51,7 @@ extension PostgresStore {
     let messagesPerPoll = Int(try row.int())
     let incoming = try ServerColumns(&row)
     let outgoing = try ServerColumns(&row)
-    let settings = SessionSettings(
+    var settings = SessionSettings(
       organizationID: organization, mailboxID: mailbox, profileID: profile, address: address,
       incoming: incoming.settings, outgoing: outgoing.settings, incomingMethod: incomingMethod,
       outgoingMethod: outgoingMethod, caCertificatesPEM: certificates, connectionTimeout: .seconds(timeout),
@@ -57,6 +59,8 @@ extension PostgresStore {
       processEmailFrom: [mailboxFloor, profileFloor].compactMap { $0 }.max(), deleteAfterProcessing: deletes,
       maximumMessageOctets: maximumMessage, maximumAttachmentOctets: maximumAttachment,
       messagesPerPoll: messagesPerPoll)
+    settings.profileVersion = profileVersion
+    settings.sendLanes = min(connections, type.maximumSendConnections ?? JobID.maximumLanes, JobID.maximumLanes)
     return (
       SettingsVersion(
         mailbox: mailboxVersion, profile: profile, profileVersion: profileVersion, organization: organizationVersion),

@@ -59,6 +59,8 @@ public enum FailureCode: String, Hashable, Sendable, Codable, CaseIterable {
   case authThrottled = "auth.throttled"
   /// Postrider itself limits login attempts, so that the server does not ban it.
   case authBudget = "auth.budget"
+  /// The server refuses many mailboxes that it let in before: the provider is at fault, and none of them.
+  case authMassRejection = "auth.mass-rejection"
   /// The provider's policy forbids this kind of login.
   case authTenantPolicy = "auth.tenant-policy"
   /// The server wants the password to be changed or entered once by hand.
@@ -265,6 +267,11 @@ public enum FailureCode: String, Hashable, Sendable, Codable, CaseIterable {
       Row(
         .throttle, .mailbox, "Too many logins failed at this server; Postrider waits so that it is not banned.",
         "Correct the mailboxes whose credentials are refused; Postrider tries again by itself.")
+    case .authMassRejection:
+      Row(
+        .credential, .profile, "The server refuses many mailboxes that it let in before.",
+        "No mailbox is disabled. One session tries again every few minutes and lets all go on when it gets in; if it "
+          + "lasts, ask the provider whether logins were blocked or passwords were reset.")
     case .authTenantPolicy:
       Row(
         .permanent, .mailbox, "The provider's policy forbids this kind of login.",

@@ -80,8 +80,8 @@ public struct DispositionRules: Sendable {
       return result
     case .permanent, .attack, .credential:
       if failure.scope == .mailbox { return disabling(failure, failures: failures) }
-      // Not this mailbox's fault: it keeps its flags, one probe every 15 minutes finds out when it is over.
-      var result = waiting(failure, minutes: 15...16, failures: failures, at: now, &generator)
+      // Not this mailbox's fault: it keeps its flags and its count; a probe finds out when it is over.
+      var result = waiting(failure, minutes: 15...16, failures: failuresBefore, at: now, &generator)
       result.alerts = [alert(.error, failure, failures: failures)]
       return result
     case .transient, .message, .recipient, .uncertain:

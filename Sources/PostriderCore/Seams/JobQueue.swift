@@ -117,12 +117,15 @@ public struct QueueStatistics: Hashable, Sendable, Codable {
 public struct LaneHold: Hashable, Sendable {
   /// The profile.
   public var profile: ProfileID
-  /// The direction: incoming holds polls, outgoing holds sends, either holds batch tests. Interactive jobs are never held.
+  /// The direction: incoming holds polls, outgoing holds sends, either holds batch tests unless the reason is ``halted``.
+  /// Interactive jobs are never held.
   public var direction: Direction
   /// From now on the queue's clock; zero lifts the hold at once.
   public var duration: Duration
   /// The word that statistics and people see: `breaker`, `halted`, `login-budget`.
   public var reason: String
+  /// The reason of a profile that is halted. What halts it is known, so tests need not wait: it is their answer.
+  public static let halted = "halted"
 
   /// Describes a hold.
   public init(profile: ProfileID, direction: Direction, duration: Duration, reason: String) {
@@ -294,7 +297,8 @@ public enum LeaseEnd: Hashable, Sendable {
 /// 9. Withdrawing removes waiting jobs and flags leased ones, whose renewal then says `lost`.
 /// 10. After the server was emptied or replaced, every call throws `epochLost` until ``open(epoch:delay:)``.
 /// 11. A hold keeps the jobs of its direction, of every class but interactive, from being leased until it ends or is
-///     lifted; it delays no other direction and no other profile, and costs claims nothing while it lasts.
+///     lifted; it delays no other direction and no other profile, and costs claims nothing while it lasts. With the
+///     reason ``LaneHold/halted`` it keeps no tests.
 /// 12. A job whose lease was renewed and then taken back three times in a row is `poisoned`: enqueuing it changes
 ///     nothing, until ``withdraw(_:)`` removes it. Completing forgets its reclaims.
 /// 13. A worker that has not announced itself for 15 seconds counts no more.

@@ -71,8 +71,8 @@ public struct MailboxMove: Hashable, Sendable {
 
   /// Every job that the mailbox may have in the queue under the old profile.
   public var jobs: [Job] {
-    JobKind.allCases.map { kind in
-      Job(id: JobID(mailbox: mailbox, kind: kind), profile: from, jobClass: .poll, dueMilliseconds: 0)
+    JobKind.allCases.flatMap { JobID.all(of: mailbox, $0) }.map {
+      Job(id: $0, profile: from, jobClass: .poll, dueMilliseconds: 0)
     }
   }
 }

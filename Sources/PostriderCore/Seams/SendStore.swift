@@ -2,17 +2,20 @@ import FoundationEssentials
 
 /// What waits to be sent from a mailbox.
 public struct OutgoingOutlook: Hashable, Sendable {
-  /// Whether a message is due now.
-  public var isDue: Bool
-  /// The earliest next try of all that wait; `nil` when nothing waits.
-  public var nextTryAt: Date?
+  /// More due messages than this are not counted.
+  public static let mostCounted = 500
+
+  /// How many messages are due now, 0…``mostCounted``.
+  public var due: Int
+  /// The other lanes that have a message under way, or had one when their session died.
+  public var lanesAtWork: [Int]
   /// Messages that an earlier session left in the middle: they are `uncertain` from now on.
   public var uncertain: [OutgoingEmailID]
 
   /// Describes what waits.
-  public init(isDue: Bool, nextTryAt: Date?, uncertain: [OutgoingEmailID]) {
-    self.isDue = isDue
-    self.nextTryAt = nextTryAt
+  public init(due: Int, lanesAtWork: [Int] = [], uncertain: [OutgoingEmailID] = []) {
+    self.due = due
+    self.lanesAtWork = lanesAtWork
     self.uncertain = uncertain
   }
 }
@@ -77,7 +80,8 @@ public struct AttemptResult: Hashable, Sendable {
 /// What a sending session needs of PostgreSQL. Calls throw ``StoreError``, and ``FencedError`` when a newer session or a
 /// change of profile came before.
 public protocol SendStore: Sendable {
-  /// What waits. Messages that are `sending` under another fence become `uncertain` first.
+  /// What waits. Messages that an ended session of this lane, or of an epoch before, left in the middle become
+  /// `uncertain` first.
   func outlook(writer: SessionGuard) async throws -> OutgoingOutlook
 
   /// Takes on the first message that is due, by priority, next try and age; `nil` when none is.

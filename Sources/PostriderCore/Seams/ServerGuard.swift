@@ -10,6 +10,8 @@ public struct BreakerRules: Hashable, Sendable {
   public var firstProbe: Duration = .seconds(30)
   /// … up to this.
   public var longestProbe: Duration = .seconds(900)
+  /// The first and the longest wait where the cause asks for others.
+  public var probesByCode: [FailureCode: ClosedRange<Duration>] = [:]
   /// A probe frees itself so long after it was last heard of. Longer than a lease and a renewal, so that the socket of a
   /// worker that cannot reach the queue is closed by then.
   public var probeHold: Duration = .seconds(30)
@@ -19,13 +21,53 @@ public struct BreakerRules: Hashable, Sendable {
   /// How long one worker has to tell everybody of a recovery before another is asked to do it.
   public var handover: Duration = .seconds(5)
 
-  /// The rules of the errors table.
+  /// Whether what opens is a halt of a profile's direction (``halts``).
+  public var areHalts = false
+
+  /// The rules of the errors table, scope `server`.
   public init() {}
 
-  /// From the failure of the n-th probe (0: from opening) to the next one.
-  public func wait(afterFailedProbes count: Int) -> Duration {
-    min(longestProbe, firstProbe * Double(UInt64(1) << UInt64(min(max(count, 0), 30))))
+  /// Halts of a profile's direction, scope `profile`: the first failure opens one, since every mailbox would meet it.
+  ///
+  /// A provider that refuses everybody is asked often, so that its mailboxes go on within one usual interval of its
+  /// recovery. The profile's own account is asked seldom, so that it is not locked: a test or an edit asks at once.
+  public static let halts: BreakerRules = {
+    var rules = BreakerRules()
+    rules.failures = 1
+    rules.mailboxes = 1
+    rules.failuresOfFew = 1
+    rules.firstProbe = .seconds(60)
+    rules.probesByCode[.authMassRejection] = .seconds(60) ... .seconds(300)
+    for code in FailureCode.allCases where code.defaultClass == .credential && code != .authMassRejection {
+      rules.probesByCode[code] = .seconds(300) ... .seconds(3_600)
+    }
+    rules.areHalts = true
+    return rules
+  }()
+
+  /// The first and the longest wait between probes for a cause.
+  public func probes(for code: FailureCode) -> ClosedRange<Duration> {
+    probesByCode[code] ?? min(firstProbe, longestProbe)...longestProbe
   }
+
+  /// From the failure of the n-th probe (0: from opening) to the next one.
+  public func wait(afterFailedProbes count: Int, for code: FailureCode) -> Duration {
+    let probes = probes(for: code)
+    return min(probes.upperBound, probes.lowerBound * Double(UInt64(1) << UInt64(min(max(count, 0), 30))))
+  }
+}
+
+/// When refused logins are the provider's fault and no mailbox's (errors table, mass rejection).
+public struct MassRejectionRules: Hashable, Sendable {
+  /// So many mailboxes whose last login succeeded are refused …
+  public var mailboxes = 5
+  /// … and at least this share of those of the profile that tried, 0…1 …
+  public var share = 0.1
+  /// … within this time.
+  public var window: Duration = .seconds(600)
+
+  /// The rules of the errors table.
+  public init() {}
 }
 
 /// The cluster's common knowledge of mail servers: one circuit breaker for each host and port, one login budget for each
@@ -57,6 +99,11 @@ public struct BreakerRules: Hashable, Sendable {
 ///     a time passes, and its failure holds the proven logins of the place for ``LoginBudget/hold``.
 /// 11. A permit whose worker died counts as a failure once its time is over, and frees the one place of 10.
 /// 12. Another host or another egress is another budget.
+///
+/// Mass rejection:
+/// 13. ``refused(_:at:)`` says yes from the mailbox on with which ``MassRejectionRules`` hold for its lane: mailboxes
+///     whose latest login was refused against those that asked to log in since the first of them was. After a window without a
+///     refusal it begins anew. Another profile or direction is counted apart.
 public protocol ServerGuard: Sendable {
   /// May this session connect?
   func admit(_ visit: ServerVisit) async throws -> Admission
@@ -84,13 +131,14 @@ public protocol ServerGuard: Sendable {
 
   /// May this login begin?
   ///
-  /// - Parameters:
-  ///   - isProven: whether the mailbox has logged in since its credentials were last changed.
-  ///   - deadline: after which a login that was not settled counts as lost.
+  /// - Parameter deadline: after which a login that was not settled counts as lost.
   func login(
-    at place: LoginPlace, isProven: Bool, budget: LoginBudget, deadline: Duration
+    _ visitor: LoginVisitor, at place: LoginPlace, budget: LoginBudget, deadline: Duration
   ) async throws -> LoginAnswer
 
   /// Says how a permitted login ended.
   func settle(_ permit: LoginPermit, _ result: LoginResult) async throws
+
+  /// Notes that a proven mailbox was refused. Returns whether so many are that the provider is at fault.
+  func refused(_ visitor: LoginVisitor, at place: LoginPlace) async throws -> Bool
 }

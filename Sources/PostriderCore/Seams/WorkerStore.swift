@@ -59,8 +59,12 @@ public struct SessionSettings: Hashable, Sendable {
   public var maximumAttachmentOctets: Int64
   /// At most this many messages in one session.
   public var messagesPerPoll: Int
+  /// At most so many sessions send side by side: the profile's limit, or what the provider allows.
+  public var sendLanes = 1
   /// Whether steps are kept for successful runs too.
   public var verbose: Bool
+  /// The version of the profile's settings: an edit makes it another.
+  public var profileVersion: Int64 = 0
   /// How many logins at its servers may fail.
   public var loginBudget = LoginBudget()
 
@@ -386,7 +390,8 @@ public struct AlertDraft: Hashable, Sendable {
 
 /// When a job runs next.
 public struct NextDue: Hashable, Sendable {
-  /// The time; `nil` when only a request or a test starts it again.
+  /// The time; `nil` when only a request or a test starts it again. Of a send, the earliest time that what it found at
+  /// the server allows: its messages' own times are added where it is written.
   public var at: Date?
   /// Why then: `slot`, a failure code, `more-mail`.
   public var reason: String

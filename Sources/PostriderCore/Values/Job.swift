@@ -82,6 +82,14 @@ public struct JobID: Hashable, Sendable, CustomStringConvertible {
   /// Which of several parallel sends this is; 0 for every other kind.
   public let lane: Int
 
+  /// At most so many sessions of a mailbox send side by side, whatever its limit: so many ids a send job may have.
+  public static let maximumLanes = 10
+
+  /// Every id that a job of this kind may have: those of all lanes of a send.
+  public static func all(of mailbox: MailboxID, _ kind: JobKind) -> [JobID] {
+    (0..<(kind == .send ? maximumLanes : 1)).map { JobID(mailbox: mailbox, kind: kind, lane: $0) }
+  }
+
   /// Names a job.
   public init(mailbox: MailboxID, kind: JobKind, lane: Int = 0) {
     self.mailbox = mailbox

@@ -12,6 +12,23 @@ public struct LoginPlace: Hashable, Sendable {
   }
 }
 
+/// Who wants to log in.
+public struct LoginVisitor: Hashable, Sendable {
+  /// The mailbox.
+  public var mailbox: MailboxID
+  /// Its profile and the direction.
+  public var lane: ServerLane
+  /// Whether the mailbox has logged in since its credentials were last changed.
+  public var isProven: Bool
+
+  /// Describes a visitor.
+  public init(mailbox: MailboxID, lane: ServerLane, isProven: Bool) {
+    self.mailbox = mailbox
+    self.lane = lane
+    self.isProven = isProven
+  }
+}
+
 /// How many failed logins are allowed, and for how long they count.
 public struct LoginBudget: Hashable, Sendable {
   /// Logins within ``window`` that may fail, 1…1,000.

@@ -11,6 +11,13 @@ public struct MailServer: Hashable, Sendable, Codable, CustomStringConvertible {
     self.port = port
   }
 
+  /// One direction of a profile as a place of its own: what is wrong with the profile stops its mailboxes there as a
+  /// server's fault stops those of the server. With other settings (`version`) it is another place, so that an edit
+  /// begins anew.
+  public init(profile lane: ServerLane, version: Int64) {
+    self.init(host: "profile-\(lane.profile).\(version)", port: lane.direction == .incoming ? 1 : 2)
+  }
+
   /// `host:port`, with brackets around a literal IPv6 address.
   public var description: String { host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)" }
 }
@@ -67,11 +74,13 @@ public struct OpenBreaker: Hashable, Sendable, Codable {
   public var isProbing: Bool
   /// Milliseconds until it is worth asking again: the next probe, or the end of the one under way.
   public var waitMilliseconds: Int64
+  /// Whether it is a direction of a profile that is halted, and no server.
+  public var isHalt: Bool
 
   /// Describes an open breaker.
   public init(
     server: MailServer, code: FailureCode, words: String = "", sinceMilliseconds: Int64, failedProbes: Int = 0,
-    nextProbeMilliseconds: Int64, isProbing: Bool = false, waitMilliseconds: Int64
+    nextProbeMilliseconds: Int64, isProbing: Bool = false, waitMilliseconds: Int64, isHalt: Bool = false
   ) {
     self.server = server
     self.code = code
@@ -81,6 +90,7 @@ public struct OpenBreaker: Hashable, Sendable, Codable {
     self.nextProbeMilliseconds = nextProbeMilliseconds
     self.isProbing = isProbing
     self.waitMilliseconds = waitMilliseconds
+    self.isHalt = isHalt
   }
 
   /// One sentence for people: which server, and when it is tried again.
@@ -88,7 +98,7 @@ public struct OpenBreaker: Hashable, Sendable, Codable {
     let next =
       isProbing
       ? "one session is trying it now" : "the next try is in \(max(1, (nextProbeMilliseconds + 999) / 1_000)) s"
-    return "the circuit breaker of \(server) is open, \(next)"
+    return isHalt ? "the profile is halted, \(next)" : "the circuit breaker of \(server) is open, \(next)"
   }
 }
 

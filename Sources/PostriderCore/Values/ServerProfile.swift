@@ -16,6 +16,10 @@ public enum ProfileType: String, Hashable, Sendable, Codable, CaseIterable {
   case pop3SMTP = "pop3-smtp"
   /// Microsoft 365: outlook.office365.com and smtp.office365.com, OAuth.
   case microsoft365
+
+  /// How many SMTP connections the provider takes from one mailbox at a time, where it says so: Microsoft refuses a
+  /// fourth with 432 4.3.2.
+  public var maximumSendConnections: Int? { self == .microsoft365 ? 3 : nil }
 }
 
 /// How a connection is protected.

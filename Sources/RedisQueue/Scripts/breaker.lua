@@ -1,6 +1,6 @@
 -- Shared by the scripts of one breaker.
 --
--- KEYS[1]: <prefix>:breaker:{<shard>}:<host:port>, a hash that is there only while something went wrong:
+-- KEYS[1]: <prefix>:breaker:{<shard>}:<host:port> (a profile's: halt for breaker), a hash that is there only while something went wrong:
 --   row, from: failures in a row, and the mailboxes they came from (`;<id>;<id>;`)
 --   code, words: of the last failure
 --   since, tries, probe_at: while it is open: from when, failed probes, when the next regular one is due

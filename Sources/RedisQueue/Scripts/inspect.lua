@@ -19,7 +19,7 @@ local function reason(job, class, profile)
   local hold = held_until(p, class, kind)
   if hold > now then
     local why_in, why_out = match(text, ':([^:]*):([^:]*)$')
-    local incoming = kind == 'p' or (kind == 't' and p.held_in >= p.held_out)
+    local incoming = kind == 'p' or (kind == 't' and p.held_in == p.held_test)
     return incoming and why_in or why_out, format('%.0f', hold)
   end
   if on_profile(p, kind) and room(p, profile) <= 0 then return 'limit', '' end

@@ -3,10 +3,16 @@
 -- KEYS[1]: <prefix>:login:{<shard>}:<host>|<egress>:failed, zset: token → when the login was refused.
 -- KEYS[2]: the same with :taken, zset: token → when it was taken, of logins under way, or lost.
 -- KEYS[3]: the same with :single, hash: token and until of the one proven login at a time; held, until when none.
--- ARGV: token, proven 0|1, limit, window in ms, deadline in ms.
+-- KEYS[4]: <refused>, see above.
+-- ARGV: token, proven 0|1, limit, window in ms, deadline in ms, mailbox, window of refusals in ms.
 -- Returns { 'token' | 'free' | 'single' } or { 'wait', ms, 1 if only logins under way are waited for }.
 local token, proven, limit = ARGV[1], ARGV[2] == '1', tonumber(ARGV[3])
 local window, deadline = tonumber(ARGV[4]), tonumber(ARGV[5])
+if call('EXISTS', KEYS[4]) == 1 then
+  tried(KEYS[4], ARGV[6], tonumber(ARGV[7]))
+  -- What counts is how its latest login ended.
+  call('ZREM', KEYS[4], ARGV[6])
+end
 call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - window)
 call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - window)
 local failed = call('ZCARD', KEYS[1])

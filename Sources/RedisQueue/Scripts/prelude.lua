@@ -76,11 +76,14 @@ end
 
 -- What the queue knows of a profile; one that nobody told of has limit 0.
 local function settings(text)
-  local limit, pop3, smtp, weight, paused, held_in, held_out =
-    match(text or '0:0:0:1:0:0:0::', '^(%d+):(%d):(%d):(%d+):(%d):(%d+):(%d+)')
+  local limit, pop3, smtp, weight, paused, held_in, held_out, why_in, why_out =
+    match(text or '0:0:0:1:0:0:0::', '^(%d+):(%d):(%d):(%d+):(%d):(%d+):(%d+):([^:]*):([^:]*)$')
+  held_in, held_out = tonumber(held_in), tonumber(held_out)
   return {
     limit = tonumber(limit), pop3 = pop3 == '1', smtp = smtp == '1', weight = tonumber(weight), paused = paused == '1',
-    held_in = tonumber(held_in), held_out = tonumber(held_out)
+    held_in = held_in, held_out = held_out,
+    -- Tests of a halted profile are not held: what halts it is their answer.
+    held_test = math.max(why_in == 'halted' and 0 or held_in, why_out == 'halted' and 0 or held_out)
   }
 end
 
@@ -89,7 +92,7 @@ local function held_until(p, class, kind)
   if class == 0 then return 0 end
   if kind == 'p' then return p.held_in end
   if kind == 's' then return p.held_out end
-  return math.max(p.held_in, p.held_out)
+  return p.held_test
 end
 
 -- Whether a session of this kind counts on the profile.

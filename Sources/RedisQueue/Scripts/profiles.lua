@@ -36,7 +36,7 @@ local function numbers(profile, text)
         elseif p.limit == 0 then
           block('limit', count)
         elseif held_until(p, class, kind) > now then
-          local incoming = kind == 'p' or (kind == 't' and p.held_in >= p.held_out)
+          local incoming = kind == 'p' or (kind == 't' and p.held_in == p.held_test)
           block(incoming and why_in or why_out, count)
         elseif on_profile(p, kind) then
           local runnable = math.min(count, free)

@@ -142,7 +142,9 @@ struct DevEnvironment {
       Running { try await failOnFirst(of: failures) },
       Running { try await store.run() }, Running { try await queue.run() },
       // Stopped from the end: first nobody asks any more, then nothing is enqueued, then the sessions drain.
-      try deployment.worker(store: store, queue: queue, serverGuard: deployment.serverGuard(queue: queue)),
+      try deployment.worker(
+        store: store, queue: queue, serverGuard: deployment.serverGuard(queue: queue),
+        haltGuard: deployment.haltGuard(queue: queue)),
       deployment.scheduler(store: store, queue: queue), api,
     ]
     let guide = Guide(

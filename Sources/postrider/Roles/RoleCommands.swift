@@ -56,7 +56,9 @@ struct WorkerCommand: AsyncParsableCommand {
     let deployment = Deployment(settings, role: "worker")
     let store = try deployment.store()
     let queue = try deployment.queue()
-    let worker = try deployment.worker(store: store, queue: queue, serverGuard: deployment.serverGuard(queue: queue))
+    let worker = try deployment.worker(
+      store: store, queue: queue, serverGuard: deployment.serverGuard(queue: queue),
+      haltGuard: deployment.haltGuard(queue: queue))
     try await deployment.serve(
       [
         Running { try await store.run() }, Running { try await queue.run() },
@@ -102,8 +104,15 @@ extension Deployment {
     return serverGuard
   }
 
+  /// Halts of profiles beside the queue.
+  func haltGuard(queue: RedisJobQueue) -> RedisServerGuard {
+    var rules = BreakerRules.halts
+    rules.probeHold = .seconds(settings.number(.queueLease)) * 2
+    return RedisServerGuard(queue: queue, rules: rules)
+  }
+
   func worker(
-    store: any WorkerStore, queue: any JobQueue, serverGuard: any ServerGuard
+    store: any WorkerStore, queue: any JobQueue, serverGuard: any ServerGuard, haltGuard: any ServerGuard
   ) throws -> WorkerService {
     var configuration = WorkerConfiguration(name: Self.processName())
     configuration.sessions = settings.number(.workerSessions)
@@ -113,7 +122,7 @@ extension Deployment {
     configuration.spoolDirectory = settings.text(.workerSpool) ?? "/tmp"
     configuration.egressID = settings.text(.egressID) ?? configuration.egressID
     return WorkerService(
-      store: store, queue: queue, client: try mailClient(), serverGuard: serverGuard,
+      store: store, queue: queue, client: try mailClient(), serverGuard: serverGuard, haltGuard: haltGuard,
       configuration: configuration, logger: logger)
   }
 }

@@ -39,9 +39,11 @@ struct QueueInspect: AdministrationCommand {
       Terminal.safe("\(mailbox.address) (mailbox \(mailbox.id), profile \(mailbox.profileName ?? "none"))"))
     if let since = mailbox.pausedAt { details.add("  paused", "since \(Words.time(since))") }
     for job in jobs {
-      let kind = JobID(job.job)?.kind
-      details.add("  \(kind?.word ?? job.job)", place(job, now))
-      if let next = next(kind, mailbox, now) { details.add("    next run", next) }
+      let id = JobID(job.job)
+      let kind = id?.kind
+      let lane = id.map { $0.lane > 0 ? ", lane \($0.lane)" : "" } ?? ""
+      details.add("  \(kind?.word ?? job.job)\(lane)", place(job, now))
+      if id?.lane == 0, let next = next(kind, mailbox, now) { details.add("    next run", next) }
     }
     return details.rendered()
   }
