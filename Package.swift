@@ -60,6 +60,7 @@ let package = Package(
   targets: [
     .systemLibrary(name: "CHiredis", providers: [.apt(["libhiredis-dev"]), .brew(["hiredis"])]),
     .systemLibrary(name: "CLibPQ", pkgConfig: "libpq", providers: [.apt(["libpq-dev"]), .brew(["libpq"])]),
+    .systemLibrary(name: "CGSASL", pkgConfig: "libgsasl", providers: [.apt(["libgsasl-dev"]), .brew(["gsasl"])]),
     .systemLibrary(name: "CGMime", pkgConfig: "gmime-3.0", providers: [.apt(["libgmime-3.0-dev"]), .brew(["gmime"])]),
 
     library("PostriderCore"),
@@ -69,7 +70,9 @@ let package = Package(
       resources: [.embedInCode("Scripts")]),
     library(
       "PostgresStore", ["PostriderCore", "CLibPQ", crypto, logging, metrics], resources: [.embedInCode("Migrations")]),
-    library("MailProtocols", ["PostriderCore", nioCore, nioPosix, nioTLS, nioSSL, nioConcurrency, logging]),
+    library(
+      "MailProtocols",
+      ["PostriderCore", "CGSASL", crypto, nioCore, nioPosix, nioTLS, nioSSL, nioConcurrency, logging]),
     library("MailMessage", ["PostriderCore", "CGMime"]),
     library("Scheduler", ["PostriderCore", lifecycle, logging, metrics]),
     library("Worker", ["PostriderCore", "MailProtocols", "MailMessage", lifecycle, logging, metrics, crypto]),
@@ -102,20 +105,23 @@ let package = Package(
     tests(of: "Telemetry", [metrics]),
     tests(of: "RedisQueue", ["PostriderTesting", nioCore, nioPosix, logging]),
     tests(of: "PostgresStore", ["PostriderTesting"]),
-    tests(of: "MailProtocols", ["PostriderTesting", nioEmbedded, nioTestUtils]),
+    tests(of: "MailProtocols", ["PostriderTesting", "PrivateServers", nioEmbedded, nioTestUtils, crypto, logging]),
     tests(of: "MailMessage"),
     tests(
       of: "postrider",
       [
-        "PostriderCore", "PostriderTesting", "PrivateServers", "MailProtocols", "PostgresStore", "RedisQueue",
-        hummingbird, nioCore, logging,
+        "PostriderCore", "PostriderTesting", "AdminServer", "MailProtocols", "Telemetry", "PrivateServers",
+        "PostgresStore", "RedisQueue", hummingbird, nioCore, logging,
       ]),
-    tests(of: "Scheduler", ["PostriderTesting", "PrivateServers", "RedisQueue", "PostgresStore", lifecycle, logging]),
+    tests(
+      of: "Scheduler",
+      ["PostriderTesting", "PrivateServers", "RedisQueue", "PostgresStore", "Telemetry", lifecycle, logging]),
     tests(
       of: "Worker",
       [
-        "PostriderTesting", "RedisQueue", "PostgresStore", "Scheduler", "MailProtocols", "PrivateServers", nioPosix,
-        lifecycle, logging,
+        "PostriderTesting", "RedisQueue", "PostgresStore", "Scheduler", "MailProtocols", "MailMessage",
+        "PrivateServers",
+        nioPosix, lifecycle, logging,
       ]),
     tests(of: "AdminServer", ["PostriderTesting", "PostgresStore", hummingbirdTesting, httpClient]),
     tests(of: "PrivateServers", ["PostriderTesting", subprocess]),

@@ -47,6 +47,15 @@ public struct AdminServerConfiguration: Sendable {
   public var requestTimeout: Duration = .seconds(30)
   /// The largest request body, in octets.
   public var maximumBodyOctets = 1 << 20
+  /// The largest JSON body of a message with files, in octets. It lies in memory, in base64; larger files go with a
+  /// message that is sent as it stands.
+  public var maximumFilesOctets = 8 << 20
+  /// The largest message that is sent as it stands (`message/rfc822`), in octets.
+  public var maximumMessageOctets: Int64 = 50 << 20
+  /// How long such a message may take to arrive and be stored.
+  public var messageTimeout: Duration = .seconds(600)
+  /// Where large messages wait while they arrive.
+  public var spoolDirectory = "/tmp"
   /// The most connections per listener; more wait in the backlog.
   public var maximumConnections = 1_024
   /// A connection on which nothing happens for so long is closed.

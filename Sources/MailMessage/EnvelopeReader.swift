@@ -121,33 +121,29 @@ struct EnvelopeReader {
 
 extension EnvelopeReader {
   /// Sorts a message: delivery reports (RFC 3464) and other reports first, then what says it is automatic
-  /// (RFC 3834 section 5; `Precedence:` as older responders write it).
-  func messageClass() -> MessageClass {
-    if let part = g_mime_message_get_mime_part(message), let type = g_mime_object_get_content_type(part),
-      g_mime_content_type_is_type(type, "multipart", "report") != 0
-    {
-      let kind = g_mime_content_type_get_parameter(type, "report-type").map { String(cString: $0).lowercased() }
-      if kind == "delivery-status" || kind == nil && holdsDeliveryStatus(part) { return .bounce }
-      if kind == "disposition-notification" { return .automatic }
+  /// (RFC 3834 section 5; `Precedence:` as older responders write it), then what nobody may answer (the null path).
+  func messageClass(_ notification: DeliveryNotification?) -> MessageClass {
+    if let notification {
+      // A report of a delay or a delivery says that nothing came back.
+      let reports = notification.recipients.map(\.report)
+      return reports.isEmpty || reports.contains(where: \.isBounce) ? .bounce : .automatic
     }
+    if let type = reportType(), type == "disposition-notification" { return .automatic }
     if let value = header("Auto-Submitted"), let word = Self.firstWord(value), word != "no" { return .automatic }
     if let value = header("Precedence"), let word = Self.firstWord(value),
       ["bulk", "auto_reply", "auto-reply", "junk"].contains(word)
     {
       return .automatic
     }
+    if let path = header("Return-Path"), TextSanitizer.word(path, maximum: 10) == "<>" { return .automatic }
     return .ordinary
   }
 
-  private func holdsDeliveryStatus(_ part: UnsafeMutablePointer<GMimeObject>) -> Bool {
-    guard let multipart = postrider_as_multipart(part) else { return false }
-    return (0..<min(g_mime_multipart_get_count(multipart), 20)).contains { index in
-      guard let child = g_mime_multipart_get_part(multipart, index),
-        let type = g_mime_object_get_content_type(child)
-      else { return false }
-      return g_mime_content_type_is_type(type, "message", "delivery-status") != 0
-        || g_mime_content_type_is_type(type, "message", "global-delivery-status") != 0
-    }
+  private func reportType() -> String? {
+    guard let part = g_mime_message_get_mime_part(message), let type = g_mime_object_get_content_type(part),
+      g_mime_content_type_is_type(type, "multipart", "report") != 0
+    else { return nil }
+    return g_mime_content_type_get_parameter(type, "report-type").map { String(cString: $0).lowercased() }
   }
 
   /// The keyword of a field such as `auto-replied (vacation); owner-email=…`, lower case.

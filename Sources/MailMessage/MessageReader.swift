@@ -86,7 +86,8 @@ public enum MessageReader {
       }
       let reader = EnvelopeReader(message.pointer)
       result.envelope = reader.envelope()
-      result.messageClass = reader.messageClass()
+      result.notification = DeliveryStatusReader.notification(message.pointer)
+      result.messageClass = reader.messageClass(result.notification)
       var walker = BodyWalker(limits: limits)
       if let root = g_mime_message_get_mime_part(message.pointer) { walker.walk(root) }
       result.text = walker.text

@@ -20,6 +20,8 @@ public struct ParsedMessage: Hashable, Sendable {
   public var envelope: MessageEnvelope
   /// Whether somebody, a program or a mail server wrote it.
   public var messageClass: MessageClass
+  /// What a delivery status notification says; `nil` for every other message.
+  public var notification: DeliveryNotification?
   /// The text body with LF line ends; `nil` when there is none.
   public var text: String?
   /// The HTML body, untrusted; `nil` when there is none.
@@ -31,11 +33,12 @@ public struct ParsedMessage: Hashable, Sendable {
 
   /// Describes a message.
   public init(
-    envelope: MessageEnvelope, messageClass: MessageClass = .ordinary, text: String? = nil, html: String? = nil,
-    attachments: [ParsedAttachment] = [], problems: [String] = []
+    envelope: MessageEnvelope, messageClass: MessageClass = .ordinary, notification: DeliveryNotification? = nil,
+    text: String? = nil, html: String? = nil, attachments: [ParsedAttachment] = [], problems: [String] = []
   ) {
     self.envelope = envelope
     self.messageClass = messageClass
+    self.notification = notification
     self.text = text
     self.html = html
     self.attachments = attachments

@@ -30,7 +30,7 @@ public enum Program {
   }
 }
 
-/// A `postrider` process that goes on.
+/// A `postrider` process that goes on, or another program's.
 ///
 /// Its output goes to files, so that it never waits for a reader.
 public final class RunningProgram: Sendable {
@@ -39,15 +39,17 @@ public final class RunningProgram: Sendable {
   /// Its process number.
   public let processID: Int32
 
-  /// Starts it.
-  public init(_ arguments: [String], environment: [String: String] = [:], input: String = "") throws {
+  /// Starts it; `executable` is the path of another program.
+  public init(
+    _ arguments: [String], executable: String = Program.path, environment: [String: String] = [:], input: String = ""
+  ) throws {
     let folder = FileManager.default.temporaryDirectory.appending(path: "program-\(UUID().uuidString)").path
     try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
     self.folder = folder
     for name in ["out", "err"] { _ = FileManager.default.createFile(atPath: "\(folder)/\(name)", contents: nil) }
     try Data(input.utf8).write(to: URL(fileURLWithPath: "\(folder)/in"))
     processID = try Self.spawn(
-      [Program.path] + arguments,
+      [executable] + arguments,
       ["PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "POSTRIDER_DATA": "/nonexistent/postrider"]
         .merging(environment) { $1 }, folder)
     let (child, flag) = (processID, exitSignal)

@@ -14,6 +14,8 @@ final class ScriptHandler: ChannelDuplexHandler {
   private var isBusy = false
   private var isReading = true
   private var isInMessage = false
+  /// Octets of the buffer that hold no end of a message.
+  private var scanned = 0
 
   init(record: ScriptedMailServer.Record) { self.record = record }
 
@@ -166,17 +168,32 @@ final class ScriptHandler: ChannelDuplexHandler {
   }
 
   private func nextMessage() -> String? {
-    let text = String(buffer: buffer)
-    let end: String.Index
-    if text.utf8.starts(with: ".\r\n".utf8) {
-      end = text.utf8.index(text.startIndex, offsetBy: 3)
-    } else if let found = text.firstRange(of: "\r\n.\r\n") {
-      end = found.upperBound
+    let length: Int
+    if buffer.readableBytesView.starts(with: ".\r\n".utf8) {
+      length = 3
+    } else if let end = endOfMessage() {
+      length = end
     } else {
       return nil
     }
-    let message = String(text[..<end])
-    buffer.moveReaderIndex(forwardBy: message.utf8.count)
-    return message
+    scanned = 0
+    return buffer.readString(length: length)
+  }
+
+  /// How many octets reach up to and including the first lone dot. Octets that were looked at are not looked at again:
+  /// large messages come in many pieces.
+  private func endOfMessage() -> Int? {
+    let mark = Array("\r\n.\r\n".utf8)
+    return buffer.withUnsafeReadableBytes { bytes in
+      var index = max(scanned, mark.count - 1)
+      while index < bytes.count {
+        if bytes[index] == UInt8(ascii: "\n"), bytes[(index - mark.count + 1)...index].elementsEqual(mark) {
+          return index + 1
+        }
+        index += 1
+      }
+      scanned = index
+      return nil
+    }
   }
 }

@@ -20,12 +20,15 @@ public final class TestCluster: Sendable {
     public var postgres: PrivatePostgres?
     /// A Redis of the test's own; `nil` for the shared one.
     public var redis: PrivateRedis?
+    /// Takes what every process logs; `nil`: printed where `POSTRIDER_TEST_LOG` is set.
+    public var logger: Logger?
 
     /// The shared servers and production's times.
     public init(
       lease: Duration = .seconds(15), callTimeout: Duration = .seconds(3), shards: Int = 1,
-      postgres: PrivatePostgres? = nil, redis: PrivateRedis? = nil
+      postgres: PrivatePostgres? = nil, redis: PrivateRedis? = nil, logger: Logger? = nil
     ) {
+      self.logger = logger
       self.shards = shards
       self.lease = lease
       self.callTimeout = callTimeout
@@ -51,7 +54,9 @@ public final class TestCluster: Sendable {
 
   private init(_ options: Options) async throws {
     self.options = options
-    if ProcessInfo.processInfo.environment["POSTRIDER_TEST_LOG"] == nil {
+    if let own = options.logger {
+      logger = own
+    } else if ProcessInfo.processInfo.environment["POSTRIDER_TEST_LOG"] == nil {
       logger = .silent
     } else {
       logger = Logger(label: "test")

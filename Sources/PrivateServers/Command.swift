@@ -15,12 +15,12 @@ enum Command {
   @discardableResult
   static func run(
     _ program: String, _ arguments: [String], user: ServerUser? = nil, input: String = "",
-    workingDirectory: String = "/", timeout: Duration = .seconds(60)
+    workingDirectory: String = "/", environment: [String: String] = [:], timeout: Duration = .seconds(60)
   ) async throws -> String {
     let name = program.split(separator: "/").last.map(String.init) ?? program
     let configuration = Configuration.child(
       [program] + arguments, user: user, deathSignal: .kill,
-      environment: Self.environment, workingDirectory: workingDirectory)
+      environment: Self.environment.merging(environment) { $1 }, workingDirectory: workingDirectory)
     return try await withThrowingTaskGroup(of: String?.self) { group in
       group.addTask {
         try await run(configuration, name: name, input: input)

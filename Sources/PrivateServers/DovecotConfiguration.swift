@@ -1,3 +1,5 @@
+import FoundationEssentials
+
 /// The configuration file of a ``PrivateDovecot`` (version 2.3).
 ///
 /// Names paths through the runtime directory, which has no blanks, quotes or percent signs.
@@ -34,6 +36,7 @@ struct DovecotConfiguration: Sendable {
     disable_plaintext_auth = \(options.allowsPlaintext ? "no" : "yes")
     auth_mechanisms = \(options.mechanisms.joined(separator: " "))
     auth_failure_delay = \(options.failureDelaySeconds) secs
+    \(databases)
     passdb {
       driver = passwd-file
       # A file per user: a common one is looked at once a second only, and a new user would wait.
@@ -91,6 +94,64 @@ struct DovecotConfiguration: Sendable {
     \(options.settings)
 
     """
+  }
+
+  /// The databases of masters and tokens.
+  private var databases: String {
+    var text = ""
+    if !options.masters.isEmpty {
+      text += """
+        auth_master_user_separator = *
+        passdb {
+          driver = passwd-file
+          args = \(folder)/masters
+          master = yes
+          # The user has to exist too.
+          pass = yes
+        }
+
+        """
+    }
+    if let kerberos = options.kerberos {
+      text += """
+        import_environment = $import_environment KRB5_CONFIG=\(kerberos.configurationPath)
+        auth_krb5_keytab = \(kerberos.keytabPath)
+        auth_gssapi_hostname = \(kerberos.hostName)
+
+        """
+    }
+    if options.introspectionURL != nil {
+      text += """
+        passdb {
+          driver = oauth2
+          mechanisms = xoauth2 oauthbearer
+          args = \(folder)/oauth2.conf
+        }
+
+        """
+    }
+    return text
+  }
+
+  /// Files that the configuration names, by their names.
+  var extraFiles: [String: String] {
+    var files: [String: String] = [:]
+    if !options.masters.isEmpty {
+      files["masters"] = options.masters.sorted { $0.key < $1.key }
+        .map { "\($0.key):{PLAIN.b64}\(Data($0.value.utf8).base64EncodedString())\n" }.joined()
+    }
+    if let url = options.introspectionURL {
+      files["oauth2.conf"] = """
+        introspection_mode = get
+        introspection_url = \(url)
+        force_introspection = yes
+        username_attribute = username
+        active_attribute = active
+        active_value = true
+
+        """
+    }
+    return files
   }
 
   private var groupName: String { ServerUser.groupName(data.user.groupID) ?? String(data.user.groupID) }

@@ -33,7 +33,8 @@ extension PrivateDovecot {
       }
     }
     // Encoded, so that a password may hold colons and control characters.
-    let line = "\(address):{PLAIN.b64}\(Data(password.utf8).base64EncodedString())\n"
+    let extra = options.kerberos.map { "::::::k5principals=\($0.trustedPrincipal)" } ?? ""
+    let line = "\(address):{PLAIN.b64}\(Data(password.utf8).base64EncodedString())\(extra)\n"
     // Dovecot reads the file again when its time in seconds or its size differs: a comment makes it so.
     let last = Files.status("\(usersPath)/\(address)")?.size
     let text = last == line.utf8.count ? line + "#\n" : line

@@ -15,6 +15,26 @@ public final class PrivateDovecot: Sendable {
     case mbox
   }
 
+  /// How tickets are taken.
+  public struct Kerberos: Hashable, Sendable {
+    /// The `krb5.conf`.
+    public var configurationPath: String
+    /// The file with the server's keys.
+    public var keytabPath: String
+    /// The server's host name in Kerberos.
+    public var hostName: String
+    /// Who may log in as each user, beside the user.
+    public var trustedPrincipal: String
+
+    /// Describes a realm.
+    public init(configurationPath: String, keytabPath: String, hostName: String, trustedPrincipal: String) {
+      self.configurationPath = configurationPath
+      self.keytabPath = keytabPath
+      self.hostName = hostName
+      self.trustedPrincipal = trustedPrincipal
+    }
+  }
+
   /// How to run it.
   public struct Options: Sendable {
     /// Names its folder, sockets and log.
@@ -33,6 +53,13 @@ public final class PrivateDovecot: Sendable {
     public var trustedNetworks: [String] = []
     /// The SASL mechanisms offered.
     public var mechanisms = ["plain", "login", "cram-md5", "scram-sha-256"]
+    /// Accounts that may log in as anybody, with their passwords: by authorization identity, or as `user*master`.
+    public var masters: [String: String] = [:]
+    /// Where a token is asked about with a GET, the token appended; `nil`: no tokens are taken. The answer is JSON with
+    /// `active` and `username`. The mechanisms xoauth2 and oauthbearer have to be listed too.
+    public var introspectionURL: String?
+    /// A realm whose tickets are taken; the mechanism gssapi has to be listed too.
+    public var kerberos: Kerberos?
     /// How long a refused password is answered late, whole seconds.
     public var failureDelaySeconds = 0
     /// The most sessions of a user from one address.
@@ -119,6 +146,9 @@ public final class PrivateDovecot: Sendable {
     let configuration = DovecotConfiguration(data: data, options: options, ports: ports, certificate: certificate)
     let file = "\(try data.directory(for: options.name))/dovecot.conf"
     try Files.write(configuration.text, to: file, owner: data.user)
+    for (name, text) in configuration.extraFiles {
+      try Files.write(text, to: "\(try data.directory(for: options.name))/\(name)", owner: data.user)
+    }
     let logPath = data.logPath(options.name)
     return ManagedServer(name: options.name, logPath: logPath, policy: options.restart, logger: logger) {
       let offset = Files.status(logPath)?.size ?? 0

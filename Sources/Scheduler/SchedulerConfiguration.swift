@@ -32,6 +32,9 @@ public struct SchedulerConfiguration: Sendable {
   /// an alert.
   public var lateness: Duration = .seconds(30)
 
+  /// How often the open alerts are counted.
+  public var alertCount: Duration = .seconds(15)
+
   /// The defaults of a deployment.
   public init(holder: String) { self.holder = holder }
 }

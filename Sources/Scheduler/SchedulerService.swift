@@ -11,6 +11,8 @@ public struct SchedulerService: Service {
   private let queue: any JobQueue
   private let configuration: SchedulerConfiguration
   private let logger: Logger
+  /// Beats while this process stands by and, once it leads, with each look for what has become due.
+  public let pulse = Pulse()
   private let leaderGauge = Meter(label: "postrider_scheduler_leader")
 
   /// A scheduler over the given store and queue.
@@ -27,6 +29,7 @@ public struct SchedulerService: Service {
   public func run() async throws {
     leaderGauge.set(0)
     await cancelWhenGracefulShutdown { await standByAndLead() }
+    pulse.rest()
     leaderGauge.set(0)
     // The row is given up so that a standby need not wait for the end of the term. When that fails, it ends by itself.
     try? await store.resign(holder: configuration.holder)
@@ -36,6 +39,7 @@ public struct SchedulerService: Service {
     var reported = false
     while !Task.isCancelled {
       var wait = configuration.retry
+      pulse.beat()
       do {
         if let term = try await store.lead(holder: configuration.holder, duration: configuration.leadership) {
           reported = false
@@ -58,7 +62,8 @@ public struct SchedulerService: Service {
     logger.info("Leading", metadata: ["scheduler.term": "\(first.term)"])
     leaderGauge.set(1)
     defer { leaderGauge.set(0) }
-    let term = SchedulerTerm(store: store, queue: queue, configuration: configuration, logger: logger)
+    let term = SchedulerTerm(
+      store: store, queue: queue, configuration: configuration, pulse: pulse, logger: logger)
     await withTaskGroup(of: Void.self) { group in
       group.addTask { await keep(first) }
       group.addTask { await term.run() }

@@ -24,6 +24,7 @@ extension SchedulerTerm {
     var position: DuePage.Position?
     while !Task.isCancelled {
       await untilDone("watermark") {
+        self.pulse.beat()
         let from: DuePage.Position
         if let position {
           from = position

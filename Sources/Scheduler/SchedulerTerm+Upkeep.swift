@@ -102,7 +102,7 @@ extension SchedulerTerm {
   private func repairStep(_ size: Int) async throws -> RepairReport {
     let report = try await queue.repair(limit: size)
     if report.total > 0 {
-      Counter(label: "postrider_invariant_repairs_total").increment(by: Int64(report.total))
+      repairs.increment(by: Int64(report.total))
       for (rule, count) in report.mended.sorted(by: { $0.key < $1.key }) where count > 0 {
         logger.warning("Mended the queue", metadata: ["repair.rule": "\(rule)", "repair.count": "\(count)"])
       }
@@ -133,6 +133,27 @@ extension SchedulerTerm {
       await attempt("statistics") { try await self.store.forgetOldActivity() }
     }
   }
+
+  // MARK: Open alerts
+
+  /// Shows how many alerts are open, for whoever watches the installation as a whole. Not at all while they cannot be
+  /// counted: nobody should act on old numbers.
+  func countAlerts() async {
+    while !Task.isCancelled {
+      await attempt("alerts") {
+        do {
+          self.openAlerts.show(try await self.store.openAlerts())
+        } catch {
+          self.openAlerts.clear()
+          throw error
+        }
+      }
+      // Cancelled: the loop's condition sees it.
+      try? await Task.sleep(for: configuration.alertCount)
+    }
+  }
+
+  // MARK: Causes
 
   /// Why each of these profiles is late: its own limit, what holds its jobs back, or else the workers. One that has
   /// nothing waiting is left out: its late polls are under way, in sessions longer than the interval.

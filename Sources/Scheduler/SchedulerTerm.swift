@@ -23,7 +23,11 @@ final class SchedulerTerm: Sendable {
   let repairWish = WakeSignal()
   let gate = PassageGate()
   let lag = ScheduleLag()
+  let pulse: Pulse
+  let openAlerts = OpenAlerts()
   let enqueued = Counter(label: "postrider_jobs_enqueued_total")
+  /// From the start, so that the first repair is seen as one.
+  let repairs = Counter(label: "postrider_invariant_repairs_total")
   private let recovery = RecoveryGate()
 
   struct State {
@@ -34,7 +38,11 @@ final class SchedulerTerm: Sendable {
     var reportedErrors: [String: String] = [:]
   }
 
-  init(store: any SchedulerStore, queue: any JobQueue, configuration: SchedulerConfiguration, logger: Logger) {
+  init(
+    store: any SchedulerStore, queue: any JobQueue, configuration: SchedulerConfiguration, pulse: Pulse = Pulse(),
+    logger: Logger
+  ) {
+    self.pulse = pulse
     self.store = store
     self.queue = queue
     self.configuration = configuration
@@ -53,14 +61,18 @@ final class SchedulerTerm: Sendable {
       group.addTask { await self.keepInOrder() }
       group.addTask { await self.repairForEver() }
       group.addTask { await self.watchLateness() }
+      group.addTask { await self.countAlerts() }
     }
     lag.clear()
+    openAlerts.clear()
   }
 
   // MARK: The epoch
 
   /// Continues the queue's epoch, or opens a new one when there is none. A rescan then tells the queue every profile.
   private func adoptEpoch() async throws {
+    // Nothing else goes on meanwhile, however long Redis is away.
+    pulse.beat()
     if try await queue.currentEpoch() == nil { try await openEpoch() }
   }
 

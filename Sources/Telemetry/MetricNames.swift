@@ -76,11 +76,11 @@ public enum MetricNames {
   /// Breakers that opened or closed.
   public static let breakerChanges = MetricDefinition(
     "postrider_breaker_changes_total", .counter, labels: ["change"],
-    help: "Circuit breakers of mail servers that a session of this worker opened or closed.")
+    help: "Breakers of mail servers opened and closed, profiles halted and resumed, by sessions of this worker.")
   /// Sessions that had to wait for their server.
   public static let sessionsRefused = MetricDefinition(
     "postrider_sessions_refused_total", .counter, labels: ["reason"],
-    help: "Sessions that did not connect (breaker) or not log in (login-budget) and wait.")
+    help: "Sessions that did not connect (breaker, halted) or not log in (login-budget) and wait.")
   /// Open alerts by level.
   public static let alertsOpen = MetricDefinition(
     "postrider_alerts_open", .gauge, labels: ["level"], help: "Alerts that are open, by level.")

@@ -12,7 +12,7 @@ struct PollSession {
   let task: SessionTask
   var trace: SessionTrace { task.trace(.incoming) }
 
-  private var progress: SessionProgress { task.progress }
+  var progress: SessionProgress { task.progress }
 
   /// Runs the session and decides what follows. Throws only what is not the mailbox's fault: cancellation, a lost
   /// database, a late writer, a server whose breaker is open.
@@ -58,6 +58,7 @@ struct PollSession {
 
   private func poll() async throws {
     let settings = task.settings
+    let awaited = try await reprocess()
     let credentials = try context.credentials(settings, .incoming)
     try await context.servers.enter(task, .incoming)
     let session = try await context.openPOP3(task, trace: trace)
@@ -67,17 +68,25 @@ struct PollSession {
       }
       let entries = try await session.list()
       await context.servers.proved(task, .incoming)
+      try await giveBack(awaited, missingFrom: entries)
       let unknown = try await context.store.unknown(
         uidls: entries.map(\.uidl.text), mailbox: settings.mailboxID, organization: settings.organizationID)
       var new = entries.filter { unknown.contains($0.uidl.text) }
       let known = entries.count - new.count
-      progress.note { $0.known = known }
+      // Added: some may have been counted before the server was asked.
+      progress.note { $0.known += known }
+      if task.assignment.reimport == nil { try await haltIfRenumbered(new, of: entries, session) }
       if new.count > settings.messagesPerPoll {
         new = Array(new.prefix(settings.messagesPerPoll))
         progress.note { $0.moreMail = true }
       }
+      if task.assignment.reimport == .missing { new = try await withoutStored(new, of: entries, session) }
       new = try await withoutOld(new, session)
-      try await fetch(new, session)
+      try await fetch(new, of: entries, session)
+      if !awaited.isEmpty { _ = try await messagesToReprocess() }
+      if task.assignment.reimport != nil, !progress.counts.moreMail {
+        try await context.store.finishReimport(writer: task.writer)
+      }
       let removed = try await removeStored(entries, session)
       do {
         try await session.quit()
@@ -113,7 +122,7 @@ struct PollSession {
     for entry in entries {
       // A header that is refused or cannot be read has no date, and mail without a date is new.
       let envelope = try await header(of: entry, session).flatMap {
-        try? MessageReader.parse($0, limits: MessageLimits())
+        try? MessageReader.parse($0)
       }?.envelope
       if let date = envelope?.receivedDate ?? envelope?.date, date < floor {
         skipped[entry.uidl.text] = .beforeFloor
@@ -125,7 +134,7 @@ struct PollSession {
     return kept
   }
 
-  private func header(of entry: POP3Entry, _ session: POP3Session) async throws -> [UInt8]? {
+  func header(of entry: POP3Entry, _ session: POP3Session) async throws -> [UInt8]? {
     do {
       return try await session.top(entry.number, lines: 0)
     } catch let failure as Failure where failure.failureClass == .message {
@@ -139,7 +148,7 @@ struct PollSession {
   ///
   /// Those that have arrived are stored even when the session then fails, so that a server that always fails at one
   /// message does not keep back the others.
-  private func fetch(_ entries: [POP3Entry], _ session: POP3Session) async throws {
+  private func fetch(_ entries: [POP3Entry], of listed: [POP3Entry], _ session: POP3Session) async throws {
     guard !entries.isEmpty else { return }
     let byNumber = Dictionary(entries.map { ($0.number, $0) }, uniquingKeysWith: { first, _ in first })
     var batch = Batch()
@@ -158,9 +167,7 @@ struct PollSession {
         case .end:
           let (raw, hash) = try spool.finish()
           spool = newSpool()
-          if let message = try await parsed(entry, raw, hash) {
-            batch.add(message)
-          }
+          if let message = try await taken(entry, raw, hash, of: listed) { batch.add(message) }
           if batch.messages.count >= context.configuration.batchMessages
             || batch.octets >= context.configuration.batchOctets
           {
@@ -179,7 +186,7 @@ struct PollSession {
     try await store(&batch)
   }
 
-  private func newSpool() -> MessageSpool {
+  func newSpool() -> MessageSpool {
     MessageSpool(directory: context.configuration.spoolDirectory, memoryOctets: context.configuration.memoryOctets)
   }
 
@@ -200,29 +207,39 @@ struct PollSession {
     }
   }
 
-  private func parsed(
-    _ entry: POP3Entry, _ raw: Content, _ hash: [UInt8]
+  /// A message that arrived, ready to be stored; `nil` when it cannot be read or is stored under another unique id.
+  private func taken(
+    _ entry: POP3Entry, _ raw: Content, _ hash: [UInt8], of listed: [POP3Entry]
   ) async throws -> ReceivedMessage? {
-    var limits = MessageLimits()
-    limits.maximumAttachmentOctets = task.settings.maximumAttachmentOctets
-    do {
-      let message =
-        switch raw {
-        case .bytes(let bytes): try MessageReader.parse(bytes, limits: limits)
-        case .file(let path, _): try MessageReader.parse(file: path, limits: limits)
-        }
-      return ReceivedMessage(
-        uidl: entry.uidl.text, envelope: message.envelope, messageClass: message.messageClass, text: message.text,
-        html: message.html,
-        attachments: message.attachments.map {
-          ReceivedAttachment(record: $0.record, content: $0.content.map(Content.bytes))
-        }, raw: raw, contentHash: hash)
+    let message: ReceivedMessage
+    do throws(Failure) {
+      message = try parsed(entry.uidl.text, raw, hash)
     } catch {
-      let failure = Failure(.messageUnparsable, context: "\(error)")
-      try await failed(entry, failure, raw)
-      raw.removeFile()
+      defer { raw.removeFile() }
+      try await failed(entry.uidl.text, error, raw)
       return nil
     }
+    guard try await isStored(message, of: listed) else { return message }
+    raw.removeFile()
+    return nil
+  }
+
+  /// What a message holds. Throws `message.unparsable`.
+  func parsed(_ uidl: String, _ raw: Content, _ hash: [UInt8]) throws(Failure) -> ReceivedMessage {
+    var limits = MessageLimits()
+    limits.maximumAttachmentOctets = task.settings.maximumAttachmentOctets
+    let message: ParsedMessage
+    do {
+      message = try context.parser(raw, limits)
+    } catch {
+      throw Failure(.messageUnparsable, context: "\(error)")
+    }
+    return ReceivedMessage(
+      uidl: uidl, envelope: message.envelope, messageClass: message.messageClass,
+      notification: message.notification, text: message.text, html: message.html,
+      attachments: message.attachments.map {
+        ReceivedAttachment(record: $0.record, content: $0.content.map(Content.bytes))
+      }, raw: raw, contentHash: hash)
   }
 
   private func refused(_ entry: POP3Entry, _ failure: Failure) async throws {
@@ -230,14 +247,14 @@ struct PollSession {
       note(failure)
       try await context.store.skip([entry.uidl.text: .tooLarge], writer: task.writer)
     } else {
-      try await failed(entry, failure, nil)
+      try await failed(entry.uidl.text, failure, nil)
     }
   }
 
   /// Counts a failed attempt; the mailbox goes on.
-  private func failed(_ entry: POP3Entry, _ failure: Failure, _ raw: Content?) async throws {
+  private func failed(_ uidl: String, _ failure: Failure, _ raw: Content?) async throws {
     note(failure)
-    _ = try await context.store.messageFailed(uidl: entry.uidl.text, failure: failure, raw: raw, writer: task.writer)
+    _ = try await context.store.messageFailed(uidl: uidl, failure: failure, raw: raw, writer: task.writer)
   }
 
   // MARK: Storing
@@ -264,28 +281,25 @@ struct PollSession {
     do {
       note(try await context.store.store([message], writer: task.writer), [message])
     } catch StoreError.statement(let state, let text) {
-      let failure = Failure(.messageStore, context: "\(state) \(text)")
-      note(failure)
-      _ = try await context.store.messageFailed(
-        uidl: message.uidl, failure: failure, raw: message.raw, writer: task.writer)
+      try await failed(message.uidl, Failure(.messageStore, context: "\(state) \(text)"), message.raw)
     }
   }
 
-  private func note(_ results: [StoredMessage], _ messages: [ReceivedMessage]) {
+  func note(_ results: [StoredMessage], _ messages: [ReceivedMessage]) {
     progress.note { counts in
       for (result, message) in zip(results, messages) {
         switch result {
         case .stored:
           counts.stored += 1
           counts.octets += message.raw.sizeOctets
-        case .duplicate:
+        case .duplicate, .own:
           counts.known += 1
         }
       }
     }
   }
 
-  private func note(_ failure: Failure) {
+  func note(_ failure: Failure) {
     progress.note {
       $0.failed += 1
       $0.messageFailures.append(failure)

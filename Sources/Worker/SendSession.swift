@@ -156,7 +156,8 @@ struct SendSession {
     var ending: (any Error)?
     do {
       result = rules.answered(
-        try await session.send(from: message.sender, to: message.recipients, message: message.raw))
+        try await session.send(
+          from: message.sender, to: message.recipients, context.store.message(message.content)))
     } catch let failure as Failure {
       result = rules.failed(failure)
       if AttemptRules.endsSession(failure) { ending = failure }

@@ -112,8 +112,8 @@ final class ServerDesk: Sendable {
     while true {
       let answer = try await guards.login(
         visitor(task, direction), at: place, budget: settings.loginBudget,
-        // A login is at most a name and a password, each with the time for an answer.
-        deadline: settings.connectionTimeout * 3)
+        // A login has at most three answers and three computations, each with the time for an answer.
+        deadline: settings.connectionTimeout * 6)
       switch answer {
       case .go(let permit): return permit
       case .wait(_, isShort: true) where ContinuousClock.now < end:
@@ -173,7 +173,7 @@ extension LoginResult {
     // Nothing was sent.
     case .permanent where failure.code == .authNoMechanism || failure.code == .profileNotSupported: self = .accepted
     case .permanent where failure.scope == .mailbox: self = .refused
-    case .transient where failure.code == .pop3SysTemp: self = .accepted
+    case .transient where failure.code == .pop3SysTemp || failure.code == .authKerberos: self = .accepted
     default: self = .lost
     }
   }

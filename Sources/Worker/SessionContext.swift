@@ -12,6 +12,7 @@ struct SessionContext: Sendable {
   let keeper: LeaseKeeper
   let configuration: WorkerConfiguration
   let logger: Logger
+  let parser: MessageParser
 
   /// The endpoint of one direction of a mailbox.
   func endpoint(_ settings: SessionSettings, _ direction: Direction) -> MailEndpoint {
@@ -40,14 +41,19 @@ struct SessionContext: Sendable {
   /// The credentials of one direction, or why there are none.
   func credentials(_ settings: SessionSettings, _ direction: Direction) throws(Failure) -> Credentials {
     let source = settings.server(direction).credentials
-    guard source == .mailbox || source == .profile else {
+    guard source != .anonymous, source != .integrated || direction == .outgoing else {
       throw Failure(.profileNotSupported, context: "authenticate using \(source.rawValue)")
     }
     guard let credentials = settings.credentials(direction) else {
-      if let problem = settings.credentialsProblem {
+      switch settings.credentialsProblem {
+      case .credentialsAmbiguous?: throw Failure(.credentialsAmbiguous, context: "the user name of \(settings.address)")
+      case let problem?:
         throw Failure(problem, context: "the password of \(source == .profile ? "the profile" : settings.address)")
+      case nil:
+        throw Failure(
+          .credentialsMissing, scope: source == .profile ? .profile : .mailbox,
+          context: source == .oauth ? "no access token that is still valid" : nil)
       }
-      throw Failure(.credentialsMissing, scope: source == .profile ? .profile : .mailbox)
     }
     return credentials
   }
@@ -89,9 +95,12 @@ struct SessionTask: Sendable {
 }
 
 extension Failure {
-  /// A refused login is the profile's fault where the profile's own account was used: no mailbox is to blame for it.
+  /// A refused login is the profile's fault where the profile's own account, or the worker's, was used: no mailbox is to
+  /// blame for it.
   func scoped(to credentials: CredentialSource) -> Failure {
-    guard failureClass == .credential, scope == .mailbox, credentials == .profile else { return self }
+    guard failureClass == .credential, scope == .mailbox, credentials == .profile || credentials == .integrated else {
+      return self
+    }
     return Failure(
       code, class: failureClass, scope: .profile, serverWords: serverWords, context: context,
       retryAfterSeconds: retryAfterSeconds)

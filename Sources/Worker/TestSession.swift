@@ -1,5 +1,6 @@
 import FoundationEssentials
 import Logging
+import MailMessage
 import MailProtocols
 import PostriderCore
 
@@ -93,12 +94,18 @@ struct TestSession {
       try await context.check.receive(
         endpoint, credentials, mechanism: mechanism, trace: trace, mayConnect: mayConnect, gate: gate, proved: proved)
     case .outgoing:
-      let address = task.settings.address
-      let message = try TestMessage.compose(
-        to: address, id: "postrider-test.\(task.lease.fence).\(task.lease.job)", mark: "\(task.lease.fence)")
+      guard let address = InternationalAddress.wireForm(task.settings.address) else {
+        throw Failure(.smtpRejected, context: "the domain of \(task.settings.address) cannot be written in A-labels")
+      }
+      let id = TestMessage.messageID("postrider-test.\(task.lease.fence).\(task.lease.job)", of: address)
+      let message = try TestMessage.compose(to: task.settings.address, messageID: id, mark: "\(task.lease.fence)")
       try await context.check.send(
         message, from: address, endpoint, credentials, mechanism: mechanism, trace: trace, mayConnect: mayConnect,
-        gate: gate, proved: proved)
+        gate: { login in
+          try await gate(login)
+          // Known before it leaves: it may be back before the server has answered.
+          try await context.store.noteOwnMessage(id, writer: task.writer)
+        }, proved: proved)
     }
   }
 }

@@ -15,6 +15,18 @@ struct WorkerMetrics: Sendable {
   private let sessions = SessionSeries()
   private let delay = Timer(label: "postrider_dispatch_delay_seconds")
 
+  init() {
+    // From the start: a series that begins with its first event is one that never grew, and has no rate.
+    for kind in JobKind.allCases {
+      _ = sessions.counter(kind.word, RunResult.success.rawValue, "")
+      for failure in FailureClass.allCases {
+        _ = sessions.counter(kind.word, RunResult.failure.rawValue, failure.rawValue)
+      }
+    }
+    for reason in ["breaker", "halted", "login-budget"] { refused(reason, by: 0) }
+    for change in ["opened", "closed", "halted", "resumed"] { breaker(change, by: 0) }
+  }
+
   func slots(busy: Int, total: Int) {
     slotsBusy.set(busy)
     slotsTotal.set(total)
@@ -29,13 +41,13 @@ struct WorkerMetrics: Sendable {
   }
 
   /// A session that did not connect or log in: `breaker` or `login-budget`.
-  func refused(_ reason: String) {
-    Counter(label: "postrider_sessions_refused_total", dimensions: [("reason", reason)]).increment()
+  func refused(_ reason: String, by count: Int = 1) {
+    Counter(label: "postrider_sessions_refused_total", dimensions: [("reason", reason)]).increment(by: count)
   }
 
   /// A breaker that a session of this worker `opened` or `closed`.
-  func breaker(_ change: String) {
-    Counter(label: "postrider_breaker_changes_total", dimensions: [("change", change)]).increment()
+  func breaker(_ change: String, by count: Int = 1) {
+    Counter(label: "postrider_breaker_changes_total", dimensions: [("change", change)]).increment(by: count)
   }
 
   func started(_ task: SessionTask) {

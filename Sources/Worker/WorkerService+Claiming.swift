@@ -55,8 +55,10 @@ extension WorkerService {
       while !Task.isCancelled {
         // A woken sleep is a cancelled one; the loop's condition sees it.
         if let until = checks.until, until > .now { try? await Task.sleep(until: until) }
+        pulse.rest()
         let free = await slots.take(upTo: configuration.claimBatch)
         guard free > 0 else { return }
+        pulse.beat()
         var leases: [Lease] = []
         do {
           defer { slots.release(free - leases.count) }
@@ -76,6 +78,7 @@ extension WorkerService {
           try? await queue.waitForWork(timeout: configuration.idleWait)
           continue
         }
+        pulse.rest()
         await checks.begin()
         group.addTask { [leases] in await check(leases, checks, start) }
       }

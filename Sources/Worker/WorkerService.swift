@@ -1,5 +1,6 @@
 import FoundationEssentials
 import Logging
+import MailMessage
 import MailProtocols
 import Metrics
 import PostriderCore
@@ -22,12 +23,15 @@ public struct WorkerService: Service {
   let slots: SessionSlots
   let metrics: WorkerMetrics
   let standIn: SessionStandIn?
+  /// Beats while jobs are claimed; rests while every slot is taken and while the worker drains.
+  public let pulse = Pulse()
 
   /// A worker over the given store, queue and mail client; without a server guard it knows neither breakers nor login
-  /// budgets, with `standIn` no mail server is ever spoken to.
+  /// budgets, with `standIn` no mail server is ever spoken to. `parser` reads the messages.
   public init(
     store: any WorkerStore, queue: any JobQueue, client: MailClient, serverGuard: (any ServerGuard)? = nil,
     haltGuard: (any ServerGuard)? = nil, configuration: WorkerConfiguration, logger: Logger,
+    parser: @escaping MessageParser = MessageReader.parse(content:limits:),
     standIn: SessionStandIn? = nil
   ) {
     self.store = store
@@ -41,7 +45,7 @@ public struct WorkerService: Service {
     keeper = LeaseKeeper(queue: queue, renewal: configuration.renewal, logger: logger)
     context = SessionContext(
       store: store, queue: queue, client: client, servers: servers, keeper: keeper, configuration: configuration,
-      logger: logger)
+      logger: logger, parser: parser)
     finisher = JobFinisher(queue: queue, logger: logger)
     slots = SessionSlots(capacity: configuration.sessions)
     self.standIn = standIn
@@ -94,6 +98,7 @@ public struct WorkerService: Service {
           async let _: Void = announceForEver()
           await claimForEver { continuation.yield($0) }
         }
+        pulse.rest()
         continuation.finish()
         // Beside the draining: a queue that hangs must not delay it.
         async let _: Void = announceEnd()

@@ -1,3 +1,4 @@
+import FoundationEssentials
 import PostriderCore
 
 extension FakeAdminStore {
@@ -12,7 +13,12 @@ extension FakeAdminStore {
         sizeOctets: message.raw.sizeOctets, createdAt: Self.date, updatedAt: Self.date, sentAt: nil,
         recipients: message.recipients.map { OutgoingRecipient(address: $0) })
       state.outgoing.append(email)
-      if case .bytes(let bytes) = message.raw { state.composed = String(decoding: bytes, as: UTF8.self) }
+      switch message.raw {
+      case .bytes(let bytes): state.composed = String(decoding: bytes, as: UTF8.self)
+      case .file(let path, _):
+        state.composed = String(decoding: try Data(contentsOf: URL(filePath: path)), as: UTF8.self)
+      }
+      state.submissions.append(message)
       return email
     }
   }

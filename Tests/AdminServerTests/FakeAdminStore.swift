@@ -33,8 +33,12 @@ final class FakeAdminStore: AdminStore {
     var activityCalls = 0
     var repairs: [RepairRequest] = []
     var outgoing: [OutgoingEmail] = []
+    var quarantine: [QuarantinedMessage] = []
+    var keptRaw: [QuarantineID: [[UInt8]]] = [:]
+    var lastQuarantineFilter: QuarantineFilter?
     /// The last message submitted.
     var composed = ""
+    var submissions: [OutgoingSubmission] = []
     /// Every call that changes something of this issue, in words.
     var writes: [String] = []
   }
@@ -177,6 +181,13 @@ final class FakeAdminStore: AdminStore {
 
   func requestPoll(of ids: [MailboxID], by principal: Principal) async throws -> [BulkResult] {
     try checked { state in bulk(ids, principal, &state) }
+  }
+
+  func reimport(_ choice: ReimportChoice, of ids: [MailboxID], by principal: Principal) async throws -> [BulkResult] {
+    try checked { state in
+      state.writes.append("reimport \(choice.rawValue)")
+      return bulk(ids, principal, &state)
+    }
   }
 
   func alerts(_ filter: AlertFilter, _ page: PageRequest, for principal: Principal) async throws -> Page<Alert> {

@@ -86,6 +86,54 @@ struct LiveServerTests {
     #expect(try FileManager.default.contentsOfDirectory(atPath: directory.path) == [])
   }
 
+  @Test("a large message is streamed through a file; one whose sender goes away in the middle is not stored")
+  func uploads() async throws {
+    let directory = try TemporaryDirectory()
+    var configuration = AdminServerConfiguration(tcp: TCPListener(port: 0))
+    configuration.spoolDirectory = directory.path
+    let store = FakeAdminStore()
+    let server = server(configuration, store: store)
+    try await withRunning(server) {
+      let address = try await server.listening()[0]
+      #expect(
+        try await Self.post(Self.url(address, "/api/v1/mailboxes"), #"{"address":"a@example.com"}"#).status == 201)
+      let head = "From: a@example.com\r\nTo: b@example.org\r\n\r\n"
+      let line = String(repeating: "x", count: 98) + "\r\n"
+      var request = HTTPClientRequest(url: Self.url(address, "/api/v1/outgoing-emails?mailbox=1"))
+      request.method = .POST
+      request.headers.add(name: "Authorization", value: "Bearer administrator")
+      request.headers.add(name: "Content-Type", value: "message/rfc822")
+      request.body = .bytes(ByteBuffer(string: head + String(repeating: line, count: 100_000)))
+      let answer = try await HTTPClient.shared.execute(request, timeout: .seconds(20))
+      #expect(answer.status.code == 201)
+      let email = try APICoding.decode(
+        OutgoingEmail.self, from: Data((try await answer.body.collect(upTo: 1 << 16)).readableBytesView))
+      #expect(email.sizeOctets > 10_000_000)
+
+      for body in [
+        "Content-Length: 500\r\n\r\n\(head)\(line)", "Transfer-Encoding: chunked\r\n\r\n40\r\n\(head)xxxxxxxxxxxxxxxxx",
+      ] {
+        try await Self.sendAndLeave(
+          address,
+          "POST /api/v1/outgoing-emails?mailbox=1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer administrator\r\n"
+            + "Content-Type: message/rfc822\r\n\(body)")
+      }
+      // A request that comes after them is served after them.
+      #expect(try await Self.get(Self.url(address, "/api/v1/whoami")).status == 200)
+    }
+    #expect(store.state.withLock { $0.outgoing.count } == 1)
+    #expect(try FileManager.default.contentsOfDirectory(atPath: directory.path) == [])
+  }
+
+  /// Writes octets and closes, as a client that dies.
+  static func sendAndLeave(_ address: BoundAddress, _ text: String) async throws {
+    guard case .tcp(let host, let port, _) = address else { return }
+    let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+      .connect(host: host, port: port).get()
+    try await channel.writeAndFlush(ByteBuffer(string: text))
+    try await channel.close()
+  }
+
   @Test("a trusted proxy's word counts, from its address alone")
   func proxies() async throws {
     for (proxies, word, expected) in [

@@ -85,6 +85,20 @@ struct RouteTests {
     }
   }
 
+  @Test("reimport takes one of two choices")
+  func reimport() async throws {
+    try await api.with { client in
+      _ = try await client.post("/mailboxes", #"{"address":"a@example.com"}"#)
+      let answer = try await client.post("/mailboxes/reimport", #"{"ids":[1,77],"choice":"missing"}"#)
+      #expect(answer.status == 202)
+      #expect(try answer.decode(Results.self).results.map(\.ok) == [true, false])
+      #expect(api.store.state.withLock { $0.writes } == ["reimport missing"])
+      let wrong = try await client.post("/mailboxes/reimport", #"{"ids":[1],"choice":"some"}"#)
+      #expect(try wrong.problem().errors?.first?.pointer == "/choice")
+      #expect(try await client.post("/mailboxes/reimport", #"{"ids":[1]}"#).status == 422)
+    }
+  }
+
   @Test("alerts, runs and mails with their filters")
   func history() async throws {
     let date = FakeAdminStore.date

@@ -80,7 +80,8 @@ final class Stage: Sendable {
         "Profile \(number)",
         incoming: ServerDraft(
           host: host, port: port, tls: TLSMode.none, credentials: .profile, userName: account,
-          password: Secret("secret")), connections: limit)
+          // The server gives the same drop for each identity: what is counted is the account.
+          password: Secret("secret"), loginAs: "authzid"), connections: limit)
       // More mailboxes than slots, so that there is always work for each slot.
       let addresses = (0..<(4 * limit + 2)).map { "m\($0).profile\(number)@chaos.test" }
       let ids = try await cluster.mailboxes(addresses, on: profile, password: nil)

@@ -201,6 +201,34 @@ struct BodyTests {
     #expect(MessageEncoder.transferSize(of: Array(message.utf8)) == size)
   }
 
+  @Test("a message that comes in pieces leaves as if it had come whole", arguments: 1...20)
+  func fedInPieces(seed: UInt64) {
+    var random = SeededGenerator(state: seed)
+    let alphabet = Array("\r\n.ab".utf8)
+    let message = (0..<Int.random(in: 0...400, using: &random)).map { _ in
+      alphabet[Int.random(in: 0..<alphabet.count, using: &random)]
+    }
+    var whole = MessageEncoder(message)
+    var expected: [UInt8] = []
+    while let piece = whole.next(target: 65_536) { expected += piece.readableBytesView }
+    var encoder = MessageEncoder()
+    var output: [UInt8] = []
+    var start = 0
+    while start < message.count {
+      let end = min(message.count, start + Int.random(in: 1...9, using: &random))
+      encoder.append(Array(message[start..<end]))
+      start = end
+      if Bool.random(using: &random) { continue }
+      while let piece = encoder.next(target: Int.random(in: 1...5, using: &random)) {
+        output += piece.readableBytesView
+      }
+      #expect(encoder.heldOctets == 0 && !encoder.isFinished, "seed \(seed)")
+    }
+    encoder.end()
+    while let piece = encoder.next(target: 3) { output += piece.readableBytesView }
+    #expect(output == expected && encoder.isFinished, "seed \(seed)")
+  }
+
   @Test("what goes out comes in again, for random messages", arguments: 1...20)
   func roundTrip(seed: UInt64) {
     var random = SeededGenerator(state: seed)

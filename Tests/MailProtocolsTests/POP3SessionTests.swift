@@ -333,7 +333,7 @@ struct POP3SessionTests {
     let none = await failure { try await session.authenticate(anna, mechanism: .auto) }
     #expect(none?.code == .authNoMechanism)
     let other = await failure { try await session.authenticate(anna, mechanism: .scramSHA256) }
-    #expect(other?.code == .profileNotSupported)
+    #expect(other?.code == .authNoMechanism)
     session.abort()
   }
 }

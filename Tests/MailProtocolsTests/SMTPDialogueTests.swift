@@ -18,7 +18,7 @@ struct SMTPDialogueTests {
     return driver
   }
 
-  private let message = Array("Subject: x\n\n.dot\n".utf8)
+  private let message = SMTPMessage(Array("Subject: x\n\n.dot\n".utf8))
 
   private func delivery(_ driver: Driver<SMTPDialogue>) -> SMTPDelivery? {
     if case .delivery(let delivery) = driver.outcome { delivery } else { nil }
@@ -56,7 +56,7 @@ struct SMTPDialogueTests {
   @Test("a message pipelined, with SIZE and BODY")
   func pipelined() {
     var driver = ready(["PIPELINING", "SIZE 1000", "8BITMIME"])
-    driver.begin(.send(from: "", to: ["b@x.example", "c@x.example"], message: Array("ä\n".utf8)))
+    driver.begin(.send(from: "", to: ["b@x.example", "c@x.example"], message: SMTPMessage(Array("ä\n".utf8))))
     #expect(
       driver.take() == [
         "MAIL FROM:<> SIZE=4 BODY=8BITMIME\r\nRCPT TO:<b@x.example>\r\nRCPT TO:<c@x.example>\r\nDATA\r\n"
@@ -165,10 +165,60 @@ struct SMTPDialogueTests {
   @Test("NUL and a known SIZE")
   func content() {
     var driver = ready(["SIZE 10"])
-    driver.begin(.send(from: "a@x.example", to: ["b@x.example"], message: [0x61, 0]))
+    driver.begin(.send(from: "a@x.example", to: ["b@x.example"], message: SMTPMessage([0x61, 0])))
     #expect(driver.failure?.code == .smtpContent)
     driver.begin(.send(from: "a@x.example", to: ["b@x.example"], message: message))
     #expect(driver.failure?.code == .smtpTooLarge)
+  }
+
+  private func stream(_ octets: Int64, _ encoding: MessageEncoding = .sevenBit) -> SMTPMessage {
+    SMTPMessage(sizeOctets: octets, encoding: encoding, octets: AsyncThrowingStream { nil })
+  }
+
+  @Test("a message that comes in pieces: the dot waits for its end, and an early answer is a refusal")
+  func fed() {
+    var driver = ready(["SIZE 1000"])
+    for refused in [false, true] {
+      driver.begin(.send(from: "a@x.example", to: ["b@x.example"], message: stream(10)))
+      for line in ["250 ok", "250 ok", "354 go"] { driver.server(line + "\r\n") }
+      #expect(driver.take().filter { $0.hasPrefix("MAIL") } == ["MAIL FROM:<a@x.example> SIZE=10\r\n"])
+      #expect(driver.machine.wantsBody)
+      driver.machine.feed(Array("Subject:".utf8))
+      driver.server("")
+      #expect(driver.take() == ["Subject:"])
+      // Cut off here, nothing was handed over.
+      #expect(driver.machine.lost().code == .smtpLost && driver.machine.interrupted() == nil)
+      if refused {
+        driver.server("552 too much\r\n")
+        #expect(driver.take() == ["broken smtp.too-large"])
+      } else {
+        driver.machine.feed(Array(" x".utf8))
+        driver.machine.feed(nil)
+        driver.server("")
+        #expect(driver.take() == [" x\r\n.\r\n"] && driver.machine.lost().code == .smtpUncertain)
+        driver.server("250 ok\r\n")
+        #expect(delivery(driver)?.isAccepted == true)
+      }
+    }
+  }
+
+  @Test("what a message needs is said, or refused without asking")
+  func encodings() {
+    var plain = ready(["8BITMIME", "SIZE 100"])
+    plain.begin(.send(from: "a@x.example", to: ["b@x.example"], message: stream(10, .eightBit)))
+    #expect(plain.take() == ["MAIL FROM:<a@x.example> SIZE=10 BODY=8BITMIME\r\n"])
+    var old = ready()
+    old.begin(.send(from: "a@x.example", to: ["b@x.example"], message: stream(10, .utf8)))
+    #expect(old.take() == ["failed smtp.content"] && old.failure?.context?.contains("SMTPUTF8") == true)
+    var modern = ready(["SMTPUTF8", "8BITMIME"])
+    modern.begin(.send(from: "a@x.example", to: ["b@x.example"], message: stream(10, .utf8)))
+    #expect(modern.take() == ["MAIL FROM:<a@x.example> BODY=8BITMIME SMTPUTF8\r\n"])
+    modern = ready(["SMTPUTF8"])
+    modern.begin(.send(from: "a@x.example", to: ["ä@x.example"], message: stream(10)))
+    #expect(modern.take() == ["MAIL FROM:<a@x.example> SMTPUTF8\r\n"])
+    var small = ready(["SIZE 9"])
+    small.begin(.send(from: "a@x.example", to: ["b@x.example"], message: stream(10)))
+    #expect(small.failure?.code == .smtpTooLarge)
   }
 
   @Test("421 ends the session, also between messages")

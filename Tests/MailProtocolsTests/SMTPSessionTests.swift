@@ -1,6 +1,7 @@
 import NIOCore
 import PostriderCore
 import PostriderTesting
+import Synchronization
 import Testing
 
 @testable import MailProtocols
@@ -59,6 +60,129 @@ struct SMTPSessionTests {
     _ = try await session.send(from: "a@x.example", to: ["b@x.example"], message: Array(text.utf8))
     #expect(server.lines.last?.utf8.count == 60_000 * 72 + 3)
     session.abort()
+  }
+
+  /// How many pieces were asked for.
+  private final class Fetched: Sendable {
+    private let number = Mutex(0)
+    var count: Int { number.withLock { $0 } }
+
+    func next() -> Int {
+      number.withLock { number in
+        number += 1
+        return number
+      }
+    }
+  }
+
+  /// A message of so many pieces of a million octets each.
+  private func pieces(
+    _ count: Int, announced: Int64? = nil, fetched: Fetched, failing: (any Error)? = nil
+  ) -> SMTPMessage {
+    let piece = Array(String(repeating: String(repeating: ".", count: 98) + "\r\n", count: 10_000).utf8)
+    return SMTPMessage(
+      sizeOctets: announced ?? Int64(count * piece.count), encoding: .sevenBit,
+      octets: AsyncThrowingStream {
+        if fetched.next() > count {
+          if let failing { throw failing }
+          return nil
+        }
+        return piece
+      })
+  }
+
+  @Test("a message is read as the server takes it, and arrives whole")
+  func streamed() async throws {
+    let server = try await ScriptedMailServer.start(
+      Self.hello + [
+        .expect("MAIL FROM:<a@x.example> SIZE=3000000"), .expect("RCPT"), .expect("DATA"),
+        .send("250 ok\r\n250 ok\r\n354 go\r\n"), .readMessage, .send("250 queued\r\n"),
+      ])
+    let session = try await open(server, answer: .seconds(30))
+    let fetched = Fetched()
+    let delivery = try await session.send(from: "a@x.example", to: ["b@x.example"], pieces(3, fetched: fetched))
+    #expect(delivery.isAccepted && fetched.count == 4)
+    #expect(server.lines.last?.utf8.count == 3_000_000 + 30_000 + 3)
+    session.abort()
+  }
+
+  @Test("a server that takes nothing more is not read ahead for")
+  func bounded() async throws {
+    let server = try await ScriptedMailServer.start(
+      Self.hello + [
+        .expect("MAIL"), .expect("RCPT"), .expect("DATA"), .stopReading, .send("250 ok\r\n250 ok\r\n354 go\r\n"),
+      ])
+    let session = try await open(server, answer: .seconds(8))
+    let fetched = Fetched()
+    let failure = await failure {
+      _ = try await session.send(from: "a@x.example", to: ["b@x.example"], pieces(40, fetched: fetched))
+    }
+    #expect(failure?.code == .tcpTimeout || failure?.code == .tcpTooSlow)
+    // What the sockets' buffers hold, and little more.
+    #expect((1...20).contains(fetched.count), "\(fetched.count) pieces")
+  }
+
+  struct Away: Error {}
+
+  @Test("a message whose rest cannot be had, or is missing, never ends with a dot", arguments: [true, false])
+  func notWhole(throwing: Bool) async throws {
+    let server = try await ScriptedMailServer.start(
+      Self.hello + [
+        .expect("MAIL"), .expect("RCPT"), .expect("DATA"), .send("250 ok\r\n250 ok\r\n354 go\r\n"), .readMessage,
+        .send("250 queued\r\n"),
+      ])
+    let session = try await open(server)
+    do {
+      _ = try await session.send(
+        from: "a@x.example", to: ["b@x.example"],
+        pieces(2, announced: 2_000_001, fetched: Fetched(), failing: throwing ? Away() : nil))
+      Issue.record("it was sent")
+    } catch is Away {
+      #expect(throwing)
+    } catch let failure as Failure {
+      #expect(!throwing && failure.code == .internalError)
+    }
+    #expect(await server.wait { $0.first?.isClosed == true })
+    #expect(!server.lines.contains { $0.hasSuffix("\r\n.\r\n") })
+    let next = await failure { _ = try await session.send(from: "a@x.example", to: ["b@x.example"], message: [0x61]) }
+    #expect(next?.code == .runAborted)
+  }
+
+  @Test("a refusal in the middle of a message is the answer")
+  func refusedInTheMiddle() async throws {
+    let server = try await ScriptedMailServer.start(
+      Self.hello + [
+        .expect("MAIL"), .expect("RCPT"), .expect("DATA"), .send("250 ok\r\n250 ok\r\n354 go\r\n"),
+        .expect(".."), .send("552 5.3.4 too big\r\n"),
+      ])
+    let session = try await open(server)
+    let failure = await failure {
+      _ = try await session.send(from: "a@x.example", to: ["b@x.example"], pieces(1_000, fetched: Fetched()))
+    }
+    #expect(failure?.code == .smtpTooLarge)
+  }
+
+  @Test("cancelled in the middle of a message: nothing was handed over")
+  func cancelledInTheMiddle() async throws {
+    let started = ScriptSignal()
+    let server = try await ScriptedMailServer.start(
+      Self.hello + [
+        .expect("MAIL"), .expect("RCPT"), .expect("DATA"), .send("250 ok\r\n250 ok\r\n354 go\r\n"),
+        .expect(".."), .signal(started), .readMessage, .send("250 queued\r\n"),
+      ])
+    let session = try await open(server)
+    let message = SMTPMessage(
+      sizeOctets: 40_000_000, encoding: .sevenBit,
+      octets: AsyncThrowingStream {
+        // More and more of it, until the task is cancelled; then the stream ends as if that were all.
+        Array(".\r\n".utf8)
+      })
+    let task = Task { try await session.send(from: "a@x.example", to: ["b@x.example"], message) }
+    await started.wait()
+    task.cancel()
+    await #expect(throws: (any Error).self) { try await task.value }
+    #expect(await server.wait { $0.first?.isClosed == true })
+    #expect(!server.lines.contains { $0.hasSuffix("\r\n.\r\n") })
   }
 
   @Test("the server stops taking the message")

@@ -119,6 +119,29 @@ extension MailEndpoint {
 
 let anna = Credentials(userName: "anna", password: Secret("correct horse"))
 
+extension PlainMechanism {
+  /// With a password.
+  init(_ credentials: Credentials) {
+    self.init(
+      userName: credentials.userName, password: credentials.password ?? Secret(""),
+      authorizationIdentity: credentials.authorizationIdentity)
+  }
+}
+
+extension LoginMechanism {
+  /// With a password.
+  init(_ credentials: Credentials) {
+    self.init(userName: credentials.userName, password: credentials.password ?? Secret(""))
+  }
+}
+
+extension POP3Login {
+  /// USER and PASS.
+  static func userPass(_ credentials: Credentials) -> POP3Login {
+    .userPass(userName: credentials.userName, password: credentials.password ?? Secret(""))
+  }
+}
+
 /// The failure that a body throws; an issue is recorded when it throws none.
 func failure(
   sourceLocation: SourceLocation = #_sourceLocation, _ body: () async throws -> Void

@@ -162,6 +162,27 @@ struct OperationTests {
     }
   }
 
+  @Test("open alerts are counted by level over all organizations, resolved ones are not")
+  func openAlerts() async throws {
+    try await TestDatabase.with { database in
+      let store = database.store
+      #expect(try await store.openAlerts() == [.information: 0, .warning: 0, .error: 0])
+      _ = try await database.profile(minimum: 2)
+      _ = try await database.runningMailbox("a@example.com")
+      try await database.sql(
+        """
+        INSERT INTO alert (organization_id, mailbox_id, profile_id, level, code, text, resolved_at)
+        SELECT m.organization_id, CASE WHEN of_mailbox THEN m.id END, CASE WHEN NOT of_mailbox THEN m.profile_id END,
+          level, code, 'text', CASE WHEN resolved THEN now() END
+        FROM mailbox m, (VALUES
+          (true, 'error', 'one', false), (true, 'error', 'two', false), (true, 'error', 'three', true),
+          (false, 'error', 'four', false), (false, 'warning', 'five', false), (false, 'warning', 'six', true)
+        ) AS v (of_mailbox, level, code, resolved)
+        """)
+      #expect(try await store.openAlerts() == [.information: 0, .warning: 1, .error: 3])
+    }
+  }
+
   @Test("the effective interval is counted from slot to slot, with its reason")
   func effectiveInterval() async throws {
     try await TestDatabase.with { database in

@@ -202,6 +202,89 @@ struct ProfileRuleTests {
       ])
   }
 
+  @Test("a mechanism that the credentials cannot prove is refused, each with its field")
+  func mechanisms() {
+    func refused(_ credentials: CredentialSource, _ mechanism: AuthenticationMechanism) -> Bool {
+      let server = ServerDraft(
+        host: "mail.example.com", credentials: credentials, mechanism: mechanism,
+        userName: credentials == .profile ? "svc" : nil)
+      let plain = ServerDraft(host: "mail.example.com")
+      let draft = ProfileDraft(
+        name: "p", type: .pop3SMTP, incoming: credentials == .integrated ? plain : server, outgoing: server,
+        useSameSettingsForOutgoing: false)
+      return problems(draft).contains { $0.hasSuffix("/mechanism not-allowed") }
+    }
+    let tokens: Set<AuthenticationMechanism> = [.xoauth2, .oauthbearer]
+    for mechanism in AuthenticationMechanism.allCases {
+      #expect(refused(.oauth, mechanism) == !(mechanism == .auto || tokens.contains(mechanism)))
+      #expect(refused(.integrated, mechanism) == ![.auto, .gssapi].contains(mechanism))
+      #expect(refused(.mailbox, mechanism) == (mechanism == .gssapi || tokens.contains(mechanism)))
+      #expect(refused(.profile, mechanism) == tokens.contains(mechanism))
+    }
+  }
+
+  @Test("NTLM is taken with a warning")
+  func ntlm() throws {
+    let server = ServerDraft(host: "mail.example.com", mechanism: .ntlm)
+    let profile = try ProfileRules().resolve(
+      ProfileDraft(name: "p", type: .pop3SMTP, incoming: server, outgoing: ServerDraft(host: "mail.example.com")))
+    #expect(profile.warnings == ["ntlm.weak"])
+  }
+
+  @Test(
+    "loginAs: only receiving with the profile's account, and only what can be read",
+    arguments: [
+      ("authzid", CredentialSource.profile, AuthenticationMechanism.auto, true), ("authzid", .profile, .plain, true),
+      ("authzid", .profile, .gssapi, true), ("authzid", .profile, .scramSHA256, false),
+      ("authzid", .profile, .login, false), ("{mailbox}*{user}", .profile, .login, true),
+      ("{user}/{mailbox}", .profile, .auto, true), ("{mailbox}*{user}", .profile, .gssapi, false),
+      ("authzid", .mailbox, .auto, false), ("", .profile, .auto, false), ("{user}", .profile, .auto, false),
+      ("{mailbox}{mailbox}", .profile, .auto, false), ("{mailbox}*{name}", .profile, .auto, false),
+      ("{mailbox}*{user", .profile, .auto, false), ("{mailbox}\r\nQUIT", .profile, .auto, false),
+      ("AUTHZID", .profile, .auto, false),
+    ])
+  func loginAs(text: String, credentials: CredentialSource, mechanism: AuthenticationMechanism, isTaken: Bool) {
+    let own = credentials == .profile
+    let draft = ProfileDraft(
+      name: "p", type: .pop3SMTP,
+      incoming: ServerDraft(
+        host: "mail.example.com", credentials: credentials, mechanism: mechanism, userName: own ? "svc" : nil,
+        loginAs: text), outgoing: ServerDraft(host: "mail.example.com"))
+    #expect(problems(draft).isEmpty == isTaken, "\(problems(draft))")
+    var sending = draft
+    sending.incoming?.loginAs = nil
+    sending.outgoing?.loginAs = text
+    #expect(problems(sending).contains("/outgoing/loginAs not-allowed"))
+  }
+
+  @Test("a template is for masters, who log in with PLAIN unless something else is said")
+  func templateMechanism() throws {
+    func mechanism(_ loginAs: String, _ given: AuthenticationMechanism? = nil) throws -> AuthenticationMechanism {
+      let server = ServerDraft(
+        host: "mail.example.com", credentials: .profile, mechanism: given, userName: "svc", loginAs: loginAs)
+      let draft = ProfileDraft(
+        name: "p", type: .pop3SMTP, incoming: server, outgoing: ServerDraft(host: "mail.example.com"))
+      return try ProfileRules().resolve(draft).incoming.mechanism
+    }
+    #expect(try mechanism("{mailbox}*{user}") == .plain)
+    #expect(try mechanism("{mailbox}*{user}", .auto) == .auto)
+    #expect(try mechanism("authzid") == .auto)
+  }
+
+  @Test("a template never names another mailbox than its own")
+  func templates() throws {
+    let template = try #require(LoginTemplate("{mailbox}*{user}"))
+    #expect(template.userName(mailbox: "a@x", user: "svc") == "a@x*svc")
+    #expect(template.userName(mailbox: "{user}", user: "{mailbox}") == "{user}*{mailbox}")
+    #expect(template.userName(mailbox: "b@x*a@x", user: "svc") == nil)
+    #expect(template.userName(mailbox: "a@x", user: "s*vc") == nil)
+    #expect(template.userName(mailbox: "", user: "svc") == nil)
+    #expect(LoginTemplate("{user}/{mailbox}")?.userName(mailbox: "a@x", user: "svc") == "svc/a@x")
+    #expect(LoginTemplate("{mailbox}")?.userName(mailbox: "a@x", user: "svc") == "a@x")
+    #expect(LoginAs(rawValue: "authzid")?.rawValue == "authzid")
+    #expect(LoginAs(rawValue: template.text) == .template(template))
+  }
+
   @Test("line breaks never get in", arguments: ["a\r\nb", "a\u{0}b", "a\nb"])
   func controlCharacters(text: String) {
     let server = ServerDraft(host: "mail.example.com")

@@ -29,6 +29,7 @@ struct SecretTests {
     dump(secret, to: &dumped)
     #expect(!"\(secret) \(String(reflecting: secret)) \(dumped)".contains("canary"))
     #expect(!"\(Credentials(userName: "u", password: secret))".contains("canary"))
+    #expect(!"\(Credentials(userName: "u", accessToken: secret))".contains("canary"))
   }
 }
 

@@ -10,6 +10,8 @@ final class ScriptedQueue: JobQueue {
     /// The enqueue calls in order, since the last ``ScriptedQueue/forget()``.
     var enqueued: [[Job]] = []
     var withdrawn: [Job] = []
+    /// Enqueuing never returns, until its task is cancelled.
+    var isStuck = false
     var profiles: [QueueProfile] = []
     var updateCalls = 0
     var repairSizes: [Int] = []
@@ -40,6 +42,7 @@ final class ScriptedQueue: JobQueue {
   }
   @discardableResult
   func enqueue(_ jobs: [Job]) async throws -> Int {
+    if script.withLock({ $0.isStuck }) { try await Task.sleep(for: .seconds(86_400)) }
     let added = try await memory.enqueue(jobs)
     script.withLock { $0.enqueued.append(jobs) }
     return added

@@ -10,11 +10,15 @@ final class FaultyQueue: JobQueue {
   let memory: MemoryJobQueue
   private let faults = Mutex<[String: JobQueueError]>([:])
   private let seen = Mutex<[String: Int]>([:])
+  private let stuck = Mutex<Set<String>>([])
 
   init(lease: Duration = .seconds(15)) { memory = MemoryJobQueue(leaseDuration: lease) }
 
   /// Makes a call fail, or pass again with `nil`.
   func fail(_ call: String, _ error: JobQueueError?) { faults.withLock { $0[call] = error } }
+
+  /// Makes a call never return, until its task is cancelled.
+  func stick(_ call: String) { stuck.withLock { _ = $0.insert(call) } }
 
   /// How often a call was made.
   func calls(_ call: String) -> Int { seen.withLock { $0[call] ?? 0 } }
@@ -31,6 +35,7 @@ final class FaultyQueue: JobQueue {
   func enqueue(_ jobs: [Job]) async throws -> Int { try await memory.enqueue(jobs) }
   func claim(limit: Int, worker: String) async throws -> Claim {
     try pass("claim")
+    if stuck.withLock({ $0.contains("claim") }) { try await Task.sleep(for: .seconds(86_400)) }
     return try await memory.claim(limit: limit, worker: worker)
   }
   func renew(_ leases: [Lease]) async throws -> [Lease] {

@@ -59,7 +59,8 @@ extension TestCluster {
       name,
       incoming: ServerDraft(
         host: "127.0.0.1", port: server.port, tls: TLSMode.none, credentials: credentials,
-        userName: own ? "delegate" : nil, password: own ? Secret("secret") : nil),
+        userName: own ? "delegate" : nil, password: own ? Secret("secret") : nil,
+        loginAs: own ? "{mailbox}*{user}" : nil),
       connections: connections, timeoutSeconds: timeoutSeconds)
   }
 }

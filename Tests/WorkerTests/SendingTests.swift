@@ -9,15 +9,17 @@ struct SendingTests {
   @Test("several messages of a mailbox leave in one session, by priority, and each arrives exactly once")
   func arrivesOnce() async throws {
     let address = try await Sandbox.account()
+    let receiver = try await Sandbox.account()
     try await Spine.with(scheduler: false) { spine in
       let cluster = spine.cluster
+      let profile = try await cluster.sandboxProfile()
       let id = try await cluster.mailbox(
-        address, on: try await cluster.sandboxProfile(), password: Sandbox.password, outgoing: .serverSideSync)
+        address, on: profile, password: Sandbox.password, outgoing: .serverSideSync)
       try await cluster.enableOutgoing(id)
-      let low = try await cluster.submit("low", from: id, to: [address], priority: .low)
-      let high = try await cluster.submit("high", from: id, to: [address], priority: .high)
+      let low = try await cluster.submit("low", from: id, to: [receiver, address], priority: .low)
+      let high = try await cluster.submit("high", from: id, to: [receiver], priority: .high)
       let later = try await cluster.submit(
-        "later", from: id, to: [address], sendAfter: Date().addingTimeInterval(3_600))
+        "later", from: id, to: [receiver], sendAfter: Date().addingTimeInterval(3_600))
       _ = try spine.startScheduler()
 
       _ = try await cluster.waitForState(.sent, of: low)
@@ -28,19 +30,22 @@ struct SendingTests {
       let first = try await cluster.sql(
         "SELECT id FROM outgoing_email WHERE state = 'sent' ORDER BY sent_at LIMIT 1")
       #expect(first == "\(high.id)")
-
-      try await cluster.enable(id)
-      try await eventually("both messages") {
-        _ = try await cluster.poll(id)
-        return try await cluster.emails(of: id).count >= 2
-      }
-      let subjects = try await cluster.emails(of: id).map(\.envelope.subject)
-      #expect(subjects.sorted() == ["high", "low"])
       #expect(try await cluster.store.outgoingEmail(later.id, for: cluster.principal).state == .pendingSend)
       // The next session is due when the last message is.
       #expect(
         try await cluster.sql(
           "SELECT next_due_at > now() + interval '50 minutes' FROM mailbox_schedule WHERE kind = 's'") == "t")
+
+      let other = try await cluster.mailbox(receiver, on: profile, password: Sandbox.password)
+      try await cluster.enable([id, other])
+      let emails = try await cluster.received(2, by: other)
+      #expect(emails.map(\.envelope.subject).sorted() == ["high", "low"])
+      // What the mailbox sent to itself is there too, and not new.
+      try await eventually("the own message") {
+        _ = try await cluster.poll(id)
+        return try await cluster.sql("SELECT state FROM ledger WHERE mailbox_id = \(id)") == "own"
+      }
+      #expect(try await cluster.emails(of: id).isEmpty)
     }
   }
 
@@ -142,14 +147,14 @@ struct SendingTests {
 
   /// A server that takes all mail but for the lines that `refuse` answers; an empty answer closes.
   func smtp(
-    answersMessage: Bool = true, _ refuse: @escaping @Sendable (String) -> String?
+    answersMessage: Bool = true, extensions: String = "", _ refuse: @escaping @Sendable (String) -> String?
   ) -> [ScriptedMailServer.Step] {
     [
       .send("220 mx\r\n"),
       .serve { line in
         if let answer = refuse(line) { return answer.isEmpty ? .close("") : .text(answer) }
         switch line.split(separator: " ").first?.uppercased() {
-        case "EHLO": return .text("250-mx\r\n250 AUTH PLAIN LOGIN\r\n")
+        case "EHLO": return .text("250-mx\r\n\(extensions)250 AUTH PLAIN LOGIN\r\n")
         case "AUTH": return .text("235 ok\r\n")
         case "DATA": return .readMessage("354 go\r\n")
         case "QUIT": return .close("221 bye\r\n")
@@ -198,11 +203,25 @@ extension TestCluster {
         priority: priority, sendAfter: sendAfter), by: principal)
   }
 
+  /// Polls until a mailbox has received so many messages; returns all of them.
+  func received(_ count: Int, by id: MailboxID) async throws -> [EmailRecord] {
+    try await eventually("\(count) messages") {
+      _ = try await self.poll(id)
+      let emails = try await self.emails(of: id)
+      return emails.count >= count ? emails : nil
+    }
+  }
+
   /// Waits until a message is in a state.
   func waitForState(_ state: OutgoingState, of email: OutgoingEmail) async throws -> OutgoingEmail {
-    try await eventually("message \(email.id) is \(state.rawValue)") {
-      let now = try await self.store.outgoingEmail(email.id, for: self.principal)
-      return now.state == state ? now : nil
+    do {
+      return try await eventually("message \(email.id) is \(state.rawValue)") {
+        let now = try await self.store.outgoingEmail(email.id, for: self.principal)
+        return now.state == state ? now : nil
+      }
+    } catch {
+      let now = try await store.outgoingEmail(email.id, for: principal)
+      throw TestFailure("\(error)\nIt is \(now.state.rawValue): \(now.failure.map { "\($0)" } ?? "no failure")")
     }
   }
 }

@@ -1,5 +1,6 @@
 import Foundation
 import Logging
+import MailMessage
 import MailProtocols
 import NIOPosix
 import PostgresStore
@@ -109,8 +110,11 @@ final class Spine: Sendable {
     return start(configuration.holder, service, store, queue)
   }
 
-  /// Starts one more worker.
-  func startWorker(configure: (inout WorkerConfiguration) -> Void = { _ in }) throws -> Process {
+  /// Starts one more worker, which may read messages in a way of the test's own.
+  func startWorker(
+    configure: (inout WorkerConfiguration) -> Void = { _ in },
+    parser: @escaping MessageParser = MessageReader.parse(content:limits:)
+  ) throws -> Process {
     var configuration = WorkerConfiguration(name: name("worker"))
     configuration.spoolDirectory = spool
     let queue = try cluster.makeQueue()
@@ -124,7 +128,7 @@ final class Spine: Sendable {
     let service = WorkerService(
       store: store, queue: queue, client: client, serverGuard: RedisServerGuard(queue: queue, rules: breakerRules),
       haltGuard: RedisServerGuard(queue: queue, rules: haltRules),
-      configuration: configuration, logger: cluster.logger)
+      configuration: configuration, logger: cluster.logger, parser: parser)
     return start(configuration.name, service, store, queue)
   }
 

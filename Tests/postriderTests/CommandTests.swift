@@ -14,6 +14,8 @@ struct CommandTests {
     ["alert", "list"], ["run", "list"], ["run", "show"], ["email", "list"], ["email", "show"], ["email", "raw"],
     ["email", "send"], ["email", "outgoing", "list"], ["email", "outgoing", "show"], ["email", "outgoing", "cancel"],
     ["email", "outgoing", "retry"],
+    ["quarantine", "list"], ["quarantine", "show"], ["quarantine", "download"], ["quarantine", "reprocess"],
+    ["quarantine", "discard"], ["mailbox", "reimport"],
     ["queue", "stats"], ["queue", "top"], ["queue", "inspect"], ["queue", "pause"], ["queue", "resume"],
     ["queue", "pauses"], ["queue", "poison", "list"], ["queue", "poison", "release"], ["queue", "repair"], ["whoami"],
     ["profile", "edit"], ["mailbox", "edit"], ["mailbox", "move"],
@@ -56,7 +58,10 @@ struct CommandTests {
       ["queue", "repair", "--timeout", "0"], ["profile", "edit", "1"], ["profile", "edit", "1", "--weight", "101"],
       ["profile", "edit", "1", "--max-connections", "0"], ["profile", "edit", "1", "--activate", "--deactivate"],
       ["mailbox", "edit", "1"], ["mailbox", "edit", "1", "2", "--activate", "--if-version", "1"],
-      ["mailbox", "move", "1"],
+      ["mailbox", "move", "1"], ["mailbox", "reimport", "1"], ["mailbox", "reimport", "1", "--choice", "some"],
+      ["quarantine", "show"], ["quarantine", "reprocess"], ["quarantine", "discard", "0"],
+      ["quarantine", "discard", "1", "--all"], ["quarantine", "discard", "1", "--mailbox", "2"],
+      ["quarantine", "list", "--reason", "boredom"], ["quarantine", "download", "1", "--json"],
     ] {
       #expect(try await Program.run(arguments).exitCode == 64, "\(arguments)")
     }
@@ -131,6 +136,7 @@ struct CommandTests {
           "profile", "create", "--name", "Example", "--incoming-host", "pop.example.com", "--incoming-port", "110",
           "--incoming-tls", "starttls", "--outgoing-host", "smtp.example.com", "--interval", "5", "--max-connections",
           "50", "--timeout", "20", "--ca-file", "\(folder)/ca.pem", "--credentials", "profile", "--user-name", "svc",
+          "--login-as", "{mailbox}*{user}", "--mechanism", "plain", "--outgoing-mechanism", "login",
           "--password-stdin", "--process-email-from", "2026-03-02", "--default", input: "s3cret\n")
         #expect(result.exitCode == 0)
         #expect(result.errors.contains("app passwords"))
@@ -139,6 +145,8 @@ struct CommandTests {
         #expect(draft.name == "Example" && draft.type == .pop3SMTP && draft.isDefault == true)
         #expect(draft.incoming?.host == "pop.example.com" && draft.incoming?.port == 110)
         #expect(draft.incoming?.tls == .starttls && draft.outgoing?.host == "smtp.example.com")
+        #expect(draft.incoming?.loginAs == "{mailbox}*{user}" && draft.outgoing?.loginAs == nil)
+        #expect(draft.incoming?.mechanism == .plain && draft.outgoing?.mechanism == .login)
         #expect(draft.incoming?.credentials == .profile && draft.incoming?.userName == "svc")
         #expect(draft.incoming?.password?.revealed == "s3cret")
         #expect(draft.minimumPollingIntervalMinutes == 5 && draft.maximumConcurrentConnections == 50)

@@ -214,4 +214,26 @@ struct MailboxCommandTests {
       #expect(stub.requests.first?.query["address"] == "m1@example.com")
     }
   }
+
+  @Test func aRenumberedMailboxGoesOnWithAChoice() async throws {
+    try await StubAPI.run { request in
+      switch request.name {
+      case "GET /mailboxes/1": .json(Sample.mailbox(1))
+      case "GET /mailboxes/2": .json(Sample.mailbox(2))
+      case "POST /mailboxes/reimport":
+        .json(
+          BulkAnswer(results: [
+            BulkResult(id: MailboxID(1), ok: true),
+            BulkResult(id: MailboxID(2), ok: false, code: "no-choice", message: "it does not wait for a choice"),
+          ]), status: 202)
+      default: .notFound
+      }
+    } _: { stub in
+      let result = try await stub.run("mailbox", "reimport", "1", "2", "--choice", "missing")
+      #expect(result.exitCode == 1, "\(result.errors)")
+      #expect(result.output.contains("m1@example.com  goes on"))
+      #expect(result.output.contains("no-choice  it does not wait for a choice"))
+      #expect(String(decoding: stub.requests.last?.body ?? [], as: UTF8.self) == #"{"choice":"missing","ids":[1,2]}"#)
+    }
+  }
 }

@@ -13,6 +13,7 @@ struct SeenRequest: Sendable {
   var path: String
   var query: [String: String]
   var authorization: String?
+  var contentType: String?
   var body: [UInt8]
 
   /// `GET /mailboxes`
@@ -68,14 +69,15 @@ final class StubAPI: Sendable {
     var logger = Logger(label: "stub")
     logger.logLevel = .critical
     let responder = CallbackResponder<BasicRequestContext> { request, _ in
-      let buffer = try await request.body.collect(upTo: 1 << 20)
+      let buffer = try await request.body.collect(upTo: 1 << 24)
       let query = request.uri.queryParameters.map { (String($0.key), String($0.value)) }
       let path = request.uri.path
       let seenRequest = SeenRequest(
         method: request.method.rawValue,
         path: path.hasPrefix("/api/v1") ? String(path.dropFirst(7)) : "no api: \(path)",
         query: Dictionary(query, uniquingKeysWith: { first, _ in first }),
-        authorization: request.headers[.authorization], body: Array(buffer.readableBytesView))
+        authorization: request.headers[.authorization], contentType: request.headers[.contentType],
+        body: Array(buffer.readableBytesView))
       stub.log.withLock { $0.append(seenRequest) }
       let answer = try answer(seenRequest)
       return Response(

@@ -43,7 +43,7 @@ extension Problem {
     Problem(.badRequest, "malformed-json", "The body is not JSON: \(reason).")
   }
 
-  static func tooLarge(_ maximum: Int) -> Problem {
+  static func tooLarge(_ maximum: Int64) -> Problem {
     // The rest of such a body is not read, so the connection is of no more use.
     Problem(
       .contentTooLarge, "too-large", "The body must have at most \(maximum) octets.",
@@ -56,8 +56,10 @@ extension Problem {
       headers: [Header(name: .connection, value: "close")])
   }
 
-  static var unsupportedMediaType: Problem {
-    Problem(.unsupportedMediaType, "unsupported-media-type", "Send the body as application/json.")
+  static func unsupportedMediaType(alsoTakesMessages: Bool) -> Problem {
+    Problem(
+      .unsupportedMediaType, "unsupported-media-type",
+      "Send the body as application/json\(alsoTakesMessages ? ", or a whole message as message/rfc822" : "").")
   }
 
   static func invalid(_ problems: [FieldProblem]) -> Problem {

@@ -16,7 +16,8 @@ public struct Problem: Error, Hashable, Sendable, Codable {
   public var code: String
   /// Every wrong field of a 422.
   ///
-  /// The pointer is a JSON pointer into the body, `?name` for a parameter of the query, `{name}` for one of the path.
+  /// The pointer is a JSON pointer into the body, `?name` for a parameter of the query, `{name}` for one of the path;
+  /// `header:name` or `line:12` of a body that is a message.
   public var errors: [FieldProblem]?
   /// By which the log knows the request; only in a 500.
   public var requestID: String?

@@ -10,7 +10,7 @@ extension JSONShape {
   static let serverDraft = JSONShape.object([
     Field("host", .string), Field("port", .integer), Field("tls", choice(TLSMode.self)),
     Field("credentials", choice(CredentialSource.self)), Field("mechanism", choice(AuthenticationMechanism.self)),
-    Field("userName", .string), Field("password", .secret),
+    Field("userName", .string), Field("password", .secret), Field("loginAs", .string),
   ])
 
   /// `ProfileDraft`.
@@ -41,6 +41,17 @@ extension JSONShape {
     Field("ids", .array(of: .identifier, count: 1...1_000), isRequired: true)
   ])
 
+  /// Mailboxes whose server renumbered their mail, and what becomes of it.
+  static let reimportRequest = JSONShape.object([
+    Field("ids", .array(of: .identifier, count: 1...1_000), isRequired: true),
+    Field("choice", choice(ReimportChoice.self), isRequired: true),
+  ])
+
+  /// Messages in quarantine for a bulk verb; with `dryRun` nothing is changed.
+  static let quarantineRequest = JSONShape.object([
+    Field("ids", .array(of: .identifier, count: 1...1_000), isRequired: true), Field("dryRun", .boolean),
+  ])
+
   /// `ProfileChange`.
   static let profileChange = JSONShape.object([
     Field("maximumConcurrentConnections", .integer), Field("minimumPollingIntervalMinutes", .integer),
@@ -68,9 +79,23 @@ extension JSONShape {
     Field("to", .array(of: .string, count: 1...OutgoingDraft.maximumRecipients), isRequired: true),
     Field("cc", .array(of: .string, count: 0...OutgoingDraft.maximumRecipients)),
     Field("bcc", .array(of: .string, count: 0...OutgoingDraft.maximumRecipients)),
-    Field("subject", .string, isRequired: true), Field("text", .string, isRequired: true), Field("html", .string),
-    Field("priority", choice(OutgoingPriority.self)), Field("sendAfter", .date), Field("idempotencyKey", .string),
-    Field("hold", .boolean),
+    Field("replyTo", .array(of: .string, count: 0...OutgoingDraft.maximumReplyTo)),
+    Field("subject", .string, isRequired: true), Field("text", .string), Field("html", .string),
+    Field("attachments", .array(of: outgoingAttachment, count: 0...OutgoingDraft.maximumAttachments)),
+    Field("inReplyTo", .string),
+    Field("references", .array(of: .string, count: 0...OutgoingDraft.maximumReferences)),
+    Field("headers", .array(of: outgoingHeader, count: 0...OutgoingDraft.maximumHeaders)),
+    Field("autoSubmitted", choice(AutoSubmitted.self)), Field("priority", choice(OutgoingPriority.self)),
+    Field("sendAfter", .date), Field("idempotencyKey", .string), Field("hold", .boolean),
+  ])
+
+  private static let outgoingAttachment = JSONShape.object([
+    Field("fileName", .string, isRequired: true), Field("contentType", .string),
+    Field("content", .base64, isRequired: true),
+  ])
+
+  private static let outgoingHeader = JSONShape.object([
+    Field("name", .string, isRequired: true), Field("value", .string, isRequired: true),
   ])
 
   /// How a message is tried again.

@@ -16,6 +16,8 @@ public indirect enum JSONShape: Hashable, Sendable {
   case date
   /// One of these strings.
   case choice([String])
+  /// A string of octets in base64 (RFC 4648 section 4), without line ends.
+  case base64
   /// A list with so many items.
   case array(of: JSONShape, count: ClosedRange<Int>)
   /// An object with these fields and no others.
@@ -65,6 +67,10 @@ extension JSONShape {
       if !words.contains(text) {
         problems.add(pointer, "not-a-choice", "must be one of \(words.joined(separator: ", "))")
       }
+    case (.base64, .string(let text)):
+      if !Self.isBase64(text) {
+        problems.add(pointer, "not-base64", "must be base64 (RFC 4648 section 4) without line ends")
+      }
     case (.array(let shape, let count), .array(let items)):
       if !count.contains(items.count) {
         problems.add(
@@ -101,9 +107,19 @@ extension JSONShape {
     }
   }
 
+  private static func isBase64(_ text: String) -> Bool {
+    let octets = text.utf8
+    let padding = octets.suffix(2).reversed().prefix { $0 == UInt8(ascii: "=") }.count
+    return octets.count % 4 == 0
+      && octets.dropLast(padding).allSatisfy {
+        (UInt8(ascii: "A")...UInt8(ascii: "Z")).contains($0) || (UInt8(ascii: "a")...UInt8(ascii: "z")).contains($0)
+          || (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) || $0 == UInt8(ascii: "+") || $0 == UInt8(ascii: "/")
+      }
+  }
+
   private var kind: String {
     switch self {
-    case .string, .secret, .date, .choice: "a string"
+    case .string, .secret, .date, .choice, .base64: "a string"
     case .integer, .identifier: "a whole number"
     case .boolean: "a boolean"
     case .array: "an array"

@@ -45,10 +45,16 @@ struct APIPipeline: Sendable {
     if case .right(let right) = route.description.access, !principal.role.rights.contains(right) {
       throw MissingRight(right: right)
     }
+    if let handler = route.messageHandler, Self.isMessage(incoming.request) {
+      return try await take(route, incoming, principal, handler)
+    }
     let query = try QueryReader.parse(incoming.request.uri.query, known: route.description.query)
     var body: [UInt8] = []
     if let shape = route.description.body {
-      body = try await collect(incoming.request, until: end)
+      body = try await collect(
+        incoming.request,
+        maximum: route.takesFiles ? configuration.maximumFilesOctets : configuration.maximumBodyOctets,
+        until: end, alsoTakesMessages: route.messageHandler != nil)
       // Where there is nothing to say, no body says it as well as an empty object.
       if !body.isEmpty || shape != .nothing { try check(body, shape, isSecure: incoming.isSecure) }
     }
@@ -56,6 +62,36 @@ struct APIPipeline: Sendable {
       principal: principal, parameters: incoming.parameters, query: query, body: body,
       status: route.description.status)
     return try await withTimeLimit(remaining(end)) { try await route.handler(services, call) }
+  }
+
+  /// Hands over a message while it arrives; it has more time than other bodies.
+  private func take(
+    _ route: APIRoute, _ incoming: IncomingRequest, _ principal: Principal, _ handler: @escaping APIRoute.MessageHandler
+  ) async throws -> Response {
+    let query = try QueryReader.parse(incoming.request.uri.query, known: route.description.messageQuery ?? [])
+    if let length = incoming.request.headers[.contentLength].flatMap({ Int64($0) }),
+      length > configuration.maximumMessageOctets
+    {
+      throw Problem.tooLarge(configuration.maximumMessageOctets)
+    }
+    let call = APICall(
+      principal: principal, parameters: incoming.parameters, query: query, body: [], status: route.description.status)
+    let body = incoming.request.body
+    // Child tasks: the body must not be read by anybody any more when this function has returned.
+    return try await withThrowingTaskGroup(of: Response.self) { group in
+      defer { group.cancelAll() }
+      group.addTask { try await handler(services, call, body) }
+      group.addTask {
+        try await Task.sleep(for: configuration.messageTimeout)
+        throw Problem.bodyTooSlow
+      }
+      guard let response = try await group.next() else { throw CancellationError() }
+      return response
+    }
+  }
+
+  private static func isMessage(_ request: Request) -> Bool {
+    mediaType(request.headers[.contentType] ?? "") == "message/rfc822"
   }
 
   private func remaining(_ end: ContinuousClock.Instant) -> Duration { max(.zero, end - ContinuousClock.now) }
@@ -73,11 +109,14 @@ struct APIPipeline: Sendable {
     return Secret(token)
   }
 
-  private func collect(_ request: Request, until end: ContinuousClock.Instant) async throws -> [UInt8] {
-    let maximum = configuration.maximumBodyOctets
-    if let type = request.headers[.contentType], !Self.isJSON(type) { throw Problem.unsupportedMediaType }
+  private func collect(
+    _ request: Request, maximum: Int, until end: ContinuousClock.Instant, alsoTakesMessages: Bool
+  ) async throws -> [UInt8] {
+    if let type = request.headers[.contentType], !Self.isJSON(type) {
+      throw Problem.unsupportedMediaType(alsoTakesMessages: alsoTakesMessages)
+    }
     if let length = request.headers[.contentLength].flatMap({ Int($0) }), length > maximum {
-      throw Problem.tooLarge(maximum)
+      throw Problem.tooLarge(Int64(maximum))
     }
     // Child tasks: the body must not be read by anybody any more when this function has returned.
     let buffer = try await withThrowingTaskGroup(of: ByteBuffer.self) { group in
@@ -86,7 +125,7 @@ struct APIPipeline: Sendable {
         do {
           return try await request.body.collect(upTo: maximum)
         } catch is NIOTooManyBytesError {
-          throw Problem.tooLarge(maximum)
+          throw Problem.tooLarge(Int64(maximum))
         } catch is CancellationError {
           throw Problem.bodyTooSlow
         } catch {
@@ -103,8 +142,12 @@ struct APIPipeline: Sendable {
     return Array(buffer.readableBytesView)
   }
 
+  private static func mediaType(_ contentType: String) -> String {
+    contentType.split(separator: ";").first.map { $0.trimmingSpaces().lowercased() } ?? ""
+  }
+
   private static func isJSON(_ contentType: String) -> Bool {
-    let type = contentType.split(separator: ";").first.map { $0.trimmingSpaces().lowercased() } ?? ""
+    let type = mediaType(contentType)
     return type == "application/json" || (type.hasPrefix("application/") && type.hasSuffix("+json"))
   }
 

@@ -5,9 +5,16 @@ import PostriderCore
 struct APIRoute: Sendable {
   typealias Handler = @Sendable (APIServices, APICall) async throws -> Response
 
-  let description: RouteDescription
+  /// Takes the call, without a body, and the message that comes as its body.
+  typealias MessageHandler = @Sendable (APIServices, APICall, RequestBody) async throws -> Response
+
+  var description: RouteDescription
   let method: HTTPRequest.Method
   let handler: Handler
+  /// For a body that is a message; `nil` where it may be none.
+  var messageHandler: MessageHandler?
+  /// Whether the body may be as large as files make it.
+  var takesFiles = false
 
   static func get(
     _ path: String, _ access: RouteAccess, query: [String] = [], _ summary: String, handler: @escaping Handler
@@ -38,6 +45,18 @@ struct APIRoute: Sendable {
         method: "PATCH", path: APIRoutes.prefix + path, access: access, query: [], body: body, status: 200,
         summary: summary),
       method: .patch, handler: handler)
+  }
+}
+
+extension APIRoute {
+  /// The same route, whose body may hold files, or be a message as it stands (`message/rfc822`) with these parameters in
+  /// the query.
+  func takingMessages(query: [String], _ handler: @escaping MessageHandler) -> APIRoute {
+    var route = self
+    route.description.messageQuery = query
+    route.messageHandler = handler
+    route.takesFiles = true
+    return route
   }
 }
 

@@ -40,15 +40,17 @@ extension APIRoutes {
 
   @Sendable static func showRawEmail(_ services: APIServices, _ call: APICall) async throws -> Response {
     let id: EmailID = try call.identifier()
-    let chunks = try await services.store.rawEmail(id, for: call.principal)
+    return try await raw(try await services.store.rawEmail(id, for: call.principal), fileName: "email-\(id).eml")
+  }
+
+  /// A message as octets, chunk by chunk as they are taken.
+  static func raw(_ chunks: AsyncThrowingStream<[UInt8], any Error>, fileName: String) async throws -> Response {
     // The first chunk is awaited, so that an error before it is still a problem document and not half an answer.
     var iterator = chunks.makeAsyncIterator()
     let first = try await iterator.next()
     return Response(
       status: .ok,
-      headers: [
-        .contentType: "message/rfc822", .contentDisposition: "attachment; filename=\"email-\(id).eml\"",
-      ],
+      headers: [.contentType: "message/rfc822", .contentDisposition: "attachment; filename=\"\(fileName)\""],
       body: ResponseBody { writer in
         if let first {
           try await writer.write(ByteBuffer(bytes: first))

@@ -47,6 +47,15 @@ extension APIRoutes {
     try await bulk(call) { try await services.store.requestPoll(of: $0, by: call.principal) }
   }
 
+  private struct ReimportRequest: Decodable {
+    let choice: ReimportChoice
+  }
+
+  @Sendable static func reimportMailboxes(_ services: APIServices, _ call: APICall) async throws -> Response {
+    let choice = try call.decode(ReimportRequest.self).choice
+    return try await bulk(call) { try await services.store.reimport(choice, of: $0, by: call.principal) }
+  }
+
   private struct BulkRequest: Decodable {
     let ids: [MailboxID]
   }

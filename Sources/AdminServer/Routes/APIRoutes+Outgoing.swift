@@ -10,23 +10,132 @@ extension APIRoutes {
     let draft = try call.decode(OutgoingDraft.self)
     try draft.check()
     let mailbox = try await services.store.mailbox(draft.mailboxID, for: call.principal)
-    let messageID = MessageBuilder.newMessageID(for: mailbox.address)
-    let raw: [UInt8]
+    let sender = try wireForm(ofMailbox: mailbox.address)
+    let recipients = try wireForms(
+      [("/to", draft.to), ("/cc", draft.cc ?? []), ("/bcc", draft.bcc ?? [])].flatMap { field, list in
+        list.enumerated().map { ("\(field)/\($0)", $1) }
+      })
+    let messageID = MessageBuilder.newMessageID(for: sender)
+    let builder = MessageBuilder(draft, from: mailbox.address, messageID: messageID, date: Date())
+    let content: Content
     do {
-      raw = try MessageBuilder(
-        from: EmailAddress(address: mailbox.address), to: draft.to.map { EmailAddress(address: $0) },
-        cc: (draft.cc ?? []).map { EmailAddress(address: $0) }, subject: draft.subject, text: draft.text,
-        html: draft.html, messageID: messageID, date: Date()
-      ).build()
-    } catch {
-      throw Problem.invalid([FieldProblem("", "not-composable", "\(error)")])
+      content = try compose(builder, in: services.configuration.spoolDirectory)
+    } catch MessageError.invalid(let field, let reason) {
+      throw Problem.invalid([FieldProblem("", "not-composable", "\(field) \(reason)")])
     }
-    let email = try await services.store.submit(
+    defer { MessageFiles.remove(content) }
+    return try await store(
       OutgoingSubmission(
-        mailboxID: mailbox.id, recipients: draft.recipients, subject: draft.subject, messageID: messageID,
-        raw: .bytes(raw), priority: draft.priority ?? .normal, sendAfter: draft.sendAfter,
-        idempotencyKey: draft.idempotencyKey, hold: draft.hold ?? false), by: call.principal)
+        mailboxID: mailbox.id, sender: sender, recipients: recipients, subject: draft.subject, messageID: messageID,
+        raw: content, encoding: builder.encoding, priority: draft.priority ?? .normal, sendAfter: draft.sendAfter,
+        idempotencyKey: draft.idempotencyKey, hold: draft.hold ?? false), services, call)
+  }
+
+  /// Takes a whole message as it stands and stores it for sending. It goes to those whom `to` names, else to everybody in
+  /// its own To, Cc and Bcc.
+  @Sendable static func submitRawEmail(
+    _ services: APIServices, _ call: APICall, _ body: RequestBody
+  ) async throws -> Response {
+    let options = try call.readQuery { RawOptions(&$0) }
+    let mailbox = try await services.store.mailbox(options.mailboxID, for: call.principal)
+    let sender = try wireForm(ofMailbox: mailbox.address)
+    var intake = RawMessageIntake(
+      sender: sender, maximumOctets: services.configuration.maximumMessageOctets,
+      directory: services.configuration.spoolDirectory)
+    defer { intake.remove() }
+    let message: RawMessage
+    do {
+      for try await buffer in body {
+        try buffer.withUnsafeReadableBytes { (bytes) throws(RawMessageError) in try intake.append(bytes) }
+      }
+      message = try intake.finish()
+    } catch RawMessageError.invalid(let problems) {
+      throw Problem.invalid(problems)
+    } catch RawMessageError.tooLarge(let maximum) {
+      throw Problem.tooLarge(maximum)
+    } catch let error where !(error is RawMessageError || error is CancellationError) {
+      throw Problem(.badRequest, "malformed-request", "The message could not be read to its end; nothing was stored.")
+    }
+    defer { MessageFiles.remove(message.content) }
+    let named = options.recipients ?? message.recipients
+    let recipients = try wireForms(named.map { (options.recipients == nil ? "header:to" : "?to", $0) })
+    return try await store(
+      OutgoingSubmission(
+        mailboxID: mailbox.id, sender: sender, recipients: recipients, subject: message.subject,
+        messageID: message.messageID, raw: message.content, encoding: message.encoding, priority: options.priority,
+        sendAfter: options.sendAfter, idempotencyKey: options.idempotencyKey, hold: options.hold), services, call)
+  }
+
+  /// What the query says of a message that comes as it stands.
+  private struct RawOptions {
+    var mailboxID: MailboxID
+    var recipients: [String]?
+    var priority: OutgoingPriority
+    var sendAfter: Date?
+    var idempotencyKey: String?
+    var hold: Bool
+
+    init(_ query: inout QueryReader) {
+      let mailbox: MailboxID? = query.identifier("mailbox")
+      if mailbox == nil, query.problems.problems.isEmpty {
+        query.problems.add("?mailbox", "required", "must be the id of the mailbox to send from")
+      }
+      mailboxID = mailbox ?? MailboxID(0)
+      recipients = query.text("to", maximum: 32_000).map {
+        $0.split(separator: ",").map { $0.trimmingSpaces() }
+      }
+      priority = query.choice("priority") ?? .normal
+      sendAfter = query.date("sendAfter")
+      idempotencyKey = query.text("idempotencyKey", maximum: 200)
+      hold = query.boolean("hold") ?? false
+    }
+  }
+
+  private static func store(
+    _ submission: OutgoingSubmission, _ services: APIServices, _ call: APICall
+  ) async throws -> Response {
+    let email = try await services.store.submit(submission, by: call.principal)
     return try call.answer(email, headers: [.location: "\(prefix)/outgoing-emails/\(email.id)"])
+  }
+
+  /// With files the message is written into a file: it would lie in memory twice.
+  private static func compose(_ builder: MessageBuilder, in directory: String) throws -> Content {
+    if builder.attachments.isEmpty { return .bytes(try builder.build()) }
+    let path = MessageFiles.newPath(in: directory)
+    return .file(path: path, sizeOctets: try builder.write(toFile: path))
+  }
+
+  private static func wireForm(ofMailbox address: String) throws -> String {
+    guard let form = InternationalAddress.wireForm(address) else {
+      throw Problem.invalid([
+        FieldProblem("/mailboxID", "not-a-domain", "the domain of \(address) is none that mail could be sent from")
+      ])
+    }
+    return form
+  }
+
+  /// Each recipient once, as it goes over the wire. Throws everything that is wrong.
+  private static func wireForms(_ addresses: [(pointer: String, address: String)]) throws -> [String] {
+    var problems = FieldProblems()
+    var forms: [String] = []
+    for (pointer, address) in addresses {
+      let before = problems.problems.count
+      AddressRules.check(address, at: pointer, &problems)
+      if problems.problems.count > before { continue }
+      if let form = InternationalAddress.wireForm(address) {
+        forms.append(form)
+      } else {
+        problems.add(pointer, "not-a-domain", "has a domain that cannot be written in A-labels (RFC 5891)")
+      }
+    }
+    let distinct = AddressRules.distinct(forms)
+    if addresses.isEmpty {
+      problems.add("", "no-recipients", "name a recipient in To, Cc or Bcc, or with the parameter to")
+    } else if distinct.count > OutgoingDraft.maximumRecipients {
+      problems.add("", "too-many", "a message has at most \(OutgoingDraft.maximumRecipients) recipients")
+    }
+    try problems.throwIfAny()
+    return distinct
   }
 
   @Sendable static func listOutgoing(_ services: APIServices, _ call: APICall) async throws -> Response {

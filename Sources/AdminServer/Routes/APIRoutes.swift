@@ -38,6 +38,10 @@ enum APIRoutes {
     .post(
       "/mailboxes/poll", .right(.writeMailboxes), body: .bulkRequest, status: 202, "Requests a poll now.",
       handler: pollMailboxes),
+    .post(
+      "/mailboxes/reimport", .right(.writeMailboxes), body: .reimportRequest, status: 202,
+      "Chooses what becomes of mail that the server renumbered, and lets the mailboxes go on.",
+      handler: reimportMailboxes),
 
     .get(
       "/alerts", .right(.readAlerts), query: ["mailbox", "level", "resolved"] + page, "Alerts, newest first.",
@@ -56,7 +60,9 @@ enum APIRoutes {
       "Outgoing messages without recipients, newest first.", handler: listOutgoing),
     .post(
       "/outgoing-emails", .right(.sendEmails), body: .outgoingDraft, status: 201,
-      "Sends a message, or keeps it as a draft.", handler: submitEmail),
+      "Sends a message, or keeps it as a draft.", handler: submitEmail
+    ).takingMessages(
+      query: ["mailbox", "to", "priority", "sendAfter", "idempotencyKey", "hold"], submitRawEmail),
     .get(
       "/outgoing-emails/{id}", .right(.readEmails), "One outgoing message and what became of each recipient.",
       handler: showOutgoing),
@@ -66,6 +72,21 @@ enum APIRoutes {
     .post(
       "/outgoing-emails/{id}/retry", .right(.sendEmails), body: .retryRequest, status: 200,
       "Sends a draft, or tries a message again; an uncertain one only with resendUncertain.", handler: retryOutgoing),
+
+    .get(
+      "/quarantine", .right(.readEmails), query: ["mailbox", "reason"] + page, "Messages in quarantine, newest first.",
+      handler: listQuarantine),
+    .get("/quarantine/{id}", .right(.readEmails), "One message in quarantine.", handler: showQuarantined),
+    .get(
+      "/quarantine/{id}/raw", .right(.readEmails), "A message in quarantine as it was received.",
+      handler: showRawQuarantined),
+    .post(
+      "/quarantine/reprocess", .right(.manageQuarantine), body: .quarantineRequest, status: 202,
+      "Asks for another attempt at messages in quarantine.", handler: reprocessQuarantined),
+    .post(
+      "/quarantine/discard", .right(.manageQuarantine), body: .quarantineRequest, status: 200,
+      "Deletes messages from quarantine; they stay on the server and are not fetched again.",
+      handler: discardQuarantined),
 
     .get("/queue/stats", .right(.readQueue), "The numbers of queue and schedule.", handler: showQueue),
     .get(

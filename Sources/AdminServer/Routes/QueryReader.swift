@@ -1,3 +1,4 @@
+import FoundationEssentials
 import PostriderCore
 
 /// Reads the parameters of a query and gathers what is wrong with them.
@@ -40,6 +41,13 @@ struct QueryReader {
       problems.add("?\(name)", "wrong-type", "must be true or false")
       return nil
     }
+  }
+
+  mutating func date(_ name: String) -> Date? {
+    guard let text = values[name] else { return nil }
+    if let date = APICoding.date(text) { return date }
+    problems.add("?\(name)", "not-a-date", "must be a date and time such as 2026-03-01T08:00:00Z")
+    return nil
   }
 
   mutating func text(_ name: String, maximum: Int) -> String? {

@@ -16,10 +16,12 @@ public enum Right: String, Hashable, Sendable, Codable, CaseIterable {
   case readAlerts = "alerts.read"
   /// See runs and their steps.
   case readRuns = "runs.read"
-  /// See stored mail.
+  /// See stored mail, and what is in quarantine.
   case readEmails = "emails.read"
   /// Send mail from mailboxes, and take it back while it waits.
   case sendEmails = "emails.send"
+  /// Have messages in quarantine tried again, and discard them.
+  case manageQuarantine = "quarantine.manage"
   /// See the queue's numbers and where jobs are.
   case readQueue = "queue.read"
   /// Pause and resume profiles and everything, let poison jobs run again, repair the queue. A single mailbox is paused
@@ -34,7 +36,8 @@ extension Role {
     case .administrator: Set(Right.allCases)
     case .mailboxManager:
       [
-        .readProfiles, .readMailboxes, .writeMailboxes, .readAlerts, .readRuns, .readEmails, .sendEmails, .readQueue,
+        .readProfiles, .readMailboxes, .writeMailboxes, .readAlerts, .readRuns, .readEmails, .sendEmails,
+        .manageQuarantine, .readQueue,
       ]
     // Approves and rejects only; the list of mailboxes is needed to know which.
     case .approver: [.readMailboxes, .approveMailboxes]

@@ -20,6 +20,8 @@ public struct RouteDescription: Hashable, Sendable {
   public let query: [String]
   /// What the body must look like; `nil` for none.
   public let body: JSONShape?
+  /// The parameters of the query when the body is a message (`message/rfc822`) instead; `nil` where it may be none.
+  public var messageQuery: [String]?
   /// The status of success.
   public let status: Int
   /// One sentence.

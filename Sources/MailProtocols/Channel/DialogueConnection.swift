@@ -75,6 +75,31 @@ final class DialogueConnection<Machine: Dialogue>: Sendable {
     }
   }
 
+  /// Runs one operation that sends a message, and hands it the pieces as it asks for them; `nil` is the end. When a piece
+  /// cannot be had, the session ends: what is not whole must not look so.
+  func perform(
+    _ operation: Machine.Operation, feed: () async throws -> [UInt8]?
+  ) async throws -> Machine.Outcome {
+    try await withTaskCancellationHandler {
+      let box = OperationBox<Machine>()
+      start(operation, box)
+      while await box.wantsBody() {
+        do {
+          let octets = try await feed()
+          let handler = handler
+          channel.eventLoop.execute { handler.value.feed(octets, for: box) }
+        } catch {
+          if box.isDone { break }
+          interrupt(.aborted)
+          throw error
+        }
+      }
+      return try await withCheckedThrowingContinuation { box.outcome($0) }
+    } onCancel: {
+      interrupt(.cancelled)
+    }
+  }
+
   /// Closes the socket at once, from any thread; does nothing the second time.
   func interrupt(_ reason: Interruption) {
     isEnded.withLock { $0 = true }

@@ -53,6 +53,7 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
   private var hasHeldRead = false
   private var isRunning = false
   private var isStartingTLS = false
+  private var computation: SASLComputation?
   private var isProbing = false
   /// What the last TLS handshake showed.
   private(set) var tlsFacts: TLSFacts?
@@ -108,11 +109,16 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
     guard isPaused, operation?.waitingOctets ?? 0 <= Self.lowWaterMark else { return }
     isPaused = false
     timer.restart()
-    if hasHeldRead {
-      hasHeldRead = false
-      context?.read()
-    }
+    releaseRead()
     // The deadline begins anew: the wait was ours.
+    run()
+  }
+
+  /// Takes a piece of the message that an operation sends; `nil` is its end.
+  func feed(_ octets: [UInt8]?, for box: OperationBox<Machine>) {
+    guard operation === box else { return }
+    machine.feed(octets)
+    box.fed()
     run()
   }
 
@@ -145,7 +151,7 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
   }
 
   func read(context: ChannelHandlerContext) {
-    if isPaused {
+    if isPaused || computation != nil {
       hasHeldRead = true
     } else {
       context.read()
@@ -181,7 +187,7 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
 
   private func run() {
     // A write may change the writability and come back here; the outer call goes on with what changed.
-    guard !isRunning, ending == nil, operation != nil, !isStartingTLS, !isProbing else { return }
+    guard !isRunning, ending == nil, operation != nil, !isStartingTLS, !isProbing, computation == nil else { return }
     isRunning = true
     while perform(machine.next(&input)) {}
     isRunning = false
@@ -202,8 +208,16 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
       timer.restart()
       return true
     case .sendBody: return sendBody(context)
+    case .awaitBody:
+      // The wait is ours and not the server's.
+      timer.cancel()
+      operation?.askForBody()
+      return false
     case .startTLS:
       startTLS(context)
+      return false
+    case .compute(let computation):
+      compute(computation, context)
       return false
     case .emit(let item, let octets):
       operation?.add(item, octets: octets)
@@ -232,6 +246,7 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
       let written = context.eventLoop.makePromise(of: Void.self)
       written.futureResult.assumeIsolated().whenSuccess { timer.passed(octets: octets) }
       context.writeAndFlush(wrapOutboundOut(piece), promise: written)
+      if machine.wantsBody { operation?.askForBody() }
     }
     // The step stays the same while the message is written: the rate is judged over the whole of it.
     timer.arm(.writing, step: -1, after: deadlines.answer, on: context.eventLoop) { [weak self] in self?.late() }
@@ -241,10 +256,8 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
   private func finishOperation(_ result: Result<Machine.Outcome, any Error>) {
     timer.cancel()
     isPaused = false
-    if hasHeldRead {
-      hasHeldRead = false
-      context?.read()
-    }
+    computation = nil
+    releaseRead()
     let box = operation
     operation = nil
     box?.finish(result)
@@ -281,11 +294,38 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
     }
   }
 
+  // MARK: Computations
+
+  /// Runs a computation on a thread of its own. Reading is held back: what a server sends meanwhile has to wait, however
+  /// much it is.
+  private func compute(_ computation: SASLComputation, _ context: ChannelHandlerContext) {
+    self.computation = computation
+    timer.restart()
+    timer.arm(.computation, step: 0, after: deadlines.answer, on: context.eventLoop) { [weak self] in self?.late() }
+    SASLThreads.run(computation, on: context.eventLoop).assumeIsolated().whenComplete { [weak self] result in
+      guard let self, self.ending == nil, self.computation != nil else { return }
+      self.computation = nil
+      self.timer.restart()
+      self.machine.computed(
+        result.flatMapError { _ in
+          .success(.failure(Failure(.internalError, context: "the threads for logins do not run")))
+        }.flatMap { $0 })
+      self.releaseRead()
+      self.run()
+    }
+  }
+
+  private func releaseRead() {
+    guard hasHeldRead else { return }
+    hasHeldRead = false
+    context?.read()
+  }
+
   // MARK: Deadlines
 
   private func time(for awaited: Awaited) -> TimeAmount {
     switch awaited {
-    case .greeting, .answer, .body, .writing: deadlines.answer
+    case .greeting, .answer, .body, .writing, .computation: deadlines.answer
     case .finalAnswer: deadlines.finalAnswer
     case .handshake: deadlines.handshake
     }
@@ -294,6 +334,7 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
   private func late() {
     guard ending == nil, let context, let awaited = timer.awaited else { return }
     if isProbing { return end(machine.late(.greeting, tooSlow: false)) }
+    if let computation { return end(computation.late) }
     if awaited == .body || awaited == .writing {
       let window = time(for: awaited)
       let (needed, overflow) = Int64(deadlines.minimumOctetsPerSecond).multipliedReportingOverflow(

@@ -4,8 +4,20 @@ import Synchronization
 /// Where the event loop puts what an operation gives, and a task takes it.
 ///
 /// Items wait in order; how many octets wait decides whether the socket is read. The outcome comes after the last item.
+/// The other way round the event loop asks for the pieces of a message, one at a time.
 final class OperationBox<Machine: Dialogue>: Sendable {
+  /// Whether a piece of a message is wanted.
+  private enum Demand {
+    case none
+    /// By the event loop; nobody fetches it yet.
+    case asked
+    /// It is being fetched.
+    case taken
+  }
+
   private struct State {
+    var demand = Demand.none
+    var feeder: CheckedContinuation<Bool, Never>?
     var items: [Machine.Item] = []
     /// Octets put in and not yet consumed, those in the consumer's hands included.
     var waiting = 0
@@ -46,6 +58,10 @@ final class OperationBox<Machine: Dialogue>: Sendable {
     let resume: (@Sendable () -> Void)? = state.withLock { state in
       guard state.result == nil else { return nil }
       state.result = result
+      if let feeder = state.feeder {
+        state.feeder = nil
+        return { feeder.resume(returning: false) }
+      }
       if let owner = state.owner {
         state.owner = nil
         return { owner.resume(with: result) }
@@ -93,6 +109,39 @@ final class OperationBox<Machine: Dialogue>: Sendable {
         }
       }
       resume?()
+    }
+  }
+
+  /// Asks for the next piece of a message; does nothing while one is on its way.
+  func askForBody() {
+    let feeder = state.withLock { state -> CheckedContinuation<Bool, Never>? in
+      guard state.result == nil, state.demand == .none else { return nil }
+      state.demand = state.feeder == nil ? .asked : .taken
+      defer { state.feeder = nil }
+      return state.feeder
+    }
+    feeder?.resume(returning: true)
+  }
+
+  /// The piece that was asked for has come.
+  func fed() { state.withLock { $0.demand = .none } }
+
+  /// Whether the operation has ended.
+  var isDone: Bool { state.withLock { $0.result != nil } }
+
+  /// Waits until a piece of a message is wanted; `false` when the operation has ended.
+  func wantsBody() async -> Bool {
+    await withCheckedContinuation { continuation in
+      let answer = state.withLock { state -> Bool? in
+        if state.result != nil { return false }
+        if state.demand == .asked {
+          state.demand = .taken
+          return true
+        }
+        state.feeder = continuation
+        return nil
+      }
+      if let answer { continuation.resume(returning: answer) }
     }
   }
 

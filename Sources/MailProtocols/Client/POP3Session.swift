@@ -38,19 +38,29 @@ public final class POP3Session: Sendable {
 
   /// Logs in.
   ///
-  /// `auto` takes SASL PLAIN when it is offered, else USER and PASS, else SASL LOGIN. Throws `auth.no-mechanism` when
-  /// nothing fits, `profile.not-supported` for a mechanism that is not built in, and `auth.rejected` of class permanent
-  /// when name or password hold CR, LF or NUL; nothing is sent then.
+  /// `auto` takes the strongest way that is offered: SCRAM-SHA-256, SCRAM-SHA-1, PLAIN, USER and PASS, LOGIN, CRAM-MD5
+  /// with a password (without TLS, CRAM-MD5 before those in the clear), OAUTHBEARER or XOAUTH2 with a token. Throws
+  /// `auth.no-mechanism` when nothing fits, `auth.server-unproven` when the server must not be believed, and
+  /// `auth.rejected` of class permanent when name or password hold CR, LF or NUL; nothing is sent then.
   public func authenticate(_ credentials: Credentials, mechanism: AuthenticationMechanism) async throws {
-    try await trace.measure(.authenticate, "login as \(Failure.presentable(credentials.userName))") {
-      try CommandValue.check(credentials)
-      let login = try POP3LoginChoice.choose(credentials, mechanism, capabilities)
+    let login = choose(credentials, mechanism)
+    try await trace.measure(.authenticate, credentials.attempt(by: try? login.get().name)) {
+      let login = try login.get()
       guard case .done(let words) = try await connection.perform(.login(login)) else { return ((), nil) }
       return ((), words)
     }
     // RFC 2449 section 5: capabilities may differ after login. Asking costs a round trip, so only when one is missed.
     let now = capabilities
     if now.isKnown, !now.uidl { try await askCapabilities() }
+  }
+
+  private func choose(_ credentials: Credentials, _ mechanism: AuthenticationMechanism) -> Result<POP3Login, Failure> {
+    do throws(Failure) {
+      try CommandValue.check(credentials)
+      return .success(try POP3LoginChoice.choose(credentials, mechanism, capabilities, LoginTarget(endpoint)))
+    } catch {
+      return .failure(error)
+    }
   }
 
   /// Lists the mailbox; one entry per message, in the server's order. At most 1,000,000 entries.
@@ -132,6 +142,16 @@ public final class POP3Session: Sendable {
       guard case .done(let words) = try await connection.perform(operation) else { return ((), nil) }
       return ((), words)
     }
+  }
+}
+
+extension Credentials {
+  /// What is tried, for people: never a secret.
+  func attempt(by method: String?) -> String {
+    var text = "login as \(Failure.presentable(userName))"
+    if let authorizationIdentity { text += " for \(Failure.presentable(authorizationIdentity))" }
+    if let method { text += " by \(method)" }
+    return text
   }
 }
 

@@ -33,19 +33,32 @@ public final class SMTPSession: Sendable {
     try await hello(heloName)
   }
 
-  /// Logs in. `auto` takes SASL PLAIN, else LOGIN.
-  ///
-  /// Throws `auth.no-mechanism` when nothing fits, `profile.not-supported` for a mechanism that is not built in, and
-  /// `auth.rejected` of class permanent when name or password hold CR, LF or NUL; nothing is sent then.
+  /// Logs in, as ``POP3Session/authenticate(_:mechanism:)`` does.
   public func authenticate(_ credentials: Credentials, mechanism: AuthenticationMechanism) async throws {
-    try await trace.measure(.authenticate, "login as \(Failure.presentable(credentials.userName))") {
-      try CommandValue.check(credentials)
-      let chosen = try SMTPLoginChoice.choose(credentials, mechanism, extensions)
+    let chosen = choose(credentials, mechanism)
+    try await trace.measure(.authenticate, credentials.attempt(by: try? chosen.get().name)) {
+      let chosen = try chosen.get()
       guard case .done(let words) = try await connection.perform(.login(chosen, credentials)) else {
         return ((), nil)
       }
       return ((), words)
     }
+  }
+
+  private func choose(
+    _ credentials: Credentials, _ mechanism: AuthenticationMechanism
+  ) -> Result<any SASLMechanism, Failure> {
+    do throws(Failure) {
+      try CommandValue.check(credentials)
+      return .success(try SMTPLoginChoice.choose(credentials, mechanism, extensions, LoginTarget(endpoint)))
+    } catch {
+      return .failure(error)
+    }
+  }
+
+  /// Sends one message held whole; see ``send(from:to:_:)``.
+  public func send(from: String, to: [String], message: [UInt8]) async throws -> SMTPDelivery {
+    try await send(from: from, to: to, SMTPMessage(message))
   }
 
   /// Sends one message; commands are pipelined where the server allows it.
@@ -54,10 +67,17 @@ public final class SMTPSession: Sendable {
   /// took the message, or when it refused every recipient. Throws when it refused the message as a whole;
   /// `smtp.lost` when the connection broke before the final dot, `smtp.uncertain` when it broke, fell silent or was
   /// interrupted after it, in which case the message must not be sent again blindly (this also replaces
-  /// `CancellationError`).
-  public func send(from: String, to: [String], message: [UInt8]) async throws -> SMTPDelivery {
-    try await trace.measure(.send, "message of \(message.count) octets to \(to.count) recipients") {
-      let outcome = try await connection.perform(.send(from: from, to: to, message: message))
+  /// `CancellationError`). What a message's stream throws ends the session before the final dot, and is thrown.
+  public func send(from: String, to: [String], _ message: SMTPMessage) async throws -> SMTPDelivery {
+    try await trace.measure(.send, "message of \(message.sizeOctets) octets to \(to.count) recipients") {
+      let operation = SMTPOperation.send(from: from, to: to, message: message)
+      let outcome: SMTPOutcome
+      switch message.source {
+      case .whole: outcome = try await connection.perform(operation)
+      case .stream(let octets):
+        var reader = BodyReader(octets, sizeOctets: message.sizeOctets)
+        outcome = try await connection.perform(operation) { try await reader.next() }
+      }
       guard case .delivery(let delivery) = outcome else {
         throw Failure(.internalError, context: "a message without an outcome")
       }
@@ -90,5 +110,28 @@ public final class SMTPSession: Sendable {
       guard case .done(let words) = try await connection.perform(operation) else { return ((), nil) }
       return ((), words)
     }
+  }
+}
+
+/// Reads a message's stream, and makes sure that it is whole before anybody hears of its end.
+private struct BodyReader {
+  private var iterator: AsyncThrowingStream<[UInt8], any Error>.Iterator
+  private var left: Int64
+
+  init(_ octets: AsyncThrowingStream<[UInt8], any Error>, sizeOctets: Int64) {
+    iterator = octets.makeAsyncIterator()
+    left = sizeOctets
+  }
+
+  mutating func next() async throws -> [UInt8]? {
+    guard let octets = try await iterator.next() else {
+      // A stream of a cancelled task ends early, as if that were all.
+      try Task.checkCancellation()
+      if left != 0 { throw Failure(.internalError, context: "\(left) octets of the stored message are missing") }
+      return nil
+    }
+    left -= Int64(octets.count)
+    if octets.contains(0) { throw Failure(.smtpContent, context: "the message holds NUL") }
+    return octets
   }
 }

@@ -15,6 +15,8 @@ enum Awaited: Hashable, Sendable {
   case writing
   /// The TLS handshake.
   case handshake
+  /// The result of a computation of our own.
+  case computation
 }
 
 /// What the channel handler shall do next. It carries out and decides nothing.
@@ -25,8 +27,12 @@ enum DialogueAction<Outcome: Sendable, Item: Sendable> {
   case send(ByteBuffer)
   /// Write pieces of a message as long as the channel takes them; then ask again.
   case sendBody
+  /// Wait for more of the message from our own side; nothing is due from the server.
+  case awaitBody
   /// Start TLS as a client; then report ``Dialogue/secured()``.
   case startTLS
+  /// Compute this away from the event loop; then report ``Dialogue/computed(_:)``. Nothing is read meanwhile.
+  case compute(SASLComputation)
   /// Hand an item to the consumer.
   case emit(Item, octets: Int)
   /// The operation is done.
@@ -47,10 +53,16 @@ protocol Dialogue: Sendable {
   mutating func begin(_ operation: Operation, _ input: inout LineBuffer) -> DialogueAction<Outcome, Item>?
   /// The next action; asked again after each action but `wait`, `done`, `failed` and `broken`, and when octets came.
   mutating func next(_ input: inout LineBuffer) -> DialogueAction<Outcome, Item>
-  /// The next piece of a message; `nil` when all was handed out.
+  /// The next piece of a message; `nil` when all that came was handed out.
   mutating func nextBodyPiece() -> ByteBuffer?
+  /// Takes the next octets of a message, or `nil` for its end.
+  mutating func feed(_ octets: [UInt8]?)
+  /// Whether more of a message should be on its way here.
+  var wantsBody: Bool { get }
   /// The TLS handshake passed.
   mutating func secured()
+  /// A computation ended.
+  mutating func computed(_ result: Result<SASLOutput, Failure>)
   /// What the loss of the connection means in this state.
   func lost() -> Failure
   /// What the passing of a deadline means in this state.

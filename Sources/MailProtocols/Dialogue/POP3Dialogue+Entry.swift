@@ -64,36 +64,55 @@ extension POP3Dialogue {
     }
   }
 
-  mutating func startLogin(_ login: POP3Login) -> Action {
+  mutating func startLogin(_ login: POP3Login) throws(Failure) -> Action {
     guard isSecure || allowsClearText else {
       state = .idle
       return .failed(Failure(.tlsStartTLSMissing, context: "credentials are not sent without TLS"))
     }
     switch login {
-    case .userPass(let credentials):
-      redactor.hide(credentials)
-      state = .user(credentials)
-      return .send(Self.command("USER " + credentials.userName))
+    case .userPass(let userName, let password):
+      redactor.hide(Credentials(userName: userName, password: password))
+      state = .user(password)
+      return .send(Self.command("USER " + userName))
     case .sasl(let mechanism, let credentials):
       redactor.hide(credentials)
-      state = .sasl(mechanism, challenges: 0, cancelled: false)
-      if let response = mechanism.initialResponse() {
-        let line = "AUTH \(mechanism.name) " + (response.isEmpty ? "=" : SASLBase64.encode(response))
-        // RFC 5034 section 4: the initial response only when the whole line fits.
-        if line.utf8.count + 2 <= POP3Limits.commandLineOctets { return .send(Self.command(line)) }
-      }
-      return .send(Self.command("AUTH " + mechanism.name))
+      // RFC 5034 section 4: the first message goes with the command only when the whole line fits.
+      var exchange = SASLExchange(mechanism, commandLimit: POP3Limits.commandLineOctets)
+      let move = try exchange.begin()
+      return carryOut(move, exchange)
     }
   }
 
-  mutating func readUser(_ input: inout LineBuffer, _ credentials: Credentials) throws(Failure) -> Action {
+  private mutating func carryOut(_ move: SASLExchange.Move, _ exchange: SASLExchange) -> Action {
+    switch move {
+    case .send(let line, let secrets):
+      for secret in secrets { redactor.hide(secret) }
+      state = .sasl(exchange)
+      return .send(Self.command(line))
+    case .compute(let computation):
+      state = .computing(exchange, nil)
+      return .compute(computation)
+    }
+  }
+
+  mutating func computed(_ result: Result<SASLOutput, Failure>) {
+    if case .computing(let exchange, nil) = state { state = .computing(exchange, result) }
+  }
+
+  mutating func takeComputed() throws(Failure) -> Action {
+    guard case .computing(var exchange, let result?) = state else { return .wait(.answer, step: step) }
+    let move = try exchange.computed(result)
+    return carryOut(move, exchange)
+  }
+
+  mutating func readUser(_ input: inout LineBuffer, _ password: Secret) throws(Failure) -> Action {
     switch try plainStatus(&input) {
     case nil: return .wait(.answer, step: step)
     case .failure(let error): return refused(error, at: .authentication)
     case .success:
       // USER and PASS in one segment stalls 40 ms against Dovecot, so PASS waits for the answer.
       state = .pass
-      return .send(Self.command("PASS " + credentials.password.revealed))
+      return .send(Self.command("PASS " + password.revealed))
     }
   }
 
@@ -106,20 +125,19 @@ extension POP3Dialogue {
   }
 
   mutating func readSASL(_ input: inout LineBuffer) throws(Failure) -> Action {
-    guard case .sasl(var mechanism, let challenges, let cancelled) = state else { return .wait(.answer, step: step) }
+    guard case .sasl(var exchange) = state else { return .wait(.answer, step: step) }
     switch try status(&input, limit: POP3Limits.challengeLineOctets) {
     case nil: return .wait(.answer, step: step)
-    case .error(let error): return refused(error, at: .authentication)
+    case .error(let error):
+      state = .idle
+      let redactor = redactor
+      return .failed(exchange.refused(sorted(error, at: .authentication)) { redactor.clean($0, atLogin: true) })
     case .ok(let text):
-      if cancelled { throw Failure(.protocolSyntax, context: "success after a cancelled login") }
+      try exchange.succeeded()
       return done(.done(words: redactor.clean("+OK " + text, atLogin: true)))
     case .challenge(let text):
-      if challenges == Self.challenges || cancelled {
-        throw Failure(.protocolLimit, context: "more than \(Self.challenges) challenges in one login")
-      }
-      let response = try mechanism.respond(to: SASLBase64.decode(text))
-      state = .sasl(mechanism, challenges: challenges + 1, cancelled: response == nil)
-      return .send(Self.command(response.map { SASLBase64.encode($0) } ?? "*"))
+      let move = try exchange.challenge(text)
+      return carryOut(move, exchange)
     }
   }
 

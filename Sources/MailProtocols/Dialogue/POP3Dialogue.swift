@@ -17,8 +17,6 @@ struct POP3Dialogue: Dialogue {
   static let deleteWindow = 64
   /// The most that TOP may give: a header block and the lines asked for.
   static let topOctets = 4_194_304
-  /// Challenges in one SASL exchange.
-  static let challenges = 16
   /// How far above the allowed size a message is still drained before the session is given up.
   static let drainOctets: Int64 = 1 << 30
 
@@ -30,9 +28,11 @@ struct POP3Dialogue: Dialogue {
     case capabilities(lines: [String]?)
     case startTLS
     case handshaking
-    case user(Credentials)
+    case user(Secret)
     case pass
-    case sasl(any SASLMechanism, challenges: Int, cancelled: Bool)
+    case sasl(SASLExchange)
+    /// A response is computed elsewhere; the result stands beside it once it is there.
+    case computing(SASLExchange, Result<SASLOutput, Failure>?)
     case listing(Listing)
     case retrieving(Retrieval)
     case top(TopBody)
@@ -76,6 +76,8 @@ struct POP3Dialogue: Dialogue {
   }
 
   func nextBodyPiece() -> ByteBuffer? { nil }
+  func feed(_ octets: [UInt8]?) {}
+  var wantsBody: Bool { false }
   func interrupted() -> Failure? { nil }
 
   func lost() -> Failure {
@@ -107,16 +109,17 @@ struct POP3Dialogue: Dialogue {
   private mutating func advance(_ input: inout LineBuffer) throws(Failure) -> Action {
     switch state {
     case .idle, .ended: return .wait(.answer, step: step)
-    case .starting(let operation): return start(operation, &input)
+    case .starting(let operation): return try start(operation, &input)
     case .greeting: return try greeting(&input)
     case .capabilities: return try readCapabilities(&input)
     case .startTLS: return try readStartTLS(&input)
     case .handshaking:
       guard isSecure else { return .wait(.handshake, step: step) }
       return done(.done(words: ""))
-    case .user(let credentials): return try readUser(&input, credentials)
+    case .user(let password): return try readUser(&input, password)
     case .pass: return try readLogin(&input)
     case .sasl: return try readSASL(&input)
+    case .computing: return try takeComputed()
     case .listing: return try readListing(&input)
     case .retrieving: return try readRetrieval(&input)
     case .top: return try readTop(&input)
@@ -125,7 +128,7 @@ struct POP3Dialogue: Dialogue {
     }
   }
 
-  private mutating func start(_ operation: POP3Operation, _ input: inout LineBuffer) -> Action {
+  private mutating func start(_ operation: POP3Operation, _ input: inout LineBuffer) throws(Failure) -> Action {
     switch operation {
     case .secure:
       state = .handshaking
@@ -139,7 +142,7 @@ struct POP3Dialogue: Dialogue {
     case .startTLS:
       state = .startTLS
       return .send(Self.command("STLS"))
-    case .login(let login): return startLogin(login)
+    case .login(let login): return try startLogin(login)
     case .list:
       state = .listing(Listing(pipelined: capabilities.pipelining, maximumEntries: maximumEntries))
       return .send(Self.command(capabilities.pipelining ? "UIDL\r\nLIST" : "STAT"))
@@ -215,7 +218,7 @@ struct POP3Dialogue: Dialogue {
     case .capabilities: POP3Stage.capabilities.rawValue
     case .startTLS: POP3Stage.startTLS.rawValue
     case .handshaking: "the TLS handshake"
-    case .user, .pass, .sasl: POP3Stage.authentication.rawValue
+    case .user, .pass, .sasl, .computing: POP3Stage.authentication.rawValue
     case .listing(let listing): listing.stage.rawValue
     case .retrieving: POP3Stage.retrieve.rawValue
     case .top: POP3Stage.top.rawValue

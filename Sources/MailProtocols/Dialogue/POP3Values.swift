@@ -35,7 +35,9 @@ struct POP3Item: Sendable {
 
 /// How to log in.
 enum POP3Login: Sendable {
-  case userPass(Credentials)
+  /// USER and PASS (RFC 1939 section 7).
+  case userPass(userName: String, password: Secret)
+  /// AUTH (RFC 5034); the credentials are what must not be shown of it.
   case sasl(any SASLMechanism, Credentials)
 }
 

@@ -52,35 +52,55 @@ extension SMTPDialogue {
     return .startTLS
   }
 
-  mutating func startLogin(_ mechanism: any SASLMechanism, _ credentials: Credentials) -> Action {
+  mutating func startLogin(_ mechanism: any SASLMechanism, _ credentials: Credentials) throws(Failure) -> Action {
     guard isSecure || allowsClearText else {
       state = .idle
       return .failed(Failure(.tlsStartTLSMissing, context: "credentials are not sent without TLS"))
     }
     redactor.hide(credentials)
-    state = .sasl(mechanism, challenges: 0, cancelled: false)
-    if let response = mechanism.initialResponse() {
-      let line = "AUTH \(mechanism.name) " + (response.isEmpty ? "=" : SASLBase64.encode(response))
-      // RFC 5321 section 4.5.3.1.4: 512 octets for a command line that no extension lengthens.
-      if line.utf8.count + 2 <= 512 { return .send(Self.command(line)) }
+    var exchange = SASLExchange(mechanism, commandLimit: SMTPLimits.commandLineOctets)
+    let move = try exchange.begin()
+    return carryOut(move, exchange)
+  }
+
+  private mutating func carryOut(_ move: SASLExchange.Move, _ exchange: SASLExchange) -> Action {
+    switch move {
+    case .send(let line, let secrets):
+      for secret in secrets { redactor.hide(secret) }
+      state = .sasl(exchange)
+      return .send(Self.command(line))
+    case .compute(let computation):
+      state = .computing(exchange, nil)
+      return .compute(computation)
     }
-    return .send(Self.command("AUTH " + mechanism.name))
+  }
+
+  mutating func computed(_ result: Result<SASLOutput, Failure>) {
+    if case .computing(let exchange, nil) = state { state = .computing(exchange, result) }
+  }
+
+  mutating func takeComputed() throws(Failure) -> Action {
+    guard case .computing(var exchange, let result?) = state else { return .wait(.answer, step: step) }
+    let move = try exchange.computed(result)
+    return carryOut(move, exchange)
   }
 
   mutating func readSASL(_ input: inout LineBuffer) throws(Failure) -> Action {
-    guard case .sasl(var mechanism, let challenges, let cancelled) = state,
+    guard case .sasl(var exchange) = state,
       let reply = try reply(&input, limit: SMTPLimits.challengeLineOctets)
     else { return .wait(.answer, step: step) }
     switch reply.code {
     case 334:
-      if challenges == Self.challenges || cancelled {
-        throw Failure(.protocolLimit, context: "more than \(Self.challenges) challenges in one login")
+      let move = try exchange.challenge(reply.lines.first ?? "")
+      return carryOut(move, exchange)
+    case 200..<300:
+      try exchange.succeeded()
+      return done(.done(words: redactor.clean(reply.words, atLogin: true)))
+    default:
+      let redactor = redactor
+      return refused(reply, at: .authentication) { failure in
+        exchange.refused(failure) { redactor.clean($0, atLogin: true) }
       }
-      let response = try mechanism.respond(to: SASLBase64.decode(reply.lines.first ?? ""))
-      state = .sasl(mechanism, challenges: challenges + 1, cancelled: response == nil)
-      return .send(Self.command(response.map { SASLBase64.encode($0) } ?? "*"))
-    case 200..<300 where !cancelled: return done(.done(words: redactor.clean(reply.words, atLogin: true)))
-    default: return refused(reply, at: .authentication)
     }
   }
 }

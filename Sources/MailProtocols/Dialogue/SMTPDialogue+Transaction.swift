@@ -31,7 +31,7 @@ extension SMTPDialogue {
     var failure: Failure?
     let pipelining: Bool
     var phase = Phase.commands
-    let message: [UInt8]
+    let message: SMTPMessage
 
     /// The next group of commands; `nil` when nothing more is to be written.
     mutating func request() -> ByteBuffer? {
@@ -49,10 +49,9 @@ extension SMTPDialogue {
   }
 
   mutating func startTransaction(
-    from: String, to: [String], message: [UInt8], _ input: inout LineBuffer
+    from: String, to: [String], message: SMTPMessage, _ input: inout LineBuffer
   ) -> Action {
-    let size = MessageEncoder.transferSize(of: message)
-    if let failure = refusal(from: from, message: message, size: size) {
+    if let failure = refusal(from: from, message: message) {
       state = .idle
       return .failed(failure)
     }
@@ -64,11 +63,12 @@ extension SMTPDialogue {
     var transaction = Transaction(results: results, pipelining: extensions.pipelining, message: message)
     if isTransactionOpen { transaction.commands.append((.reset, "RSET")) }
     var mail = "MAIL FROM:<\(from)>"
-    if extensions.size { mail += " SIZE=\(size)" }
+    if extensions.size { mail += " SIZE=\(message.sizeOctets)" }
     // Without the extension the message goes as it is: servers that do not offer it pass 8-bit text on.
-    if extensions.eightBitMIME, message.contains(where: { $0 >= 0x80 }) { mail += " BODY=8BITMIME" }
+    if extensions.eightBitMIME, message.encoding != .sevenBit { mail += " BODY=8BITMIME" }
     if extensions.smtpUTF8,
-      !from.utf8.allSatisfy({ $0 < 0x80 }) || to.contains(where: { !$0.utf8.allSatisfy { $0 < 0x80 } })
+      message.encoding == .utf8 || !from.utf8.allSatisfy({ $0 < 0x80 })
+        || to.contains(where: { !$0.utf8.allSatisfy { $0 < 0x80 } })
     {
       mail += " SMTPUTF8"
     }
@@ -83,13 +83,20 @@ extension SMTPDialogue {
   }
 
   /// What can be said of a message without asking the server.
-  private func refusal(from: String, message: [UInt8], size: Int) -> Failure? {
+  private func refusal(from: String, message: SMTPMessage) -> Failure? {
     if !from.isEmpty, !Self.isPath(from) {
       return Failure(.smtpRejected, context: "the sender's address holds characters that no address may hold")
     }
-    if message.contains(0) { return Failure(.smtpContent, context: "the message holds NUL") }
-    if let maximum = extensions.maximumSizeOctets, Int64(size) > maximum {
-      return Failure(.smtpTooLarge, context: "the message has \(size) octets, the server takes \(maximum)")
+    if case .whole(let octets) = message.source, octets.contains(0) {
+      return Failure(.smtpContent, context: "the message holds NUL")
+    }
+    if let maximum = extensions.maximumSizeOctets, message.sizeOctets > maximum {
+      return Failure(
+        .smtpTooLarge, context: "the message has \(message.sizeOctets) octets, the server takes \(maximum)")
+    }
+    if message.encoding == .utf8, !extensions.smtpUTF8 {
+      return Failure(
+        .smtpContent, context: "header fields of the message need SMTPUTF8, which the server does not offer")
     }
     if !from.utf8.allSatisfy({ $0 < 0x80 }), !extensions.smtpUTF8 {
       return Failure(.smtpRejected, context: "the sender's address needs SMTPUTF8, which the server does not offer")
@@ -139,7 +146,7 @@ extension SMTPDialogue {
         state = .ended
         return .broken(failure)
       }
-      return .sendBody
+      return encoder.map { $0.heldOctets == 0 && !$0.isWhole } ?? false ? .awaitBody : .sendBody
     case .loneDot:
       guard let reply = try reply(&input) else { return .wait(.answer, step: step) }
       if reply.code == 421 { return refused(reply, at: .message) }
@@ -180,7 +187,7 @@ extension SMTPDialogue {
     case .data:
       let wanted = transaction.failure == nil && transaction.accepted > 0
       if reply.code == 354, wanted {
-        encoder = MessageEncoder(transaction.message)
+        encoder = transaction.message.encoder
         transaction.phase = .body
         state = .sending(transaction)
         step += 1

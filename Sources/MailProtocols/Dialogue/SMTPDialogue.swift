@@ -8,9 +8,6 @@ struct SMTPDialogue: Dialogue {
   typealias Item = Never
   typealias Action = DialogueAction<SMTPOutcome, Never>
 
-  /// Challenges in one SASL exchange.
-  static let challenges = 16
-
   enum State {
     case idle
     case ended
@@ -19,7 +16,9 @@ struct SMTPDialogue: Dialogue {
     case hello(String, extended: Bool)
     case startTLS
     case handshaking
-    case sasl(any SASLMechanism, challenges: Int, cancelled: Bool)
+    case sasl(SASLExchange)
+    /// A response is computed elsewhere; the result stands beside it once it is there.
+    case computing(SASLExchange, Result<SASLOutput, Failure>?)
     case sending(Transaction)
     case quitting
   }
@@ -59,6 +58,13 @@ struct SMTPDialogue: Dialogue {
 
   mutating func nextBodyPiece() -> ByteBuffer? { encoder?.next(target: 16_384) }
 
+  mutating func feed(_ octets: [UInt8]?) {
+    if let octets { encoder?.append(octets) } else { encoder?.end() }
+  }
+
+  /// More is fetched while the last of what came is still being written.
+  var wantsBody: Bool { encoder.map { !$0.isWhole && $0.heldOctets < 65_536 } ?? false }
+
   mutating func next(_ input: inout LineBuffer) -> Action {
     do throws(Failure) {
       return try advance(&input)
@@ -73,7 +79,7 @@ struct SMTPDialogue: Dialogue {
   private mutating func advance(_ input: inout LineBuffer) throws(Failure) -> Action {
     switch state {
     case .idle, .ended: return .wait(.answer, step: step)
-    case .starting(let operation): return start(operation, &input)
+    case .starting(let operation): return try start(operation, &input)
     case .greeting: return try greeting(&input)
     case .hello: return try readHello(&input)
     case .startTLS: return try readStartTLS(&input)
@@ -81,6 +87,7 @@ struct SMTPDialogue: Dialogue {
       guard isSecure else { return .wait(.handshake, step: step) }
       return done(.done(words: ""))
     case .sasl: return try readSASL(&input)
+    case .computing: return try takeComputed()
     case .sending: return try readTransaction(&input)
     case .quitting:
       guard let reply = try reply(&input) else { return .wait(.answer, step: step) }
@@ -89,7 +96,7 @@ struct SMTPDialogue: Dialogue {
     }
   }
 
-  private mutating func start(_ operation: SMTPOperation, _ input: inout LineBuffer) -> Action {
+  private mutating func start(_ operation: SMTPOperation, _ input: inout LineBuffer) throws(Failure) -> Action {
     switch operation {
     case .secure:
       state = .handshaking
@@ -103,7 +110,7 @@ struct SMTPDialogue: Dialogue {
     case .startTLS:
       state = .startTLS
       return .send(Self.command("STARTTLS"))
-    case .login(let mechanism, let credentials): return startLogin(mechanism, credentials)
+    case .login(let mechanism, let credentials): return try startLogin(mechanism, credentials)
     case .send(let from, let to, let message): return startTransaction(from: from, to: to, message: message, &input)
     case .quit:
       state = .quitting
@@ -161,8 +168,10 @@ struct SMTPDialogue: Dialogue {
   }
 
   /// Ends the operation, and the session too when the server says that it closes (421).
-  mutating func refused(_ reply: SMTPReply, at stage: SMTPStage) -> Action {
-    let failure = sorted(reply, at: stage)
+  mutating func refused(
+    _ reply: SMTPReply, at stage: SMTPStage, meaning: (Failure) -> Failure = { $0 }
+  ) -> Action {
+    let failure = meaning(sorted(reply, at: stage))
     encoder = nil
     if reply.code == 421 || reply.severity < 4 {
       state = .ended
@@ -202,7 +211,7 @@ struct SMTPDialogue: Dialogue {
     case .hello: SMTPStage.hello.rawValue
     case .startTLS: SMTPStage.startTLS.rawValue
     case .handshaking: "the TLS handshake"
-    case .sasl: SMTPStage.authentication.rawValue
+    case .sasl, .computing: SMTPStage.authentication.rawValue
     case .sending: "the message"
     case .quitting: SMTPStage.quit.rawValue
     }

@@ -31,6 +31,48 @@ public struct SMTPDelivery: Hashable, Sendable {
   public var isAccepted: Bool { reply != nil }
 }
 
+/// A message on its way to a server: held whole, or read while it is sent.
+public struct SMTPMessage: Sendable {
+  enum Source: Sendable {
+    case whole([UInt8])
+    case stream(AsyncThrowingStream<[UInt8], any Error>)
+  }
+
+  /// With CRLF line ends, without stuffed dots: what SIZE counts (RFC 1870 section 6).
+  public let sizeOctets: Int64
+  /// What it needs of the server.
+  public let encoding: MessageEncoding
+  let source: Source
+
+  /// A message held whole; line ends of any kind.
+  public init(_ octets: [UInt8]) {
+    sizeOctets = Int64(MessageEncoder.transferSize(of: octets))
+    encoding = octets.contains { $0 >= 0x80 } ? .eightBit : .sevenBit
+    source = .whole(octets)
+  }
+
+  /// A message that is read while it is sent, a piece when the one before has left.
+  ///
+  /// - Parameters:
+  ///   - sizeOctets: Of all pieces together, lines ended by CRLF. A stream that gives another number ends the session
+  ///     before the final dot.
+  ///   - encoding: What it needs of the server.
+  ///   - octets: The pieces, cut anywhere.
+  public init(sizeOctets: Int64, encoding: MessageEncoding, octets: AsyncThrowingStream<[UInt8], any Error>) {
+    self.sizeOctets = sizeOctets
+    self.encoding = encoding
+    source = .stream(octets)
+  }
+
+  /// Holds a whole message, or nothing yet.
+  var encoder: MessageEncoder {
+    switch source {
+    case .whole(let octets): MessageEncoder(octets)
+    case .stream: MessageEncoder()
+    }
+  }
+}
+
 /// What a session is asked to do.
 enum SMTPOperation: Sendable {
   case secure
@@ -38,7 +80,7 @@ enum SMTPOperation: Sendable {
   case hello(String)
   case startTLS
   case login(any SASLMechanism, Credentials)
-  case send(from: String, to: [String], message: [UInt8])
+  case send(from: String, to: [String], message: SMTPMessage)
   case quit
 }
 

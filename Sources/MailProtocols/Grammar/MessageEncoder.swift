@@ -4,78 +4,104 @@ import NIOCore
 /// `CRLF . CRLF` (RFC 5321 sections 2.3.8 and 4.5.2).
 ///
 /// Normalizing first leaves no bare CR or LF that a server could read as an end of data (CVE-2023-51764 and its kin).
+/// The message comes in pieces cut anywhere; only what came and has not left is held.
 struct MessageEncoder {
-  private let message: [UInt8]
+  /// What came and has not left, the first piece from ``index`` on.
+  private var pieces: [[UInt8]] = []
   private var index = 0
+  private(set) var heldOctets = 0
   private var atLineStart = true
+  /// Whether a CR was the last octet: an LF that follows belongs to it.
+  private var isAfterReturn = false
+  private(set) var isWhole = false
   private(set) var isFinished = false
 
-  init(_ message: [UInt8]) { self.message = message }
+  init() {}
+
+  init(_ message: [UInt8]) {
+    append(message)
+    end()
+  }
+
+  /// Takes the next octets of the message.
+  mutating func append(_ octets: [UInt8]) {
+    if octets.isEmpty { return }
+    pieces.append(octets)
+    heldOctets += octets.count
+  }
+
+  /// Nothing more will come: the final dot may follow.
+  mutating func end() { isWhole = true }
 
   /// The octets of the message with CRLF line ends, without stuffed dots: what SIZE counts (RFC 1870 section 6).
   static func transferSize(of message: [UInt8]) -> Int {
     var encoder = MessageEncoder(message)
     var size = 0
-    message.withUnsafeBytes { bytes in
-      encoder.forEachLine(bytes, atMost: Int.max) { line, hasEnd in size += line.count + (hasEnd ? 2 : 0) }
-    }
+    encoder.forEachLine(atMost: Int.max) { text, _, hasEnd in size += text.count + (hasEnd ? 2 : 0) }
     return size + (encoder.atLineStart ? 0 : 2)
   }
 
-  /// The next octets to send, at least `target` of them unless the message ends; `nil` after the end.
+  /// The next octets to send, at least `target` of them unless less is held; `nil` after the end, and while nothing is
+  /// held.
   mutating func next(target: Int) -> ByteBuffer? {
-    if isFinished { return nil }
+    if isFinished || heldOctets == 0 && !isWhole { return nil }
     var output = ByteBuffer()
-    output.reserveCapacity(min(target, message.count - index) + 1_024)
-    let source = message
-    source.withUnsafeBytes { bytes in
-      forEachLine(bytes, atMost: target) { line, hasEnd in
-        if line.startsLine, line.bytes.first == UInt8(ascii: ".") { output.writeInteger(UInt8(ascii: ".")) }
-        output.writeBytes(line.bytes)
-        if hasEnd { output.writeStaticString("\r\n") }
-      }
+    output.reserveCapacity(min(target, heldOctets) + 1_024)
+    forEachLine(atMost: target) { text, startsLine, hasEnd in
+      if startsLine, text.first == UInt8(ascii: ".") { output.writeInteger(UInt8(ascii: ".")) }
+      output.writeBytes(text)
+      if hasEnd { output.writeStaticString("\r\n") }
     }
-    if index == message.count {
+    if isWhole && heldOctets == 0 {
       output.writeStaticString(atLineStart ? ".\r\n" : "\r\n.\r\n")
       isFinished = true
     }
     return output
   }
 
-  private struct Piece {
-    var bytes: UnsafeRawBufferPointer
-    var startsLine: Bool
-    var count: Int { bytes.count }
-  }
-
   /// Walks over lines, whichever of CRLF, CR and LF ends them, until about `target` octets are passed.
   private mutating func forEachLine(
-    _ bytes: UnsafeRawBufferPointer, atMost target: Int, _ body: (Piece, _ hasEnd: Bool) -> Void
+    atMost target: Int, _ body: (_ text: UnsafeRawBufferPointer, _ startsLine: Bool, _ hasEnd: Bool) -> Void
   ) {
     var passed = 0
-    while index < bytes.count, passed < target {
+    while let piece = pieces.first, passed < target {
       let before = index
-      let window = min(bytes.count, index + min(target, 65_536))
-      let rest = UnsafeRawBufferPointer(rebasing: bytes[index..<window])
-      let startsLine = atLineStart
-      let lf = rest.firstIndexOfLF()
-      let upToLF = lf.map { UnsafeRawBufferPointer(rebasing: rest[..<$0]) } ?? rest
-      if let cr = upToLF.firstOffset(of: UInt8(ascii: "\r")) {
-        let piece = UnsafeRawBufferPointer(rebasing: rest[..<cr])
-        index += cr + 1
-        if index < bytes.count, bytes[index] == UInt8(ascii: "\n") { index += 1 }
-        atLineStart = true
-        body(Piece(bytes: piece, startsLine: startsLine), true)
-      } else if let lf {
-        index += lf + 1
-        atLineStart = true
-        body(Piece(bytes: upToLF, startsLine: startsLine), true)
-      } else {
-        index += rest.count
-        atLineStart = false
-        body(Piece(bytes: rest, startsLine: startsLine), false)
+      piece.withUnsafeBytes { bytes in
+        while index < bytes.count, passed + index - before < target { takeLine(bytes, target, body) }
       }
       passed += index - before
+      heldOctets -= index - before
+      if index == piece.count {
+        pieces.removeFirst()
+        index = 0
+      }
     }
+  }
+
+  private mutating func takeLine(
+    _ bytes: UnsafeRawBufferPointer, _ target: Int,
+    _ body: (_ text: UnsafeRawBufferPointer, _ startsLine: Bool, _ hasEnd: Bool) -> Void
+  ) {
+    if isAfterReturn {
+      isAfterReturn = false
+      if bytes[index] == UInt8(ascii: "\n") {
+        index += 1
+        return
+      }
+    }
+    let window = min(bytes.count, index + min(target, 65_536))
+    let rest = UnsafeRawBufferPointer(rebasing: bytes[index..<window])
+    let upToLF = rest.firstIndexOfLF().map { UnsafeRawBufferPointer(rebasing: rest[..<$0]) } ?? rest
+    let end = upToLF.firstOffset(of: UInt8(ascii: "\r")) ?? upToLF.count
+    let hasEnd = end < rest.count
+    let startsLine = atLineStart
+    if hasEnd {
+      isAfterReturn = rest[end] == UInt8(ascii: "\r")
+      atLineStart = true
+    } else {
+      atLineStart = false
+    }
+    index += end + (hasEnd ? 1 : 0)
+    body(UnsafeRawBufferPointer(rebasing: rest[..<end]), startsLine, hasEnd)
   }
 }

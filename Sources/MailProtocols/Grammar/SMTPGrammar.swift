@@ -4,6 +4,8 @@ import PostriderCore
 enum SMTPLimits {
   /// RFC 5321 section 4.5.3.1.5 says 512 octets, CRLF included; some servers write longer policy texts with URLs.
   static let replyLineOctets = 1_024
+  /// A command line that no extension lengthens, CRLF included (RFC 5321 section 4.5.3.1.4).
+  static let commandLineOctets = 512
   /// A SASL challenge line (RFC 4954 section 4).
   static let challengeLineOctets = 12_288
   /// Lines of one reply.

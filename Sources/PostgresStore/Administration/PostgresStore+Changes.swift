@@ -86,7 +86,8 @@ extension PostgresStore {
   /// Changes a mailbox. On a move to another profile no session begins there before the last one on the old has ended.
   ///
   /// Throws ``StoreError/stale`` when ``MailboxChange/version`` is not the present one, `invalid` for a profile that does
-  /// not exist in the organization, `notFound`. A change that changes nothing writes nothing.
+  /// not exist in the organization, ``StoreError/conflict(code:message:)`` `profile.no-delegation` or
+  /// `profile.maildrop-taken`, `notFound`. A change that changes nothing writes nothing.
   public func updateMailbox(_ id: MailboxID, _ change: MailboxChange, by principal: Principal) async throws -> Mailbox {
     let organization = principal.organizationID
     return try await pool.transaction(.api(organization)) { db in
@@ -124,7 +125,11 @@ extension PostgresStore {
       statements += [
         .refreshMayRun(.ids([id])), .audit([entry], by: principal), MailboxQuery.one(id, of: organization),
       ]
-      return try Self.mailbox(try db.commit(statements)[statements.count - 1])
+      do {
+        return try Self.mailbox(try db.commit(statements)[statements.count - 1])
+      } catch let error as PostgresError {
+        throw error.delegationConflict ?? error
+      }
     }
   }
 

@@ -6,7 +6,7 @@ extension PostgresStore {
     """
     SELECT e.id, e.mailbox_id, m.address, e.uidl, e.message_id, e.subject, e.sender, e.recipients, e.copies, e.reply_to,
       e.in_reply_to, e.reference_ids, e.sent_at, e.received_at, e.message_class, e.size_octets, e.stored_at,
-      e.attachment_count, \(bodies ? "e.text_body, e.html_body" : "NULL::text, NULL::text")
+      e.attachment_count, e.report_of_id, \(bodies ? "e.text_body, e.html_body" : "NULL::text, NULL::text")
     FROM email e LEFT JOIN mailbox m ON m.id = e.mailbox_id
     """
   }
@@ -24,6 +24,7 @@ extension PostgresStore {
       id: id, mailboxID: mailbox, mailboxAddress: address, uidl: uidl, envelope: envelope,
       messageClass: try row.word(), sizeOctets: try row.int(), storedAt: try row.date())
     email.attachmentCount = Int(try row.int())
+    email.reportOfID = try row.idOrNil()
     email.text = try row.textOrNil()
     email.html = try row.textOrNil()
     return email
@@ -88,10 +89,17 @@ extension PostgresStore {
       ])[0].map { try $0.int() }.first
     }
     guard let content else { throw StoreError.notFound("message") }
+    return octets(of: content, organization, .api(organization))
+  }
+
+  /// The octets of a content, in chunks of at most 1 MiB; each is read when the one before was taken.
+  func octets(
+    of content: Int64, _ organization: OrganizationID, _ scope: Scope
+  ) -> AsyncThrowingStream<[UInt8], any Error> {
     let position = ChunkPosition()
     return AsyncThrowingStream { [pool] in
       let next = position.next()
-      return try await pool.transaction(.api(organization)) { db in
+      return try await pool.transaction(scope) { db in
         try db.commit([
           Statement(
             "SELECT octets FROM content_chunk WHERE content_id = $1 AND position = $2 AND organization_id = $3",

@@ -4,7 +4,7 @@ import PostriderCore
 extension PostgresStore {
   /// Creates a mailbox from a checked draft (see ``MailboxRules``), and its owner where none of that address exists.
   ///
-  /// Throws ``StoreError/conflict(code:message:)`` `address-taken`, and ``StoreError/invalid(_:)`` for an owner or
+  /// Throws ``StoreError/conflict(code:message:)`` `address-taken`, `profile.no-delegation` or `profile.maildrop-taken`, and ``StoreError/invalid(_:)`` for an owner or
   /// profile that does not exist in the organization.
   public func createMailbox(_ draft: MailboxDraft, by principal: Principal) async throws -> Mailbox {
     let organization = principal.organizationID
@@ -46,6 +46,8 @@ extension PostgresStore {
       } catch let error as PostgresError where error.violates("mailbox_address") {
         throw StoreError.conflict(
           code: "address-taken", message: "there is already a mailbox with the address \(draft.address)")
+      } catch let error as PostgresError {
+        throw error.delegationConflict ?? error
       }
       let created = try Self.mailbox(try db.pipeline([MailboxQuery.one(id, of: organization)])[0])
       let entry = AuditEntry("mailbox.create", "mailbox", id.value, after: try PostgresValue.jsonText(created))

@@ -4,7 +4,9 @@ import PostriderCore
 extension PostgresStore {
   private static let outgoingColumns = """
     SELECT id, mailbox_id, state, priority, send_after, CASE WHEN state = 'pending-send' THEN next_try_at END, attempts,
-      failure, message_id, idempotency_key, subject, sender, size_octets, created_at, updated_at, sent_at
+      failure, message_id, idempotency_key, subject, sender, size_octets, created_at, updated_at, sent_at,
+      (SELECT nullif(count(*), 0) FROM outgoing_recipient r WHERE r.email_id = outgoing_email.id
+        AND r.report_action = 'failed')
     FROM outgoing_email
     """
 
@@ -14,7 +16,7 @@ extension PostgresStore {
       sendAfter: try row.dateOrNil(), nextTryAt: try row.dateOrNil(), attempts: Int(try row.int()),
       failure: try row.jsonOrNil(), messageID: try row.text(), idempotencyKey: try row.textOrNil(),
       subject: try row.text(), sender: try row.text(), sizeOctets: try row.int(), createdAt: try row.date(),
-      updatedAt: try row.date(), sentAt: try row.dateOrNil())
+      updatedAt: try row.date(), sentAt: try row.dateOrNil(), bounced: try row.intOrNil().map { Int($0) })
   }
 
   /// Stores a message for sending and wakes the scheduler, or keeps it as a draft.
@@ -49,7 +51,9 @@ extension PostgresStore {
           try batch.add(message.raw, id: numbers.0)
           try batch.flush()
         }
-        for statement in Self.insertion(message, numbers.1, content: numbers.0, sender: sender, principal) {
+        for statement in Self.insertion(
+          message, numbers.1, content: numbers.0, sender: message.sender ?? sender, principal)
+        {
           try send(statement)
         }
       }
@@ -85,13 +89,13 @@ extension PostgresStore {
       Statement(
         """
         INSERT INTO outgoing_email (id, organization_id, mailbox_id, state, priority, send_after, next_try_at,
-          message_id, idempotency_key, subject, sender, content_id, size_octets)
-        VALUES ($1, $2, $3, $4, $5, $6, coalesce($6, now()), $7, $8, $9, $10, $11, $12)
+          message_id, idempotency_key, subject, sender, content_id, size_octets, encoding)
+        VALUES ($1, $2, $3, $4, $5, $6, coalesce($6, now()), $7, $8, $9, $10, $11, $12, $13)
         """,
         [
           .id(id), organization, .id(message.mailboxID), .text(state.rawValue), .int(message.priority.rank),
           .time(message.sendAfter), .text(message.messageID), .text(message.idempotencyKey), .text(message.subject),
-          .text(sender), .int(content), .int(message.raw.sizeOctets),
+          .text(sender), .int(content), .int(message.raw.sizeOctets), .text(message.encoding.rawValue),
         ]),
       Statement(
         """
@@ -113,6 +117,14 @@ extension PostgresStore {
         """, [.id(mailbox), .int(Int64(JobClass.send.rawValue))]),
       Statement("SELECT announce_jobs($1)", [.texts([JobID(mailbox: mailbox, kind: .send).description])]),
     ]
+  }
+
+  private static func report(_ row: inout Row) throws -> DeliveryReport? {
+    let action = try row.textOrNil().flatMap(DeliveryAction.init)
+    let report = DeliveryReport(
+      action: action ?? .failed, status: try row.textOrNil(), diagnostic: try row.textOrNil(),
+      emailID: try row.intOrNil().map { EmailID($0) }, reportedAt: try row.dateOrNil())
+    return action == nil ? nil : report
   }
 
   /// Outgoing messages without recipients, newest first.
@@ -148,13 +160,14 @@ extension PostgresStore {
         Statement(Self.outgoingColumns + " WHERE id = $1 AND organization_id = $2", key),
         Statement(
           """
-          SELECT address, state, failure FROM outgoing_recipient WHERE email_id = $1 AND organization_id = $2
-          ORDER BY position
+          SELECT address, state, failure, report_action, report_status, report_diagnostic, report_email_id, reported_at
+          FROM outgoing_recipient WHERE email_id = $1 AND organization_id = $2 ORDER BY position
           """, key),
       ])
       guard var email = try results[0].map(Self.outgoing).first else { throw StoreError.notFound("message") }
       email.recipients = try results[1].map { row in
-        OutgoingRecipient(address: try row.text(), state: try row.word(), failure: try row.jsonOrNil())
+        OutgoingRecipient(
+          address: try row.text(), state: try row.word(), failure: try row.jsonOrNil(), report: try Self.report(&row))
       }
       return email
     }

@@ -31,8 +31,9 @@ extension PostgresStore {
     profile.weight = Int(try row.int())
     profile.pausedAt = try row.dateOrNil()
     let key = try row.text()
-    profile.incoming = try ServerColumns(&row).settings
-    profile.outgoing = try ServerColumns(&row).settings
+    let servers = try ServerColumns.pair(&row)
+    profile.incoming = servers.incoming.settings
+    profile.outgoing = servers.outgoing.settings
     return (profile, key)
   }
 
@@ -84,9 +85,9 @@ extension PostgresStore {
       incoming_password, outgoing_host, outgoing_port, outgoing_tls, outgoing_credentials, outgoing_mechanism,
       outgoing_user_name, outgoing_password, use_same_settings_for_outgoing, process_email_from,
       minimum_polling_interval_minutes, maximum_concurrent_connections, connection_timeout_seconds,
-      ca_certificates_pem)
+      ca_certificates_pem, incoming_login_as)
     VALUES ($1, $2, $3, lower($3), $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
-      $22, $23, $24, $25, $26)
+      $22, $23, $24, $25, $26, $27)
     """
 
   private func profileValues(
@@ -109,6 +110,7 @@ extension PostgresStore {
         .bool(draft.useSameSettingsForOutgoing ?? true), .time(draft.processEmailFrom),
         .int(Int64(draft.minimumPollingIntervalMinutes ?? 0)), .int(Int64(draft.maximumConcurrentConnections ?? 10)),
         .int(Int64(draft.connectionTimeoutSeconds ?? 30)), .text(draft.caCertificatesPEM),
+        .text(profile.incoming.loginAs?.rawValue),
       ]
   }
 

@@ -109,21 +109,31 @@ extension PostgresStore {
       try db.commit()
       return
     }
-    let mailboxes = PostgresValue.ids(accepted)
     let entries = accepted.map { AuditEntry("mailbox.\(kind.word)", "mailbox", $0.value) }
-    try db.commit([
-      Statement(
-        "SELECT 1 FROM mailbox_schedule WHERE mailbox_id = ANY ($1) AND kind = $2 ORDER BY mailbox_id FOR NO KEY UPDATE",
-        [mailboxes, .text(kind.rawValue)]),
+    try db.commit(
+      [lockRows(kind, of: accepted)] + requestStatements(kind, of: accepted, jobClass) + [
+        .audit(entries, by: principal)
+      ])
+  }
+
+  /// Locks hot rows in order.
+  static func lockRows(_ kind: JobKind, of mailboxes: [MailboxID]) -> Statement {
+    Statement(
+      "SELECT 1 FROM mailbox_schedule WHERE mailbox_id = ANY ($1) AND kind = $2 ORDER BY mailbox_id FOR NO KEY UPDATE",
+      [.ids(mailboxes), .text(kind.rawValue)])
+  }
+
+  /// Counts a request on locked hot rows, makes them due and wakes the scheduler.
+  static func requestStatements(_ kind: JobKind, of mailboxes: [MailboxID], _ jobClass: JobClass) -> [Statement] {
+    [
       Statement(
         """
         UPDATE mailbox_schedule SET requested = requested + 1, next_due_at = least(next_due_at, now()),
           reason = 'request', job_class = CASE WHEN requested > served THEN least(job_class, $3) ELSE $3 END
         WHERE mailbox_id = ANY ($1) AND kind = $2
-        """, [mailboxes, .text(kind.rawValue), .int(Int64(jobClass.rawValue))]),
-      Statement("SELECT announce_jobs($1)", [.texts(accepted.map { JobID(mailbox: $0, kind: kind).description })]),
-      .audit(entries, by: principal),
-    ])
+        """, [.ids(mailboxes), .text(kind.rawValue), .int(Int64(jobClass.rawValue))]),
+      Statement("SELECT announce_jobs($1)", [.texts(mailboxes.map { JobID(mailbox: $0, kind: kind).description })]),
+    ]
   }
 
   /// Locks mailboxes in order, gives what is known of them to a body that changes them and commits, and turns its

@@ -26,6 +26,22 @@ struct PostgresError: Error, Sendable, CustomStringConvertible {
   /// Whether the statement lost against another row with the same key.
   func violates(_ constraint: String) -> Bool { sqlState == "23505" && self.constraint == constraint }
 
+  /// Why a mailbox may not use the account of a profile; `nil` when that is not what was refused.
+  var delegationConflict: StoreError? {
+    if violates("mailbox_delegation") {
+      return .conflict(
+        code: FailureCode.profileNoDelegation.rawValue,
+        message: "the account of this server profile opens its own maildrop, and another mailbox uses it already; give "
+          + "the profile `loginAs` (`authzid`, or a template such as {mailbox}*{user})")
+    }
+    if violates("mailbox_maildrop_taken") {
+      return .conflict(
+        code: "profile.maildrop-taken",
+        message: "another mailbox of this server profile has the same user name, and so would open the same maildrop")
+    }
+    return nil
+  }
+
   /// What the callers of the store see.
   var storeError: StoreError {
     if statement.hasPrefix(Scope.statementPrefix) && (sqlState == "22023" || sqlState == "42501") {

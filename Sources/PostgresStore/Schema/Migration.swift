@@ -27,8 +27,11 @@ struct Migration: Sendable {
     Migration(2, "operations", PackageResources._002_operations_sql),
     Migration(3, "sending", PackageResources._003_sending_sql),
     Migration(4, "lanes", PackageResources._004_lanes_sql),
+    Migration(5, "submission", PackageResources._005_submission_sql),
+    Migration(6, "logins", PackageResources._006_logins_sql),
+    Migration(7, "quarantine", PackageResources._007_quarantine_sql),
   ]
 
   /// The schema versions this program works with.
-  static let supported = 4...4
+  static let supported = 7...7
 }

@@ -19,6 +19,8 @@ private struct HotRow: Sendable {
   var verbose: Bool
   var enabledDirections: Set<Direction>
   var proven: Set<Direction>
+  var reprocesses: Bool
+  var reimport: ReimportChoice?
   var version: SettingsVersion?
 }
 
@@ -58,17 +60,17 @@ extension PostgresStore {
       Assignment(
         settings: settings, generation: row.generation, requested: row.requested, served: row.served,
         failures: row.failures, lastFailureCode: row.failureCode.flatMap { FailureCode(rawValue: $0) },
-        dueAt: row.dueAt, trigger: row.trigger, enabled: row.enabledDirections, proven: row.proven))
+        dueAt: row.dueAt, trigger: row.trigger, enabled: row.enabledDirections, proven: row.proven,
+        reprocesses: row.reprocesses, reimport: row.reimport))
   }
 
   /// Decrypts credentials; notes the problem in the settings when that fails.
   private func open(_ sealed: SealedCredentials?, _ settings: inout SessionSettings) -> Credentials? {
     guard let sealed else { return nil }
     do throws(StoreError) {
-      guard let ring = configuration.keyRing else {
-        throw .missingKey(id: KeyRing.keyID(of: sealed.password) ?? "unknown")
-      }
-      return Credentials(userName: sealed.userName, password: try ring.open(sealed.password, for: sealed.place))
+      guard let proof = try open(sealed.proof, &settings) else { return nil }
+      return Credentials(
+        userName: sealed.userName, proof: proof, authorizationIdentity: sealed.authorizationIdentity)
     } catch {
       settings.credentialsProblem = .credentialsUnreadable
       logger.error(
@@ -76,6 +78,25 @@ extension PostgresStore {
         metadata: ["mailbox.id": "\(settings.mailboxID)", "profile.id": "\(settings.profileID)", "error": "\(error)"])
       return nil
     }
+  }
+
+  private func open(
+    _ proof: SealedCredentials.Proof, _ settings: inout SessionSettings
+  ) throws(StoreError) -> Credentials.Proof? {
+    switch proof {
+    case .password(let sealed, let place): return .password(try open(sealed, place))
+    case .accessToken(_, _, let expiresAt) where expiresAt <= Date(): return nil
+    case .accessToken(let sealed, let place, _): return .accessToken(try open(sealed, place))
+    case .workerIdentity: return .workerIdentity
+    case .none(let problem):
+      settings.credentialsProblem = problem
+      return nil
+    }
+  }
+
+  private func open(_ sealed: [UInt8], _ place: SealedPlace) throws(StoreError) -> Secret {
+    guard let ring = configuration.keyRing else { throw .missingKey(id: KeyRing.keyID(of: sealed) ?? "unknown") }
+    return try ring.open(sealed, for: place)
   }
 
   /// A lane opened beside lane 0 has work while mail is due and nothing else keeps the mailbox waiting (the second is what
@@ -95,7 +116,10 @@ extension PostgresStore {
                     WHERE e.mailbox_id = i.mailbox_id AND e.state = 'pending-send' AND e.next_try_at <= now()) END,
             s.generation, s.requested, s.served, s.failures, s.failure_code, coalesce(s.next_due_at, now()), s.reason,
             s.verbose_runs > 0, m.incoming_enabled, m.outgoing_enabled, m.incoming_status = 'success',
-            m.outgoing_status = 'success', m.version, p.version, o.version
+            m.outgoing_status = 'success', s.kind = 'p' AND EXISTS (SELECT FROM quarantine q
+              WHERE q.mailbox_id = s.mailbox_id AND q.reprocess_requested_at IS NOT NULL),
+            (SELECT r.choice FROM uidl_reset r WHERE r.mailbox_id = s.mailbox_id AND s.kind = 'p'), m.version,
+            p.version, o.version
           FROM unnest($1, $2, $3) AS i (mailbox_id, kind, lane)
           JOIN mailbox_schedule s ON s.mailbox_id = i.mailbox_id AND s.kind = i.kind
           JOIN mailbox m ON m.id = s.mailbox_id
@@ -134,6 +158,8 @@ extension HotRow {
     proven = []
     if try row.bool() { proven.insert(.incoming) }
     if try row.bool() { proven.insert(.outgoing) }
+    reprocesses = try row.bool()
+    reimport = try row.textOrNil().flatMap { ReimportChoice(rawValue: $0) }
     let mailbox = try row.int()
     let profileVersion = try row.intOrNil()
     let organization = try row.int()

@@ -50,6 +50,13 @@ extension PostgresStore {
       let content = try results[1].map { try $0.int() }[0]
       try db.commit { send in
         if let raw {
+          // Of an earlier time in quarantine: what was fetched now stands in its place.
+          try send(
+            Statement(
+              """
+              DELETE FROM content_chunk WHERE content_id = (SELECT content_id FROM quarantine
+                WHERE mailbox_id = $1 AND uidl = $2)
+              """, key))
           try send(Self.contentStatement([(content, raw)], writer.organizationID))
           try withoutActuallyEscaping(send) { send in
             var batch = ChunkBatch(organization: writer.organizationID, send: send)
@@ -60,13 +67,17 @@ extension PostgresStore {
         try send(
           Statement(
             """
-            INSERT INTO quarantine (mailbox_id, uidl, organization_id, failure, attempts, content_id)
+            INSERT INTO quarantine AS q (mailbox_id, uidl, organization_id, failure, attempts, content_id)
             VALUES ($1, $2, $3, $4::jsonb, $5, $6)
+            ON CONFLICT (mailbox_id, uidl) DO UPDATE SET failure = EXCLUDED.failure,
+              attempts = q.attempts + EXCLUDED.attempts, content_id = coalesce(EXCLUDED.content_id, q.content_id),
+              reprocess_requested_at = NULL
             """,
             key + [
               .id(writer.organizationID), .text(details), .int(attempts), .int(raw == nil ? nil : content),
             ]))
         try send(Statement("UPDATE ledger SET state = 'quarantined' WHERE mailbox_id = $1 AND uidl = $2", key))
+        try send(QuarantineAlert.raise(uidl: uidl, failure: failure, writer))
       }
       return true
     }

@@ -57,9 +57,13 @@ extension PostgresStore {
       Self.ledgerStatement(distinct, writer),
       Statement("SELECT nextval('email_id_seq') FROM generate_series(1, $1)", [.int(Int64(distinct.count))]),
       Statement("SELECT nextval('content_id_seq') FROM generate_series(1, $1)", [.int(Int64(contents))]),
+      Self.ownStatement(distinct, writer),
     ]
-    let stored = try await guarded(writer, first: first) { db, results in
-      let new = Set(try results[0].map { try $0.text() })
+    let (stored, own) = try await guarded(writer, first: first) { db, results in
+      let ownIDs = Set(try results[3].map { try $0.text() })
+      let isOwn = { (message: ReceivedMessage) in message.envelope.messageID.map(ownIDs.contains) ?? false }
+      let own = Set(distinct.filter(isOwn).map(\.uidl))
+      let new = Set(try results[0].map { try $0.text() }).subtracting(own)
       var emails = try results[1].map { try $0.int() }[...]
       var numbers = try results[2].map { try $0.int() }[...]
       let numbered = distinct.filter { new.contains($0.uidl) }.map { message in
@@ -67,13 +71,17 @@ extension PostgresStore {
           message: message, email: emails.removeFirst(), raw: numbers.removeFirst(),
           attachments: message.attachments.map { $0.content == nil ? nil : numbers.removeFirst() })
       }
-      try db.commit { send in try Self.insert(numbered, writer, send) }
-      return Dictionary(uniqueKeysWithValues: numbered.map { ($0.message.uidl, EmailID($0.email)) })
+      try db.commit { send in
+        try Self.insert(numbered, writer, send)
+        if !own.isEmpty { try send(Self.ownLedgerStatement(own, writer)) }
+      }
+      return (Dictionary(uniqueKeysWithValues: numbered.map { ($0.message.uidl, EmailID($0.email)) }), own)
     }
     var left = stored
     return messages.map { message in
+      if own.contains(message.uidl) { return .own }
       // A unique id listed twice is stored once.
-      left.removeValue(forKey: message.uidl).map { .stored($0) } ?? .duplicate
+      return left.removeValue(forKey: message.uidl).map { .stored($0) } ?? .duplicate
     }
   }
 
@@ -109,6 +117,9 @@ extension PostgresStore {
         UPDATE ledger l SET email_id = i.email_id FROM unnest($2, $3) AS i (uidl, email_id)
         WHERE l.mailbox_id = $1 AND l.uidl = i.uidl
         """, [.id(writer.job.mailbox), .texts(messages.map(\.message.uidl)), .ints(messages.map(\.email))]))
+    if messages.contains(where: { $0.message.notification != nil }) {
+      try send(reportStatement(messages.map { ($0.email, $0.message.notification) }, writer))
+    }
     try send(
       Statement(
         "UPDATE mailbox_counter SET email_count = email_count + $2 WHERE mailbox_id = $1",
@@ -142,13 +153,15 @@ extension PostgresStore {
       """
       INSERT INTO email (organization_id, mailbox_id, id, raw_content_id, uidl, message_id, subject, sender, recipients,
         copies, reply_to, in_reply_to, reference_ids, sent_at, received_at, message_class, text_body, html_body,
-        size_octets, attachment_count)
+        size_octets, attachment_count, report_of_id)
       SELECT $1, $2, i.id, i.raw, i.uidl, i.message_id, i.subject, i.sender::jsonb, i.recipients::jsonb,
         i.copies::jsonb, i.reply_to::jsonb, i.in_reply_to, i.reference_ids::jsonb, i.sent_at, i.received_at,
-        i.message_class, i.text_body, i.html_body, i.size_octets, i.attachment_count
-      FROM unnest($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
+        i.message_class, i.text_body, i.html_body, i.size_octets, i.attachment_count,
+        CASE WHEN i.report_of IS NOT NULL THEN (SELECT max(o.id) FROM outgoing_email o
+          WHERE o.mailbox_id = $2 AND o.message_id = i.report_of AND o.state <> 'draft') END
+      FROM unnest($3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
         AS i (id, raw, uidl, message_id, subject, sender, recipients, copies, reply_to, in_reply_to, reference_ids,
-          sent_at, received_at, message_class, text_body, html_body, size_octets, attachment_count)
+          sent_at, received_at, message_class, text_body, html_body, size_octets, attachment_count, report_of)
       """,
       [
         .id(writer.organizationID), .id(writer.job.mailbox), .ints(messages.map(\.email)), .ints(messages.map(\.raw)),
@@ -160,6 +173,7 @@ extension PostgresStore {
         .texts(messages.map(\.message.messageClass.rawValue)), .texts(messages.map(\.message.text)),
         .texts(messages.map(\.message.html)), .ints(messages.map(\.message.raw.sizeOctets)),
         .ints(messages.map { Int64($0.message.attachments.count) }),
+        .texts(messages.map { $0.message.notification?.messageID }),
       ])
   }
 

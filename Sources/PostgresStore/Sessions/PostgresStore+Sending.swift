@@ -49,31 +49,82 @@ extension PostgresStore {
       WHERE id = (SELECT id FROM outgoing_email
         WHERE mailbox_id = $1 AND state = 'pending-send' AND next_try_at <= now()
         ORDER BY priority, next_try_at, id LIMIT 1 FOR UPDATE)
-      RETURNING id, sender, attempts, greatest(created_at, send_after), content_id
+      RETURNING id, sender, attempts, greatest(created_at, send_after), content_id, size_octets, encoding
       """, [.id(writer.job.mailbox), .int(writer.fence.value), .int(Int64(writer.job.lane))])
     return try await guarded(writer, first: [claim]) { db, results in
       let rows = try results[0].map { row in
         (
-          try row.id() as OutgoingEmailID, try row.text(), Int(try row.int()), try row.date(), try row.int()
+          try row.id() as OutgoingEmailID, try row.text(), Int(try row.int()), try row.date(), try row.int(),
+          try row.int(), try row.word() as MessageEncoding
         )
       }
-      guard let (id, sender, attempt, since, content) = rows.first else {
+      guard let (id, sender, attempt, since, content, size, encoding) = rows.first else {
         try db.commit()
         return nil
       }
       let found = try db.commit([
         Statement(
           "SELECT address, state FROM outgoing_recipient WHERE email_id = $1 ORDER BY position", [.id(id)]),
-        Statement(
-          "SELECT octets FROM content_chunk WHERE content_id = $1 ORDER BY position", [.int(content)]),
+        Self.pieceStatement(content, writer.organizationID, at: .start),
       ])
       let recipients = try found[0].map { (try $0.text(), try $0.word() as RecipientState) }
-      let raw = try found[1].map { try $0.bytes() }
+      let first = try Self.piece(found[1], at: .start) ?? ContentPiece(octets: [], next: .start)
       return ClaimedMessage(
         id: id, sender: sender, recipients: recipients.filter { $0.1 == .pending }.map(\.0),
         accepted: recipients.count { $0.1 == .accepted }, failed: recipients.count { $0.1 == .failed },
-        attempt: attempt, waitsSince: since, raw: Array(raw.joined()))
+        attempt: attempt, waitsSince: since,
+        content: StoredMessageContent(
+          id: content, organizationID: writer.organizationID, sizeOctets: size, encoding: encoding, first: first))
     }
+  }
+
+  /// The octets of a message's content from a place on; `nil` behind its end. A content never changes, so no guard is
+  /// asked.
+  public func piece(of content: StoredMessageContent, at place: ContentPlace) async throws -> ContentPiece? {
+    try await pool.transaction(.worker) { db in
+      try Self.piece(db.commit([Self.pieceStatement(content.id, content.organizationID, at: place)])[0], at: place)
+    }
+  }
+
+  /// Chunks are stored as they are (EXTERNAL), so PostgreSQL reads only the part that is asked for.
+  private static func pieceStatement(
+    _ content: Int64, _ organization: OrganizationID, at place: ContentPlace
+  ) -> Statement {
+    Statement(
+      """
+      SELECT substring(octets FROM $4::bigint::int + 1 FOR $5::bigint::int), octet_length(octets) FROM content_chunk
+      WHERE content_id = $1 AND organization_id = $2 AND position = $3
+      """,
+      [
+        .int(content), .id(organization), .int(place.chunk), .int(place.offset), .int(ContentPiece.maximumOctets),
+      ])
+  }
+
+  private static func piece(_ rows: ResultSet, at place: ContentPlace) throws -> ContentPiece? {
+    try rows.map { row in
+      let octets = try row.bytes()
+      let end = place.offset + Int64(octets.count)
+      let chunkOctets = try row.int()
+      let isChunkRead = octets.isEmpty || end >= chunkOctets
+      return ContentPiece(
+        octets: octets,
+        next: isChunkRead
+          ? ContentPlace(chunk: place.chunk + 1, offset: 0) : ContentPlace(chunk: place.chunk, offset: end))
+    }.first
+  }
+
+  /// Remembers a message that a session sends from its mailbox to itself, and forgets those of a month ago.
+  public func noteOwnMessage(_ messageID: String, writer: SessionGuard) async throws {
+    let mailbox = PostgresValue.id(writer.job.mailbox)
+    let statements = [
+      Statement(
+        """
+        INSERT INTO own_message (mailbox_id, message_id, organization_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING
+        """, [mailbox, .text(messageID), .id(writer.organizationID)]),
+      Statement(
+        "DELETE FROM own_message WHERE mailbox_id = $1 AND created_at < now() - interval '30 days'", [mailbox]),
+    ]
+    try await guarded(writer, first: statements) { db, _ in _ = try db.commit() }
   }
 
   /// Writes what became of an attempt. Throws ``FencedError`` when the message is not this session's any more.

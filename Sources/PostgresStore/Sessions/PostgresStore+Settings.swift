@@ -13,8 +13,9 @@ extension PostgresStore {
             m.password, m.process_email_from, m.delete_after_processing, m.incoming_method, m.outgoing_method,
             p.process_email_from, p.type, p.maximum_concurrent_connections, p.minimum_polling_interval_minutes, p.connection_timeout_seconds,
             p.ca_certificates_pem, o.polling_interval_minutes, o.session_deadline_seconds, o.maximum_message_octets,
-            o.maximum_attachment_octets, o.messages_per_poll, \(ServerColumns.list)
+            o.maximum_attachment_octets, o.messages_per_poll, g.access_token, g.expires_at, \(ServerColumns.list)
           FROM mailbox m JOIN server_profile p ON p.id = m.profile_id JOIN organization o ON o.id = m.organization_id
+            LEFT JOIN oauth_grant g ON g.mailbox_id = m.id
           WHERE m.id = ANY ($1)
           """, [.ids(mailboxes)])
       ])[0].map { try Self.settings(&$0) }
@@ -31,7 +32,7 @@ extension PostgresStore {
     let organization: OrganizationID = try row.id()
     let organizationVersion = try row.int()
     let address = try row.text()
-    let own = MailboxCredentials(
+    var own = MailboxCredentials(
       allowed: try row.bool(), userName: try row.textOrNil() ?? address, password: try row.bytesOrNil(),
       mailbox: mailbox, profile: profile)
     let mailboxFloor = try row.dateOrNil()
@@ -49,8 +50,9 @@ extension PostgresStore {
     let maximumMessage = try row.int()
     let maximumAttachment = try row.int()
     let messagesPerPoll = Int(try row.int())
-    let incoming = try ServerColumns(&row)
-    let outgoing = try ServerColumns(&row)
+    own.accessToken = try row.bytesOrNil()
+    own.accessTokenExpiresAt = try row.dateOrNil()
+    let (incoming, outgoing) = try ServerColumns.pair(&row)
     var settings = SessionSettings(
       organizationID: organization, mailboxID: mailbox, profileID: profile, address: address,
       incoming: incoming.settings, outgoing: outgoing.settings, incomingMethod: incomingMethod,
@@ -78,20 +80,49 @@ private struct MailboxCredentials {
   var password: [UInt8]?
   var mailbox: MailboxID
   var profile: ProfileID
+  var accessToken: [UInt8]?
+  var accessTokenExpiresAt: Date?
 
   func credentials(for server: ServerColumns, column: String) -> SealedCredentials? {
     switch server.settings.credentials {
     case .mailbox:
       guard allowed, let password else { return nil }
       return SealedCredentials(
-        userName: userName, password: password,
-        place: SealedPlace(table: "mailbox", column: "password", row: mailbox.value))
-    case .profile:
-      guard let name = server.settings.userName, let password = server.password else { return nil }
+        userName: userName,
+        proof: .password(password, SealedPlace(table: "mailbox", column: "password", row: mailbox.value)))
+    case .profile: return profileCredentials(server, column: column)
+    case .integrated: return SealedCredentials(userName: userName, proof: .workerIdentity)
+    case .oauth:
+      guard let accessToken, let accessTokenExpiresAt else { return nil }
       return SealedCredentials(
-        userName: name, password: password,
-        place: SealedPlace(table: "server_profile", column: column, row: profile.value))
-    case .integrated, .oauth, .anonymous: return nil
+        userName: userName,
+        proof: .accessToken(
+          accessToken, SealedPlace(table: "oauth_grant", column: "access_token", row: mailbox.value),
+          expiresAt: accessTokenExpiresAt))
+    case .anonymous: return nil
+    }
+  }
+
+  /// The account of the profile, on its way into this mailbox's maildrop.
+  private func profileCredentials(_ server: ServerColumns, column: String) -> SealedCredentials? {
+    guard let account = server.settings.userName else { return nil }
+    let proof: SealedCredentials.Proof
+    if server.settings.mechanism == .gssapi {
+      proof = .workerIdentity
+    } else if let password = server.password {
+      proof = .password(password, SealedPlace(table: "server_profile", column: column, row: profile.value))
+    } else {
+      return nil
+    }
+    switch server.settings.loginAs {
+    case nil: return SealedCredentials(userName: account, proof: proof)
+    case .authorizationIdentity?:
+      return SealedCredentials(userName: account, proof: proof, authorizationIdentity: userName)
+    case .template(let template)?:
+      guard let login = template.userName(mailbox: userName, user: account) else {
+        return SealedCredentials(userName: account, proof: .none(.credentialsAmbiguous))
+      }
+      return SealedCredentials(userName: login, proof: proof)
     }
   }
 }
@@ -99,15 +130,24 @@ private struct MailboxCredentials {
 /// One direction's columns of `server_profile`.
 struct ServerColumns {
   /// Both directions' columns of a profile called `p`, incoming first.
-  static let list = ["incoming", "outgoing"].map { direction in
-    ["host", "port", "tls", "credentials", "mechanism", "user_name", "password"].map { "p.\(direction)_\($0)" }
-      .joined(separator: ", ")
-  }.joined(separator: ", ")
+  static let list =
+    ["incoming", "outgoing"].map { direction in
+      ["host", "port", "tls", "credentials", "mechanism", "user_name", "password"].map { "p.\(direction)_\($0)" }
+        .joined(separator: ", ")
+    }.joined(separator: ", ") + ", p.incoming_login_as"
+
+  /// Both directions of a profile, incoming first.
+  static func pair(_ row: inout Row) throws -> (incoming: ServerColumns, outgoing: ServerColumns) {
+    var incoming = try ServerColumns(&row)
+    let outgoing = try ServerColumns(&row)
+    incoming.settings.loginAs = try row.textOrNil().flatMap { LoginAs(rawValue: $0) }
+    return (incoming, outgoing)
+  }
 
   var settings: ServerSettings
   var password: [UInt8]?
 
-  init(_ row: inout Row) throws {
+  private init(_ row: inout Row) throws {
     settings = ServerSettings(
       host: try row.text(), port: Int(try row.int()), tls: try row.word(), credentials: try row.word(),
       mechanism: try row.word(), userName: try row.textOrNil())

@@ -1,3 +1,4 @@
+import FoundationEssentials
 import PostriderCore
 import Synchronization
 
@@ -17,11 +18,19 @@ struct CachedSettings: Sendable {
   var outgoing: SealedCredentials?
 }
 
-/// Credentials whose password is still encrypted.
+/// Credentials whose password or token is still encrypted.
 struct SealedCredentials: Sendable {
+  enum Proof: Sendable {
+    case password([UInt8], SealedPlace)
+    case accessToken([UInt8], SealedPlace, expiresAt: Date)
+    case workerIdentity
+    /// There is none, for this reason.
+    case none(FailureCode)
+  }
+
   var userName: String
-  var password: [UInt8]
-  var place: SealedPlace
+  var proof: Proof
+  var authorizationIdentity: String?
 }
 
 /// Keeps the settings of the mailboxes used last, at most `capacity`. An entry counts only with its exact versions, so

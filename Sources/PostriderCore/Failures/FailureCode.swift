@@ -65,12 +65,22 @@ public enum FailureCode: String, Hashable, Sendable, Codable, CaseIterable {
   case authTenantPolicy = "auth.tenant-policy"
   /// The server wants the password to be changed or entered once by hand.
   case authPasswordTransition = "auth.password-transition"
+  /// The server did not prove that it knows the password.
+  case authServerUnproven = "auth.server-unproven"
+  /// The worker got no Kerberos ticket for this server.
+  case authKerberos = "auth.kerberos"
+  /// The token lacks the right to this protocol.
+  case oauthScope = "oauth.scope"
   /// No password is stored for this login.
   case credentialsMissing = "credentials.missing"
   /// The stored password cannot be decrypted with the present keys.
   case credentialsUnreadable = "credentials.unreadable"
+  /// The mailbox's user name would be read as another one.
+  case credentialsAmbiguous = "credentials.ambiguous"
   /// This worker cannot use the profile's way of authentication.
   case profileNotSupported = "profile.not-supported"
+  /// One account would open the same maildrop for several mailboxes.
+  case profileNoDelegation = "profile.no-delegation"
   /// The server has no unique ids (UIDL), so mail cannot be kept on it.
   case pop3NoUIDL = "pop3.no-uidl"
   /// The server did not hand out this message.
@@ -281,6 +291,19 @@ public enum FailureCode: String, Hashable, Sendable, Codable, CaseIterable {
       Row(
         .credential, .mailbox, "The server wants the password to be changed or entered once by hand.",
         "Sign in at the provider once, then test & enable again.")
+    case .authServerUnproven:
+      Row(
+        .attack, .profile, "The server did not prove that it knows the password.",
+        "Somebody may stand between, or the server's SCRAM is broken. Check the mail server; a server that cannot do "
+          + "better needs another authentication protocol in the profile.")
+    case .authKerberos:
+      Row(
+        .transient, .profile, "The worker got no Kerberos ticket for this server.",
+        "Give the workers a keytab (KRB5_CLIENT_KTNAME) or a ticket (KRB5CCNAME), and check krb5.conf and the KDC.")
+    case .oauthScope:
+      Row(
+        .credential, .mailbox, "The token lacks the right to this protocol.",
+        "Let the owner consent again and grant every right that is asked for.")
     case .credentialsMissing:
       Row(
         .permanent, .mailbox, "No password is stored for this login.",
@@ -289,14 +312,24 @@ public enum FailureCode: String, Hashable, Sendable, Codable, CaseIterable {
       Row(
         .permanent, .profile, "The stored password cannot be decrypted with the present keys.",
         "Give the workers the key ring that encrypted it; `POSTRIDER_KEYS_FILE`.")
+    case .credentialsAmbiguous:
+      Row(
+        .permanent, .mailbox, "The mailbox's user name would be read as another one in the profile's login name.",
+        "Change the user name, or the template in the profile's `loginAs`: neither name may hold what stands between them."
+      )
     case .profileNotSupported:
       Row(
         .permanent, .profile, "This worker cannot use the profile's way of authentication.",
         "Choose another way to authenticate in the server profile.")
+    case .profileNoDelegation:
+      Row(
+        .permanent, .profile, "The profile's account would open the same maildrop for several mailboxes.",
+        "Give the profile `loginAs` (`authzid`, or a template such as {mailbox}*{user}), or each mailbox credentials of "
+          + "its own.")
     case .pop3NoUIDL:
       Row(
         .permanent, .mailbox, "The server has no unique ids (UIDL), so mail cannot be kept on it.",
-        "Use another server, or delete mail after processing.")
+        "Use another server: by these ids Postrider knows what it has received already.")
     case .pop3Retrieve:
       Row(
         .message, .message, "The server did not hand out this message.",
@@ -308,7 +341,7 @@ public enum FailureCode: String, Hashable, Sendable, Codable, CaseIterable {
     case .pop3UIDLReset:
       Row(
         .permanent, .mailbox, "The server renumbered the whole mailbox.",
-        "Choose whether to import everything again or to take the present mail as known.")
+        "Choose with `postrider mailbox reimport`: only what is not stored yet, or everything again.")
     case .protocolLimit:
       Row(
         .transient, .mailbox, "The server sent more than the protocol allows.",

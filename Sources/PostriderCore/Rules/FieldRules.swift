@@ -58,6 +58,33 @@ public enum AddressRules {
   }
 }
 
+extension AddressRules {
+  /// Each address once, whatever its case, in the order given.
+  public static func distinct(_ addresses: [String]) -> [String] {
+    var seen: Set<String> = []
+    return addresses.filter { seen.insert($0.lowercased()).inserted }
+  }
+}
+
+/// The rules of a Message-ID (RFC 5322 section 3.6.4), given with or without its angle brackets.
+public enum MessageIDRules {
+  /// Notes what is wrong with a Message-ID.
+  public static func check(_ text: String, at pointer: String, _ problems: inout FieldProblems) {
+    let id = bare(text)
+    let isGood =
+      (3...320).contains(id.utf8.count) && id.contains("@")
+      && id.utf8.allSatisfy { (0x21...0x7E).contains($0) && !"<>,;()\"".utf8.contains($0) }
+    if !isGood {
+      problems.add(pointer, "not-a-message-id", "must be a Message-ID such as <1234@example.com>")
+    }
+  }
+
+  /// Without the angle brackets.
+  public static func bare(_ text: String) -> String {
+    text.hasPrefix("<") && text.hasSuffix(">") && text.count > 1 ? String(text.dropFirst().dropLast()) : text
+  }
+}
+
 /// The rules of a server's location.
 public enum HostRules {
   /// Whether it is a host name (RFC 1123, underscores allowed, at most 253 characters) or a literal IP address.

@@ -12,7 +12,7 @@ public struct ResolvedProfile: Sendable {
   public var incomingPassword: Secret?
   /// The password of the profile's own outgoing account.
   public var outgoingPassword: Secret?
-  /// Things that are allowed but that people should know: `gmail.password`.
+  /// Things that are allowed but that people should know: `gmail.password`, `ntlm.weak`.
   public var warnings: [String]
 }
 
@@ -49,7 +49,8 @@ public struct ProfileRules: Sendable {
     return ResolvedProfile(
       draft: draft, incoming: incoming, outgoing: outgoing, incomingPassword: incomingDraft.password,
       outgoingPassword: outgoingDraft.password,
-      warnings: draft.type == .gmail && usesPassword ? ["gmail.password"] : [])
+      warnings: (draft.type == .gmail && usesPassword ? ["gmail.password"] : [])
+        + ([incoming, outgoing].contains { $0.mechanism == .ntlm } ? ["ntlm.weak"] : []))
   }
 
   private func resolve(
@@ -89,9 +90,60 @@ public struct ProfileRules: Sendable {
         problems.add("\(at)/password", "not-allowed", "is only accepted with credentials `profile`")
       }
     }
+    // Masters log in by a name made of two, which goes with a password in the clear and, at Dovecot, with nothing else.
+    let isTemplate = draft.loginAs.flatMap { LoginTemplate($0) } != nil
+    let mechanism = draft.mechanism ?? (isTemplate ? .plain : .auto)
+    check(mechanism, with: credentials, at: at, &problems)
     return ServerSettings(
-      host: host, port: port, tls: tls, credentials: credentials, mechanism: draft.mechanism ?? .auto,
-      userName: credentials == .profile ? draft.userName : nil, passwordSet: draft.password != nil)
+      host: host, port: port, tls: tls, credentials: credentials, mechanism: mechanism,
+      userName: credentials == .profile ? draft.userName : nil, passwordSet: draft.password != nil,
+      loginAs: loginAs(draft.loginAs, direction, credentials, mechanism, &problems))
+  }
+
+  /// What one kind of credentials can prove, and another cannot: a password is never sent where a token was meant.
+  private func check(
+    _ mechanism: AuthenticationMechanism, with credentials: CredentialSource, at: String,
+    _ problems: inout FieldProblems
+  ) {
+    let allowed: [AuthenticationMechanism]
+    switch credentials {
+    case .oauth: allowed = [.auto, .oauthbearer, .xoauth2]
+    case .integrated: allowed = [.auto, .gssapi]
+    case .profile: allowed = AuthenticationMechanism.allCases.filter { $0 != .oauthbearer && $0 != .xoauth2 }
+    // GSSAPI shows who the worker is, not who the mailbox's owner is.
+    case .mailbox: allowed = [.auto, .plain, .login, .cramMD5, .scramSHA1, .scramSHA256, .ntlm]
+    case .anonymous: return
+    }
+    if !allowed.contains(mechanism) {
+      problems.add(
+        "\(at)/mechanism", "not-allowed",
+        "\(mechanism.rawValue) does not go with credentials `\(credentials.rawValue)`; use "
+          + allowed.map(\.rawValue).joined(separator: ", "))
+    }
+  }
+
+  private func loginAs(
+    _ text: String?, _ direction: Direction, _ credentials: CredentialSource, _ mechanism: AuthenticationMechanism,
+    _ problems: inout FieldProblems
+  ) -> LoginAs? {
+    guard let text else { return nil }
+    let at = "/\(direction.rawValue)/loginAs"
+    guard direction == .incoming, credentials == .profile else {
+      problems.add(at, "not-allowed", "is only accepted for incoming with credentials `profile`")
+      return nil
+    }
+    guard let loginAs = LoginAs(rawValue: text) else {
+      problems.add(
+        at, "not-a-template", "must be `authzid`, or a template such as {mailbox}*{user} with {mailbox} once")
+      return nil
+    }
+    if loginAs == .authorizationIdentity, ![.auto, .plain, .gssapi].contains(mechanism) {
+      problems.add(at, "not-allowed", "\(mechanism.rawValue) carries no `authzid`; use auto, plain or gssapi")
+    }
+    if case .template = loginAs, mechanism == .gssapi {
+      problems.add(at, "not-allowed", "gssapi takes no login name that a template could change; use `authzid`")
+    }
+    return loginAs
   }
 
   /// What fills itself in (P3–P5, P11).

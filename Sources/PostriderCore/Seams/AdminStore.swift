@@ -148,9 +148,9 @@ public struct ScheduleStatistics: Hashable, Sendable, Codable {
 }
 
 /// The answer of one row of a bulk verb.
-public struct BulkResult: Hashable, Sendable, Codable {
+public struct RowResult<Entity>: Hashable, Sendable, Codable {
   /// The row.
-  public var id: MailboxID
+  public var id: Identifier<Entity>
   /// Whether it was done.
   public var ok: Bool
   /// Why not: a stable code.
@@ -159,13 +159,18 @@ public struct BulkResult: Hashable, Sendable, Codable {
   public var message: String?
 
   /// Describes a row's answer.
-  public init(id: MailboxID, ok: Bool, code: String? = nil, message: String? = nil) {
+  public init(id: Identifier<Entity>, ok: Bool, code: String? = nil, message: String? = nil) {
     self.id = id
     self.ok = ok
     self.code = code
     self.message = message
   }
 }
+
+/// The answer of a mailbox to a bulk verb.
+public typealias BulkResult = RowResult<Mailbox>
+/// The answer of a message in quarantine to a bulk verb.
+public typealias QuarantineResult = RowResult<QuarantinedMessage>
 
 /// What administration needs of PostgreSQL. Every call works in the principal's organization alone, writes its audit
 /// row in the same transaction, and throws ``StoreError``.
@@ -199,6 +204,9 @@ public protocol AdminStore: Sendable {
   /// Changes a mailbox. On a move to another profile no session begins there before the last one on the old has ended.
   func updateMailbox(_ id: MailboxID, _ change: MailboxChange, by principal: Principal) async throws -> Mailbox
 
+  /// Lets mailboxes go on whose server gave their mail new unique ids; refused with `no-choice` for others.
+  func reimport(_ choice: ReimportChoice, of ids: [MailboxID], by principal: Principal) async throws -> [BulkResult]
+
   /// Pauses or resumes; doing it twice changes nothing. Running sessions end by themselves.
   func setPaused(_ paused: Bool, _ scope: PauseScope, by principal: Principal) async throws
   /// The pauses in force: the organization's first, then profiles, then mailboxes, by name.
@@ -226,6 +234,25 @@ public protocol AdminStore: Sendable {
   func email(_ id: EmailID, for principal: Principal) async throws -> EmailRecord
   /// The raw octets of a message, in chunks of at most 1 MiB.
   func rawEmail(_ id: EmailID, for principal: Principal) async throws -> AsyncThrowingStream<[UInt8], any Error>
+
+  /// Messages in quarantine, newest first.
+  func quarantine(
+    _ filter: QuarantineFilter, _ page: PageRequest, for principal: Principal
+  ) async throws -> Page<QuarantinedMessage>
+  /// One message in quarantine.
+  func quarantinedMessage(_ id: QuarantineID, for principal: Principal) async throws -> QuarantinedMessage
+  /// The octets that are kept of a message in quarantine, in chunks of at most 1 MiB. Throws `not-kept` when there are
+  /// none.
+  func rawQuarantined(
+    _ id: QuarantineID, for principal: Principal
+  ) async throws -> AsyncThrowingStream<[UInt8], any Error>
+  /// Asks for another attempt at messages in quarantine and for a poll of their mailboxes; refused with `not-running`
+  /// where the incoming direction is not running. With `dryRun` only says what would be answered.
+  func reprocess(
+    _ ids: [QuarantineID], dryRun: Bool, by principal: Principal
+  ) async throws -> [QuarantineResult]
+  /// Deletes messages from quarantine with the octets kept of them. They are not fetched again, and stay on the server.
+  func discard(_ ids: [QuarantineID], dryRun: Bool, by principal: Principal) async throws -> [QuarantineResult]
 
   /// Stores a message for sending and wakes the scheduler, or keeps it as a draft. Throws
   /// ``StoreError/conflict(code:message:)`` with the reason when the mailbox does not send. A second submit with the same

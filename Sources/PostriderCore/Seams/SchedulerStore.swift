@@ -197,6 +197,10 @@ public protocol SchedulerStore: Sendable {
   /// Raises or updates the alert of each stretched profile and resolves those of all the others.
   func report(stretched: [StretchedProfile]) async throws
 
+  /// How many alerts of all organizations are open, by level, each level there; of very many only the first 200,000 of
+  /// mailboxes and of profiles.
+  func openAlerts() async throws -> [AlertLevel: Int]
+
   /// Forgets statistics that nobody reads any more.
   func forgetOldActivity() async throws
 

@@ -20,6 +20,65 @@ public struct OutgoingOutlook: Hashable, Sendable {
   }
 }
 
+/// Where in a stored content the next octets stand.
+public struct ContentPlace: Hashable, Sendable {
+  /// The chunk, from 0.
+  public var chunk: Int64
+  /// Octets of it that were read.
+  public var offset: Int64
+
+  /// The beginning.
+  public static let start = ContentPlace(chunk: 0, offset: 0)
+
+  /// Names a place.
+  public init(chunk: Int64, offset: Int64) {
+    self.chunk = chunk
+    self.offset = offset
+  }
+}
+
+/// Some octets of a stored content.
+public struct ContentPiece: Hashable, Sendable {
+  /// At most ``maximumOctets``.
+  public var octets: [UInt8]
+  /// Where those behind them stand.
+  public var next: ContentPlace
+
+  /// So many are read at once, so that a large message lies in memory in small pieces only.
+  public static let maximumOctets: Int64 = 262_144
+
+  /// Describes a piece.
+  public init(octets: [UInt8], next: ContentPlace) {
+    self.octets = octets
+    self.next = next
+  }
+}
+
+/// The octets of a message that a session has taken on.
+public struct StoredMessageContent: Hashable, Sendable {
+  /// The content's number.
+  public var id: Int64
+  /// The tenant.
+  public var organizationID: OrganizationID
+  /// The whole message, its lines ended by CRLF.
+  public var sizeOctets: Int64
+  /// What it needs of a server.
+  public var encoding: MessageEncoding
+  /// Its beginning, read together with the message; all of it when it is small.
+  public var first: ContentPiece
+
+  /// Describes a content.
+  public init(
+    id: Int64, organizationID: OrganizationID, sizeOctets: Int64, encoding: MessageEncoding, first: ContentPiece
+  ) {
+    self.id = id
+    self.organizationID = organizationID
+    self.sizeOctets = sizeOctets
+    self.encoding = encoding
+    self.first = first
+  }
+}
+
 /// A message that a session has taken on: it is committed as `sending` with the session's fence.
 public struct ClaimedMessage: Hashable, Sendable {
   /// Its identity.
@@ -36,13 +95,13 @@ public struct ClaimedMessage: Hashable, Sendable {
   public var attempt: Int
   /// Since when it could have been sent.
   public var waitsSince: Date
-  /// The whole message.
-  public var raw: [UInt8]
+  /// Where its octets are.
+  public var content: StoredMessageContent
 
   /// Describes a message.
   public init(
     id: OutgoingEmailID, sender: String, recipients: [String], accepted: Int, failed: Int, attempt: Int,
-    waitsSince: Date, raw: [UInt8]
+    waitsSince: Date, content: StoredMessageContent
   ) {
     self.id = id
     self.sender = sender
@@ -51,7 +110,7 @@ public struct ClaimedMessage: Hashable, Sendable {
     self.failed = failed
     self.attempt = attempt
     self.waitsSince = waitsSince
-    self.raw = raw
+    self.content = content
   }
 }
 
@@ -88,6 +147,13 @@ public protocol SendStore: Sendable {
   ///
   /// One message at a time, so that one of high priority waits for one other at most. Committed when it returns.
   func claimMessage(writer: SessionGuard) async throws -> ClaimedMessage?
+
+  /// The octets of a message's content from a place on; `nil` behind its end.
+  func piece(of content: StoredMessageContent, at place: ContentPlace) async throws -> ContentPiece?
+
+  /// Remembers the Message-ID of a message that a session is about to send from its mailbox to itself: received, it is
+  /// not imported.
+  func noteOwnMessage(_ messageID: String, writer: SessionGuard) async throws
 
   /// Writes what became of an attempt. Only the session that holds the message can; its lease may be lost by then,
   /// because what a mail server answered is true whoever writes it.

@@ -1,19 +1,45 @@
 import FoundationEssentials
 
-/// A user name and password, or nothing.
+/// Who logs in, and what proves it.
 public struct Credentials: Hashable, Sendable {
+  /// What proves who logs in. One kind never stands in for another: an account with a token has no password to fall
+  /// back to.
+  public enum Proof: Hashable, Sendable {
+    /// A password.
+    case password(Secret)
+    /// An OAuth 2.0 bearer token.
+    case accessToken(Secret)
+    /// The worker's own Kerberos identity; nothing of it is stored.
+    case workerIdentity
+  }
+
   /// The login name.
   public var userName: String
-  /// The password.
-  public var password: Secret
+  /// What proves it.
+  public var proof: Proof
   /// The identity to act as, where it is not the login's own (SASL authzid).
   public var authorizationIdentity: String?
 
+  /// Pairs a name and its proof.
+  public init(userName: String, proof: Proof, authorizationIdentity: String? = nil) {
+    self.userName = userName
+    self.proof = proof
+    self.authorizationIdentity = authorizationIdentity
+  }
+
   /// Pairs a name and a password.
   public init(userName: String, password: Secret, authorizationIdentity: String? = nil) {
-    self.userName = userName
-    self.password = password
-    self.authorizationIdentity = authorizationIdentity
+    self.init(userName: userName, proof: .password(password), authorizationIdentity: authorizationIdentity)
+  }
+
+  /// Pairs a name and an access token.
+  public init(userName: String, accessToken: Secret, authorizationIdentity: String? = nil) {
+    self.init(userName: userName, proof: .accessToken(accessToken), authorizationIdentity: authorizationIdentity)
+  }
+
+  /// The password; `nil` where something else proves the name.
+  public var password: Secret? {
+    if case .password(let password) = proof { password } else { nil }
   }
 }
 
@@ -135,13 +161,19 @@ public struct Assignment: Hashable, Sendable {
   public var enabled: Set<Direction>
   /// The directions that logged in since their credentials were last changed.
   public var proven: Set<Direction>
+  /// Whether people want messages of this mailbox out of quarantine.
+  public var reprocesses: Bool
+  /// What a person chose after the server gave the mailbox's mail new unique ids; `nil` while there is nothing to do.
+  public var reimport: ReimportChoice?
 
   /// Describes a job that may run.
   public init(
     settings: SessionSettings, generation: Int64, requested: Int64, served: Int64, failures: Int,
     lastFailureCode: FailureCode? = nil, dueAt: Date, trigger: RunTrigger, enabled: Set<Direction> = [],
-    proven: Set<Direction> = []
+    proven: Set<Direction> = [], reprocesses: Bool = false, reimport: ReimportChoice? = nil
   ) {
+    self.reprocesses = reprocesses
+    self.reimport = reimport
     self.enabled = enabled
     self.proven = proven
     self.settings = settings
@@ -221,6 +253,8 @@ public struct ReceivedMessage: Hashable, Sendable {
   public var envelope: MessageEnvelope
   /// What kind of mail it is.
   public var messageClass: MessageClass
+  /// What it reports about a message sent before.
+  public var notification: DeliveryNotification?
   /// The text body.
   public var text: String?
   /// The HTML body, untrusted.
@@ -234,12 +268,14 @@ public struct ReceivedMessage: Hashable, Sendable {
 
   /// Describes a message.
   public init(
-    uidl: String, envelope: MessageEnvelope, messageClass: MessageClass = .ordinary, text: String? = nil,
-    html: String? = nil, attachments: [ReceivedAttachment] = [], raw: Content, contentHash: [UInt8]
+    uidl: String, envelope: MessageEnvelope, messageClass: MessageClass = .ordinary,
+    notification: DeliveryNotification? = nil, text: String? = nil, html: String? = nil,
+    attachments: [ReceivedAttachment] = [], raw: Content, contentHash: [UInt8]
   ) {
     self.uidl = uidl
     self.envelope = envelope
     self.messageClass = messageClass
+    self.notification = notification
     self.text = text
     self.html = html
     self.attachments = attachments
@@ -254,6 +290,8 @@ public enum StoredMessage: Hashable, Sendable {
   case stored(EmailID)
   /// It was there already; nothing changed.
   case duplicate
+  /// It was sent from this mailbox: entered into the ledger, not imported.
+  case own
 }
 
 /// Why a message was seen but not imported; kept in the ledger so that it is not looked at again.
@@ -266,6 +304,45 @@ public enum SkipReason: String, Hashable, Sendable, Codable {
   case quarantined
   /// Above the organization's maximum size.
   case tooLarge = "too-large"
+}
+
+/// A message that a person wants out of quarantine.
+public struct KeptMessage: Hashable, Sendable {
+  /// Its identity in quarantine.
+  public var id: QuarantineID
+  /// The server's unique id of it.
+  public var uidl: String
+  /// Whether its octets are kept; otherwise only the server has them.
+  public var isKept: Bool
+
+  /// Describes a message.
+  public init(id: QuarantineID, uidl: String, isKept: Bool) {
+    self.id = id
+    self.uidl = uidl
+    self.isKept = isKept
+  }
+}
+
+/// By what messages are known when their unique ids are not.
+public enum MessageKeys: Hashable, Sendable {
+  /// `Message-ID:` fields, without angle brackets.
+  case messageIDs([String])
+  /// SHA-256 of the octets, for a message without a Message-ID.
+  case contentHash([UInt8])
+}
+
+/// A stored message and the unique id it had.
+public struct StoredUnderID: Hashable, Sendable {
+  /// The server's unique id of it, back then.
+  public var uidl: String
+  /// Its Message-ID.
+  public var messageID: String?
+
+  /// Describes a stored message.
+  public init(uidl: String, messageID: String?) {
+    self.uidl = uidl
+    self.messageID = messageID
+  }
 }
 
 /// A change of a mailbox's direction that a session decided.
@@ -426,6 +503,35 @@ public protocol WorkerStore: SendStore {
   /// Counts a failed attempt at one message; after the third it is quarantined with its raw octets, if any, and
   /// entered into the ledger. Returns whether it was quarantined now.
   func messageFailed(uidl: String, failure: Failure, raw: Content?, writer: SessionGuard) async throws -> Bool
+
+  /// The messages of the mailbox that people want out of quarantine, oldest first, at most `limit`. Those that were
+  /// stored or skipped since leave the quarantine before.
+  func messagesToReprocess(limit: Int, writer: SessionGuard) async throws -> [KeptMessage]
+
+  /// The octets that are kept of a message in quarantine, in chunks of at most 1 MiB.
+  func keptOctets(
+    of message: QuarantineID, organization: OrganizationID
+  ) async throws -> AsyncThrowingStream<[UInt8], any Error>
+
+  /// Gives a message back to the quarantine, with why it failed again.
+  func reprocessingFailed(_ message: QuarantineID, _ failure: Failure, writer: SessionGuard) async throws
+
+  /// Whether anything of the mailbox is stored.
+  func hasStored(mailbox: MailboxID, organization: OrganizationID) async throws -> Bool
+
+  /// Messages of the mailbox with these keys that are stored under unique ids other than the listed ones.
+  func stored(
+    like keys: MessageKeys, except listed: [String], mailbox: MailboxID, organization: OrganizationID
+  ) async throws -> [StoredUnderID]
+
+  /// Gives stored messages the unique ids under which the server lists them now: old to new.
+  func renumber(_ uidls: [String: String], writer: SessionGuard) async throws
+
+  /// Notes that the server gave the mailbox's mail new unique ids; a choice made earlier counts no more.
+  func noteRenumbering(writer: SessionGuard) async throws
+
+  /// Notes that a person's choice was carried out.
+  func finishReimport(writer: SessionGuard) async throws
 
   /// Raises or resolves alerts on the walls of profiles, outside any session. A profile that is gone is left out.
   func change(profileAlerts: [ProfileAlertChange]) async throws

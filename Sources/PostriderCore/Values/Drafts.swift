@@ -10,18 +10,21 @@ public struct ServerDraft: Sendable, Decodable {
   public var tls: TLSMode?
   /// Whose credentials are used; `mailbox`, or `oauth` for Gmail and Microsoft 365, when left out.
   public var credentials: CredentialSource?
-  /// How to authenticate; `auto` when left out.
+  /// How to authenticate; `auto`, or `plain` with a template in ``loginAs``, when left out.
   public var mechanism: AuthenticationMechanism?
   /// Only with credentials `profile`; ≤250 characters.
   public var userName: String?
   /// Only with credentials `profile`; ≤250 characters; write-only.
   public var password: Secret?
+  /// Only receiving with credentials `profile`: `authzid`, or a template such as `{mailbox}*{user}`.
+  public var loginAs: String?
 
   /// Nothing given.
   public init(
     host: String? = nil, port: Int? = nil, tls: TLSMode? = nil, credentials: CredentialSource? = nil,
-    mechanism: AuthenticationMechanism? = nil, userName: String? = nil, password: Secret? = nil
+    mechanism: AuthenticationMechanism? = nil, userName: String? = nil, password: Secret? = nil, loginAs: String? = nil
   ) {
+    self.loginAs = loginAs
     self.host = host
     self.port = port
     self.tls = tls

@@ -112,12 +112,14 @@ public struct EmailRecord: Hashable, Sendable, Codable {
   public var html: String?
   /// How many attachments it has.
   public var attachmentCount: Int
+  /// The outgoing message that it reports on.
+  public var reportOfID: OutgoingEmailID?
 
   /// Describes a stored message.
   public init(
     id: EmailID, mailboxID: MailboxID, mailboxAddress: String? = nil, uidl: String, envelope: MessageEnvelope,
     messageClass: MessageClass = .ordinary, sizeOctets: Int64, storedAt: Date, attachments: [AttachmentRecord] = [],
-    text: String? = nil, html: String? = nil, attachmentCount: Int = 0
+    text: String? = nil, html: String? = nil, attachmentCount: Int = 0, reportOfID: OutgoingEmailID? = nil
   ) {
     self.id = id
     self.mailboxID = mailboxID
@@ -131,5 +133,6 @@ public struct EmailRecord: Hashable, Sendable, Codable {
     self.text = text
     self.html = html
     self.attachmentCount = attachmentCount
+    self.reportOfID = reportOfID
   }
 }

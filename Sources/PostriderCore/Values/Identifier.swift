@@ -58,3 +58,5 @@ public typealias EmailID = Identifier<Email>
 public typealias AlertID = Identifier<Alert>
 /// One message on its way out.
 public typealias OutgoingEmailID = Identifier<OutgoingEmail>
+/// One message in quarantine.
+public typealias QuarantineID = Identifier<QuarantinedMessage>

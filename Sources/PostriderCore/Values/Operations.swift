@@ -76,6 +76,14 @@ public struct MailboxChange: Hashable, Sendable, Codable {
   }
 }
 
+/// What becomes of the mail of a mailbox whose server gave it new unique ids. Until a person chooses nothing is imported.
+public enum ReimportChoice: String, Hashable, Sendable, Codable, CaseIterable {
+  /// Everything is imported again, also what is stored.
+  case all
+  /// What is stored already, by Message-ID or content, is taken as known; the rest is imported.
+  case missing
+}
+
 /// A poison job as PostgreSQL remembers it: it does not run until a person releases it.
 public struct SetAsideJob: Hashable, Sendable, Codable {
   /// The job's written id.

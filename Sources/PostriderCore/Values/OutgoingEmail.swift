@@ -64,13 +64,28 @@ public struct OutgoingRecipient: Hashable, Sendable, Codable {
   public var state: RecipientState
   /// Why it was refused last.
   public var failure: Failure?
+  /// What a delivery report said later, after the server had accepted it.
+  public var report: DeliveryReport?
 
   /// Describes a recipient.
-  public init(address: String, state: RecipientState = .pending, failure: Failure? = nil) {
+  public init(
+    address: String, state: RecipientState = .pending, failure: Failure? = nil, report: DeliveryReport? = nil
+  ) {
     self.address = address
     self.state = state
     self.failure = failure
+    self.report = report
   }
+}
+
+/// What goes over the wire with a message: which extensions it needs.
+public enum MessageEncoding: String, Hashable, Sendable, Codable, CaseIterable {
+  /// ASCII only.
+  case sevenBit = "7bit"
+  /// ASCII header fields, other octets in the body (8BITMIME, RFC 6152).
+  case eightBit = "8bit"
+  /// Header fields hold UTF-8: only servers with SMTPUTF8 may have it (RFC 6531, RFC 6532).
+  case utf8
 }
 
 /// An outgoing message as people see it.
@@ -109,13 +124,15 @@ public struct OutgoingEmail: Hashable, Sendable, Codable {
   public var sentAt: Date?
   /// The recipients, blind copies included; empty in lists.
   public var recipients: [OutgoingRecipient]
+  /// For how many recipients it came back after a server had taken it; `nil` for none.
+  public var bounced: Int?
 
   /// Describes a message.
   public init(
     id: OutgoingEmailID, mailboxID: MailboxID, state: OutgoingState, priority: OutgoingPriority, sendAfter: Date?,
     nextTryAt: Date?, attempts: Int, failure: Failure?, messageID: String, idempotencyKey: String?, subject: String,
     sender: String, sizeOctets: Int64, createdAt: Date, updatedAt: Date, sentAt: Date?,
-    recipients: [OutgoingRecipient] = []
+    recipients: [OutgoingRecipient] = [], bounced: Int? = nil
   ) {
     self.id = id
     self.mailboxID = mailboxID
@@ -134,6 +151,7 @@ public struct OutgoingEmail: Hashable, Sendable, Codable {
     self.updatedAt = updatedAt
     self.sentAt = sentAt
     self.recipients = recipients
+    self.bounced = bounced
   }
 }
 
@@ -141,14 +159,18 @@ public struct OutgoingEmail: Hashable, Sendable, Codable {
 public struct OutgoingSubmission: Hashable, Sendable {
   /// The mailbox it is sent from; its address is the envelope sender.
   public var mailboxID: MailboxID
-  /// Envelope recipients, each once; at least one, checked.
+  /// The envelope sender: the mailbox's address, its domain in A-labels; `nil` for the address as it is stored.
+  public var sender: String?
+  /// Envelope recipients, each once, domains in A-labels; at least one, checked.
   public var recipients: [String]
   /// The subject, for lists.
   public var subject: String
   /// The Message-ID that stands in ``raw``, without angle brackets.
   public var messageID: String
-  /// The whole message (RFC 5322), without `Bcc:`.
+  /// The whole message (RFC 5322), without `Bcc:`, each line ended by CRLF.
   public var raw: Content
+  /// What it needs of a server.
+  public var encoding: MessageEncoding
   /// Which messages go first.
   public var priority: OutgoingPriority
   /// Not before this time.
@@ -160,14 +182,17 @@ public struct OutgoingSubmission: Hashable, Sendable {
 
   /// Describes a submission.
   public init(
-    mailboxID: MailboxID, recipients: [String], subject: String, messageID: String, raw: Content,
-    priority: OutgoingPriority = .normal, sendAfter: Date? = nil, idempotencyKey: String? = nil, hold: Bool = false
+    mailboxID: MailboxID, sender: String? = nil, recipients: [String], subject: String, messageID: String,
+    raw: Content, encoding: MessageEncoding = .sevenBit, priority: OutgoingPriority = .normal,
+    sendAfter: Date? = nil, idempotencyKey: String? = nil, hold: Bool = false
   ) {
     self.mailboxID = mailboxID
+    self.sender = sender
     self.recipients = recipients
     self.subject = subject
     self.messageID = messageID
     self.raw = raw
+    self.encoding = encoding
     self.priority = priority
     self.sendAfter = sendAfter
     self.idempotencyKey = idempotencyKey

@@ -70,6 +70,64 @@ public enum AuthenticationMechanism: String, Hashable, Sendable, Codable, CaseIt
   case gssapi
 }
 
+/// How the account of a profile opens the maildrop of each of its mailboxes; POP3 only.
+///
+/// Written as `authzid`, or as a template such as `{mailbox}*{user}`.
+public enum LoginAs: Hashable, Sendable {
+  /// The mailbox is named beside the login, as SASL authorization identity.
+  case authorizationIdentity
+  /// The login name is made from the mailbox's and the account's.
+  case template(LoginTemplate)
+}
+
+extension LoginAs: RawRepresentable, Codable {
+  /// Reads `authzid` or a template; `nil` for anything else.
+  public init?(rawValue: String) {
+    if rawValue == "authzid" {
+      self = .authorizationIdentity
+    } else if let template = LoginTemplate(rawValue) {
+      self = .template(template)
+    } else {
+      return nil
+    }
+  }
+
+  /// `authzid` or the template.
+  public var rawValue: String {
+    switch self {
+    case .authorizationIdentity: "authzid"
+    case .template(let template): template.text
+    }
+  }
+}
+
+/// A login name with gaps: `{mailbox}` once, `{user}` at most once, such as `{mailbox}*{user}` for Dovecot's masters.
+public struct LoginTemplate: Hashable, Sendable {
+  /// As written; ≤250 characters.
+  public let text: String
+
+  /// Reads a template; `nil` when it lacks the mailbox, names something twice or has other gaps.
+  public init?(_ text: String) {
+    let rest = text.replacing("{mailbox}", with: "").replacing("{user}", with: "")
+    guard text.count <= 250, Self.count("{mailbox}", in: text) == 1, Self.count("{user}", in: text) <= 1,
+      !rest.contains("{"), !rest.contains("}"), rest.unicodeScalars.allSatisfy({ $0.value > 0x20 && $0.value != 0x7F })
+    else { return nil }
+    self.text = text
+  }
+
+  /// The login name; `nil` when one of the names holds what stands between them, and so could name another mailbox.
+  public func userName(mailbox: String, user: String) -> String? {
+    let fixed = text.replacing("{mailbox}", with: "\n").replacing("{user}", with: "\n").split(separator: "\n")
+    guard !mailbox.isEmpty, !fixed.contains(where: { mailbox.contains($0) || user.contains($0) }) else { return nil }
+    // From its end to its start: neither name may be looked at for gaps.
+    guard let gap = text.firstRange(of: "{mailbox}") else { return nil }
+    let before = text[..<gap.lowerBound].replacing("{user}", with: user)
+    return before + mailbox + text[gap.upperBound...].replacing("{user}", with: user)
+  }
+
+  private static func count(_ part: String, in text: String) -> Int { text.ranges(of: part).count }
+}
+
 /// One direction of a profile: where its server is and how to enter.
 public struct ServerSettings: Hashable, Sendable, Codable {
   /// Host name or literal address, without brackets; ≤253 characters.
@@ -86,12 +144,15 @@ public struct ServerSettings: Hashable, Sendable, Codable {
   public var userName: String?
   /// Whether a password is stored for that account. The password itself is never read back.
   public var passwordSet: Bool
+  /// How that account opens the maildrop of each mailbox; `nil` where it opens its own. Receiving only.
+  public var loginAs: LoginAs?
 
   /// Describes one direction.
   public init(
     host: String, port: Int, tls: TLSMode, credentials: CredentialSource, mechanism: AuthenticationMechanism = .auto,
-    userName: String? = nil, passwordSet: Bool = false
+    userName: String? = nil, passwordSet: Bool = false, loginAs: LoginAs? = nil
   ) {
+    self.loginAs = loginAs
     self.host = host
     self.port = port
     self.tls = tls

@@ -125,6 +125,9 @@ struct Setting: Sendable {
   static let allowsInsecureCredentials = Setting(
     "api.allowCredentialsEntryViaNonSecureChannels", .flag, "false",
     "Whether passwords may be entered over plain HTTP.")
+  static let apiMaximumMessage = Setting(
+    "api.maximumMessageMiB", .number(1...1_024), "50", "The largest message that is submitted as it stands, in MiB.")
+  static let apiSpool = Setting("api.spool", .path, "/tmp", "Where large messages wait while they are submitted.")
   static let scaleTarget = Setting(
     "scale.targetSeconds", .number(1...3_600), "10",
     "How fast GET /api/v1/scale wants waiting jobs to be worked off.")
@@ -147,7 +150,7 @@ struct Setting: Sendable {
     databaseURL, databaseDirectURL, databaseMigrateURL, databasePool, redisURL, redisUser, redisPassword,
     redisSentinelUser, redisSentinelPassword, redisCAFile, redisCertificateFile, redisKeyFile, redisServerName,
     queueLease, queueShards, keysRing, keysFile, egressAllow, egressPorts, egressID, allowsNonTLS, apiHost, apiPort,
-    apiSocket, allowsInsecureCredentials, scaleTarget, scaleSlots, probeHost, probePort, workerSessions, workerGrace,
-    workerHelo, workerSpool, logLevel, logFormat,
+    apiSocket, apiMaximumMessage, apiSpool, allowsInsecureCredentials, scaleTarget, scaleSlots, probeHost, probePort,
+    workerSessions, workerGrace, workerHelo, workerSpool, logLevel, logFormat,
   ]
 }

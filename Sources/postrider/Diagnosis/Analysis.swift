@@ -1,4 +1,5 @@
 import Foundation
+import MailMessage
 import MailProtocols
 import PostriderCore
 import Worker
@@ -73,11 +74,14 @@ struct Analysis: Sendable {
     case .incoming:
       try await check.receive(endpoint, credentials, mechanism: server.mechanism, trace: trace)
     case .outgoing:
-      let id = String(UInt64.random(in: .min ... .max), radix: 36)
-      let message =
-        sends ? try TestMessage.compose(to: address, id: "postrider-analyze.\(id)", mark: "analyze") : nil
+      guard let sender = InternationalAddress.wireForm(address) else {
+        throw Failure(.smtpRejected, context: "the domain of \(address) cannot be written in A-labels")
+      }
+      let unique = String(UInt64.random(in: .min ... .max), radix: 36)
+      let id = TestMessage.messageID("postrider-analyze.\(unique)", of: sender)
+      let message = sends ? try TestMessage.compose(to: address, messageID: id, mark: "analyze") : nil
       try await check.send(
-        message, from: address, endpoint, credentials, mechanism: server.mechanism, trace: trace)
+        message, from: sender, endpoint, credentials, mechanism: server.mechanism, trace: trace)
     }
   }
 }

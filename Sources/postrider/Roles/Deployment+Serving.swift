@@ -7,12 +7,14 @@ import ServiceLifecycle
 
 extension Deployment {
   /// `/healthz`, `/readyz` and `/metrics` on the port for probes.
-  func probes(store: PostgresStore, queue: RedisJobQueue) throws -> ProbeServer {
+  ///
+  /// - Parameter pulse: That of the role's main loop. The API has none: whatever would stop it stops this answer too.
+  func probes(store: PostgresStore, queue: RedisJobQueue, pulse: Pulse? = nil) throws -> ProbeServer {
     ProbeServer(
       host: settings.text(.probeHost), port: settings.number(.probePort),
       checks: [
         ("postgresql", { try await store.checkHealth() }), ("redis", { try await queue.checkHealth() }),
-      ], registry: registry, logger: logger)
+      ], liveness: { pulse?.isAlive() ?? true }, registry: registry, logger: logger)
   }
 
   /// The REST API on its TCP port and, where configured, on a Unix socket.
@@ -22,6 +24,8 @@ extension Deployment {
       unixSocket: socket ?? settings.text(.apiSocket))
     configuration.allowsNonTLSMail = settings.flag(.allowsNonTLS)
     configuration.allowsCredentialsEntryViaNonSecureChannels = settings.flag(.allowsInsecureCredentials)
+    configuration.maximumMessageOctets = Int64(settings.number(.apiMaximumMessage)) << 20
+    configuration.spoolDirectory = settings.text(.apiSpool) ?? "/tmp"
     configuration.version = Version.text
     configuration.scale = ScaleRule(
       targetSeconds: Double(settings.number(.scaleTarget)), slotsPerWorker: settings.number(.scaleSlots),

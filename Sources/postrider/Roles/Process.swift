@@ -72,6 +72,7 @@ struct Deployment: Sendable {
     self.logger = logger
     registry = PrometheusRegistry()
     registry.setBuildInfo(version: Version.text, commit: "", swift: Self.swiftVersion)
+    ProcessCollector.register(in: registry)
     MetricsSystem.bootstrap(registry)
   }
 
@@ -122,6 +123,14 @@ struct Running: Service {
 }
 
 extension Deployment {
+  /// How long a scheduler may take to give its leadership up.
+  static let schedulerGrace: Duration = .seconds(5)
+  /// How long requests in flight may go on.
+  static let apiGrace: Duration = .seconds(10)
+  /// After its grace, and once more after that, a process waits so long before it cancels what does not stop, and then
+  /// leaves behind what is not cancelled. Whoever kills processes has to wait longer than both.
+  static let stopMargin: Duration = .seconds(5)
+
   /// Runs services until SIGTERM or SIGINT; each stands after what it uses and is stopped before it.
   func serve(_ services: [any Service], grace: Duration) async throws {
     var configuration = ServiceGroupConfiguration(
@@ -129,8 +138,8 @@ extension Deployment {
         .init(service: $0, successTerminationBehavior: .gracefullyShutdownGroup)
       }, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
     // A service that neither stops nor is cancelled in time must not keep the process alive.
-    configuration.maximumGracefulShutdownDuration = grace + .seconds(5)
-    configuration.maximumCancellationDuration = .seconds(5)
+    configuration.maximumGracefulShutdownDuration = grace + Self.stopMargin
+    configuration.maximumCancellationDuration = Self.stopMargin
     try await ServiceGroup(configuration: configuration).run()
   }
 }

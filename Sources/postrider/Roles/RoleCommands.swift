@@ -23,12 +23,12 @@ struct SchedulerCommand: AsyncParsableCommand {
     let deployment = Deployment(settings, role: "scheduler")
     let store = try deployment.store()
     let queue = try deployment.queue()
+    let scheduler = deployment.scheduler(store: store, queue: queue)
     try await deployment.serve(
       [
         Running { try await store.run() }, Running { try await queue.run() },
-        try deployment.probes(store: store, queue: queue),
-        deployment.scheduler(store: store, queue: queue),
-      ], grace: .seconds(5))
+        try deployment.probes(store: store, queue: queue, pulse: scheduler.pulse), scheduler,
+      ], grace: Deployment.schedulerGrace)
   }
 }
 
@@ -62,7 +62,7 @@ struct WorkerCommand: AsyncParsableCommand {
     try await deployment.serve(
       [
         Running { try await store.run() }, Running { try await queue.run() },
-        try deployment.probes(store: store, queue: queue), worker,
+        try deployment.probes(store: store, queue: queue, pulse: worker.pulse), worker,
       ], grace: .seconds(settings.number(.workerGrace)))
   }
 }
@@ -84,7 +84,7 @@ struct APICommand: AsyncParsableCommand {
       [
         Running { try await store.run() }, Running { try await queue.run() },
         try deployment.probes(store: store, queue: queue), try deployment.api(store: store, queue: queue),
-      ], grace: .seconds(10))
+      ], grace: Deployment.apiGrace)
   }
 }
 

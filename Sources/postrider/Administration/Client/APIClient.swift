@@ -49,6 +49,14 @@ struct APIClient: Sendable {
     return try await decode(try await send(path, [], body: ByteBuffer(bytes: bytes), isChange: true), from: path)
   }
 
+  /// Sends a message as it stands, read piece by piece, and reads the answer.
+  func upload<Value: Decodable>(_ path: String, _ query: [(String, String?)], _ file: MessageFile) async throws -> Value
+  {
+    let length = file.sizeOctets.map { HTTPClientRequest.Body.Length.known($0) } ?? .unknown
+    let response = try await send(path, query, message: .stream(file.pieces, length: length), timeout: .minutes(10))
+    return try await decode(response, from: path)
+  }
+
   /// Reads octets piece by piece, without a bound on how many there are.
   func stream(_ path: String, _ each: (ByteBuffer) async throws -> Void) async throws {
     let response = try await send(path, [], timeout: .minutes(10))
@@ -65,7 +73,7 @@ struct APIClient: Sendable {
 
   private func send(
     _ path: String, _ query: [(String, String?)], body: ByteBuffer? = nil, isChange: Bool = false,
-    timeout: TimeAmount = Self.timeout
+    message: HTTPClientRequest.Body? = nil, timeout: TimeAmount = Self.timeout
   ) async throws -> HTTPClientResponse {
     var request = HTTPClientRequest(url: settings.url + "/api/v1" + path + Self.encoded(query))
     request.headers.add(name: "Authorization", value: "Bearer \(settings.token.revealed)")
@@ -75,9 +83,16 @@ struct APIClient: Sendable {
       request.headers.add(name: "Content-Type", value: "application/json")
       request.body = .bytes(body)
     }
+    if let message {
+      request.method = .POST
+      request.headers.add(name: "Content-Type", value: "message/rfc822")
+      request.body = message
+    }
     let response: HTTPClientResponse
     do {
       response = try await http.execute(request, timeout: timeout)
+    } catch let error as ClientError {
+      throw error
     } catch {
       throw unreachable(error)
     }

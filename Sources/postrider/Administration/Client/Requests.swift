@@ -22,6 +22,7 @@ struct ServerRequest: Encodable, Sendable {
   var mechanism: AuthenticationMechanism?
   var userName: String?
   var password: SentSecret?
+  var loginAs: String?
 }
 
 /// The body that the API reads as Core's `ProfileDraft`.
@@ -70,6 +71,27 @@ struct BulkRequest: Encodable, Sendable {
 /// The answer of the bulk verbs.
 struct BulkAnswer: Codable, Sendable {
   var results: [BulkResult]
+}
+
+/// The body of `POST /mailboxes/reimport`.
+struct ReimportRequest: Codable, Sendable {
+  var ids: [MailboxID]
+  var choice: ReimportChoice
+}
+
+/// The body of the quarantine's bulk verbs.
+struct QuarantineRequest: Codable, Sendable {
+  /// The API takes 1 to 1,000.
+  static let maximumIDs = 1_000
+
+  var ids: [QuarantineID]
+  var dryRun: Bool?
+}
+
+/// The answer of the quarantine's bulk verbs.
+struct QuarantineAnswer: Codable, Sendable {
+  var results: [QuarantineResult]
+  var dryRun: Bool
 }
 
 /// A new profile, with what people should know about it.

@@ -10,6 +10,7 @@ extension SyncMethod: ExpressibleByArgument {}
 extension OwnerKind: ExpressibleByArgument {}
 extension AlertLevel: ExpressibleByArgument {}
 extension RunResult: ExpressibleByArgument {}
+extension ReimportChoice: ExpressibleByArgument {}
 extension MailboxFilter.View: ExpressibleByArgument {}
 
 extension JobKind: ExpressibleByArgument {

@@ -1,5 +1,4 @@
 import ArgumentParser
-import NIOCore
 import PostriderCore
 
 /// `postrider email …`
@@ -80,6 +79,7 @@ struct EmailShow: AdministrationCommand {
     details.add("stored", Words.timeAndDistance(email.storedAt))
     details.add("message id", email.envelope.messageID)
     details.add("class", email.messageClass.rawValue)
+    details.add("reports on", email.reportOfID.map { "outgoing message \($0)" })
     details.add("size", Words.size(email.sizeOctets))
     for attachment in email.attachments {
       let name = attachment.fileName ?? "(no name)"
@@ -110,14 +110,7 @@ struct EmailRaw: AdministrationCommand {
 
   func execute(_ session: Session) async throws {
     try await Selection.orNotFound("there is no message \(email)") {
-      try await session.api.stream("/emails/\(email)/raw") { buffer in
-        if Terminal.isInteractive {
-          let text = String(buffer: buffer).replacing("\r\n", with: "\n")
-          try Terminal.write(Array(Terminal.safe(text, keepsNewlines: true).utf8))
-        } else {
-          try Terminal.write(Array(buffer.readableBytesView))
-        }
-      }
+      try await session.printRaw("/emails/\(email)/raw")
     }
   }
 }

@@ -33,10 +33,15 @@ struct EmailOutgoingList: AdministrationCommand {
       .number("TRIES"), .text("FAILURE"))
     for email in page.items {
       table.add(
-        "\(email.id)", Words.time(email.createdAt), email.state.rawValue, email.priority.rawValue, email.sender,
+        "\(email.id)", Words.time(email.createdAt), Self.state(email), email.priority.rawValue, email.sender,
         email.subject, "\(email.attempts)", email.failure?.code.rawValue ?? "")
     }
     try session.print(table, page, "outgoing message")
+  }
+
+  /// The state, and for how many recipients it came back.
+  static func state(_ email: OutgoingEmail) -> String {
+    email.state.rawValue + (email.bounced.map { ", \($0) bounced" } ?? "")
   }
 }
 
@@ -65,7 +70,7 @@ struct EmailOutgoingShow: AdministrationCommand {
     details.add("id", "\(email.id)")
     details.add("from", email.sender)
     details.add("subject", email.subject)
-    details.add("state", email.state.rawValue)
+    details.add("state", EmailOutgoingList.state(email))
     details.add("priority", email.priority.rawValue)
     details.add("submitted", Words.timeAndDistance(email.createdAt))
     details.add("next try", email.nextTryAt.map { Words.time($0) })
@@ -77,9 +82,17 @@ struct EmailOutgoingShow: AdministrationCommand {
     details.add("size", Words.size(email.sizeOctets))
     for recipient in email.recipients {
       let reason = recipient.failure.map { ", \($0)" } ?? ""
-      details.add("recipient", "\(recipient.address): \(recipient.state.rawValue)\(reason)")
+      let report = recipient.report.map { ", \(Self.text($0))" } ?? ""
+      details.add("recipient", "\(recipient.address): \(recipient.state.rawValue)\(reason)\(report)")
     }
     return details.rendered()
+  }
+
+  /// `bounced 5.1.1 (550 no such user), message 12`
+  private static func text(_ report: DeliveryReport) -> String {
+    let words = [report.isBounce ? "bounced" : report.action.rawValue, report.status].compactMap { $0 }
+    let diagnostic = report.diagnostic.map { " (\($0))" } ?? ""
+    return words.joined(separator: " ") + diagnostic + (report.emailID.map { ", says message \($0)" } ?? "")
   }
 }
 

@@ -8,7 +8,7 @@ struct MailboxCommand: ParsableCommand {
     subcommands: [
       MailboxCreate.self, MailboxList.self, MailboxShow.self, MailboxEdit.self, MailboxMove.self, MailboxApprove.self,
       MailboxReject.self,
-      MailboxTest.self, MailboxPoll.self,
+      MailboxTest.self, MailboxPoll.self, MailboxReimport.self,
     ])
 }
 

@@ -89,6 +89,7 @@ struct ProfileShow: AdministrationCommand {
   private static func login(_ settings: ServerSettings) -> String {
     var text = "credentials: \(settings.credentials.rawValue), mechanism: \(settings.mechanism.rawValue)"
     if let name = settings.userName { text += ", user name: \(name)" }
+    if let loginAs = settings.loginAs { text += ", login as: \(loginAs.rawValue)" }
     if settings.credentials == .profile { text += ", password: \(settings.passwordSet ? "set" : "missing")" }
     return text
   }

@@ -10,6 +10,8 @@ struct ProfileCreate: AdministrationCommand {
       Gmail and Microsoft 365 fill in their own servers; a pop3-smtp profile needs both hosts.
       Example: postrider profile create --name "Example mail" --type pop3-smtp \
       --incoming-host pop.example.com --outgoing-host smtp.example.com --interval 5 --default
+      Example: postrider profile create --name "Shared" --incoming-host pop.example.com \
+      --outgoing-host smtp.example.com --credentials profile --user-name sync --login-as '{mailbox}*{user}'
       """)
 
   @Option(
@@ -77,13 +79,32 @@ struct ProfileCreate: AdministrationCommand {
   @Option(
     help: ArgumentHelp(
       "The login mechanism: auto, plain, login, cram-md5, scram-sha-1, scram-sha-256, xoauth2, oauthbearer, ntlm or "
-        + "gssapi.", discussion: "Default: auto, the strongest one the server offers.", valueName: "mechanism"))
+        + "gssapi.",
+      discussion: """
+        Default: auto, the strongest one the server offers that goes with the credentials; never ntlm, which is weak, and \
+        gssapi only with credentials integrated. With a template in --login-as: plain.
+        """, valueName: "mechanism"))
   var mechanism: AuthenticationMechanism?
+
+  @Option(
+    help: ArgumentHelp(
+      "The same for sending, where it differs.", discussion: "Default: as --mechanism.", valueName: "mechanism"))
+  var outgoingMechanism: AuthenticationMechanism?
 
   @Option(
     help: ArgumentHelp(
       "The profile's own account, with --credentials profile; at most 250 characters.", valueName: "name"))
   var userName: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "How that account opens the maildrop of each mailbox: authzid, or a login name with {mailbox} and {user}.",
+      discussion: """
+        Without it the account opens its own maildrop, and only one mailbox can use the profile. {mailbox} is the user \
+        name of the mailbox, else its address; {user} is --user-name. Example, for Dovecot's master users: \
+        --login-as '{mailbox}*{user}'
+        """, valueName: "how"))
+  var loginAs: String?
 
   @OptionGroup(title: "Password of the profile's own account (also POSTRIDER_PROFILE_PASSWORD)")
   var password: PasswordOptions
@@ -122,6 +143,9 @@ struct ProfileCreate: AdministrationCommand {
     if userName != nil && credentials != .profile && outgoingCredentials != .profile {
       throw ValidationError("--user-name belongs to --credentials profile.")
     }
+    if loginAs != nil && credentials != .profile {
+      throw ValidationError("--login-as belongs to --credentials profile.")
+    }
   }
 
   func execute(_ session: Session) async throws {
@@ -141,26 +165,31 @@ struct ProfileCreate: AdministrationCommand {
         variable: "POSTRIDER_PROFILE_PASSWORD",
         question: "Password of \(Terminal.safe(userName ?? "the profile's account")) (empty for none): ") : nil
     func server(
-      _ host: String?, _ port: Int?, _ tls: TLSMode?, _ source: CredentialSource?
+      _ host: String?, _ port: Int?, _ tls: TLSMode?, _ source: CredentialSource?,
+      _ mechanism: AuthenticationMechanism?, loginAs: String? = nil
     ) -> ServerRequest {
       ServerRequest(
         host: host, port: port, tls: tls, credentials: source, mechanism: mechanism,
         userName: source == .profile ? userName : nil,
-        password: source == .profile ? secret.map { SentSecret($0) } : nil)
+        password: source == .profile ? secret.map { SentSecret($0) } : nil, loginAs: loginAs)
     }
     let isSame = outgoingCredentials == nil || outgoingCredentials == credentials
     return ProfileRequest(
       name: name, description: description, type: type, isDefault: isDefault ? true : nil,
-      incoming: server(incomingHost, incomingPort, incomingTLS, credentials),
-      outgoing: server(outgoingHost, outgoingPort, outgoingTLS, isSame ? nil : outgoingCredentials),
+      incoming: server(incomingHost, incomingPort, incomingTLS, credentials, mechanism, loginAs: loginAs),
+      outgoing: server(
+        outgoingHost, outgoingPort, outgoingTLS, isSame ? nil : outgoingCredentials, outgoingMechanism ?? mechanism),
       useSameSettingsForOutgoing: isSame ? nil : false, processEmailFrom: processEmailFrom?.date,
       minimumPollingIntervalMinutes: interval, maximumConcurrentConnections: maxConnections,
       connectionTimeoutSeconds: timeout, caCertificatesPEM: try caFile.map { try CertificateFile.read($0) })
   }
 
   private static func words(_ warning: String) -> String {
-    warning == "gmail.password"
-      ? "Gmail takes passwords only from accounts that allow app passwords; OAuth is the safe way."
-      : Terminal.safe(warning)
+    switch warning {
+    case "gmail.password": "Gmail takes passwords only from accounts that allow app passwords; OAuth is the safe way."
+    case "ntlm.weak":
+      "NTLM shows whoever listens enough to guess the password; use it only where the server takes nothing else."
+    default: Terminal.safe(warning)
+    }
   }
 }

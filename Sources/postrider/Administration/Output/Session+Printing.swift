@@ -1,6 +1,19 @@
+import NIOCore
 import PostriderCore
 
 extension Session {
+  /// Writes a message's octets as they are to standard output; on a terminal control characters are made visible.
+  func printRaw(_ path: String) async throws {
+    try await api.stream(path) { buffer in
+      if Terminal.isInteractive {
+        let text = String(buffer: buffer).replacing("\r\n", with: "\n")
+        try Terminal.write(Array(Terminal.safe(text, keepsNewlines: true).utf8))
+      } else {
+        try Terminal.write(Array(buffer.readableBytesView))
+      }
+    }
+  }
+
   /// Prints things one after the other, or as JSON: one as an object, several as an array.
   func show<Item: Encodable>(_ items: [Item], _ text: (Item) -> String) throws {
     if isJSON {

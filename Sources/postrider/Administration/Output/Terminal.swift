@@ -119,6 +119,12 @@ enum Terminal {
     return bytes.isEmpty ? nil : String(decoding: bytes, as: UTF8.self)
   }
 
+  /// Asks a person yes or no; anything but yes is no.
+  static func confirm(_ question: String) -> Bool {
+    tell("\(question) [y/N] ")
+    return ["y", "yes"].contains(readLine()?.lowercased())
+  }
+
   /// Everything on standard input, at most `maximum` octets. Throws ``ClientError``.
   static func readInput(maximum: Int) throws -> [UInt8] {
     var bytes: [UInt8] = []
