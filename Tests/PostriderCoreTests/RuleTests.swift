@@ -257,6 +257,20 @@ struct ProfileRuleTests {
     #expect(problems(sending).contains("/outgoing/loginAs not-allowed"))
   }
 
+  @Test("a template is for masters, who log in with PLAIN unless something else is said")
+  func templateMechanism() throws {
+    func mechanism(_ loginAs: String, _ given: AuthenticationMechanism? = nil) throws -> AuthenticationMechanism {
+      let server = ServerDraft(
+        host: "mail.example.com", credentials: .profile, mechanism: given, userName: "svc", loginAs: loginAs)
+      let draft = ProfileDraft(
+        name: "p", type: .pop3SMTP, incoming: server, outgoing: ServerDraft(host: "mail.example.com"))
+      return try ProfileRules().resolve(draft).incoming.mechanism
+    }
+    #expect(try mechanism("{mailbox}*{user}") == .plain)
+    #expect(try mechanism("{mailbox}*{user}", .auto) == .auto)
+    #expect(try mechanism("authzid") == .auto)
+  }
+
   @Test("a template never names another mailbox than its own")
   func templates() throws {
     let template = try #require(LoginTemplate("{mailbox}*{user}"))

@@ -214,9 +214,14 @@ extension TestCluster {
 
   /// Waits until a message is in a state.
   func waitForState(_ state: OutgoingState, of email: OutgoingEmail) async throws -> OutgoingEmail {
-    try await eventually("message \(email.id) is \(state.rawValue)") {
-      let now = try await self.store.outgoingEmail(email.id, for: self.principal)
-      return now.state == state ? now : nil
+    do {
+      return try await eventually("message \(email.id) is \(state.rawValue)") {
+        let now = try await self.store.outgoingEmail(email.id, for: self.principal)
+        return now.state == state ? now : nil
+      }
+    } catch {
+      let now = try await store.outgoingEmail(email.id, for: principal)
+      throw TestFailure("\(error)\nIt is \(now.state.rawValue): \(now.failure.map { "\($0)" } ?? "no failure")")
     }
   }
 }

@@ -90,7 +90,9 @@ public struct ProfileRules: Sendable {
         problems.add("\(at)/password", "not-allowed", "is only accepted with credentials `profile`")
       }
     }
-    let mechanism = draft.mechanism ?? .auto
+    // Masters log in by a name made of two, which goes with a password in the clear and, at Dovecot, with nothing else.
+    let isTemplate = draft.loginAs.flatMap { LoginTemplate($0) } != nil
+    let mechanism = draft.mechanism ?? (isTemplate ? .plain : .auto)
     check(mechanism, with: credentials, at: at, &problems)
     return ServerSettings(
       host: host, port: port, tls: tls, credentials: credentials, mechanism: mechanism,

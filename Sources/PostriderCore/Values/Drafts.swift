@@ -10,7 +10,7 @@ public struct ServerDraft: Sendable, Decodable {
   public var tls: TLSMode?
   /// Whose credentials are used; `mailbox`, or `oauth` for Gmail and Microsoft 365, when left out.
   public var credentials: CredentialSource?
-  /// How to authenticate; `auto` when left out.
+  /// How to authenticate; `auto`, or `plain` with a template in ``loginAs``, when left out.
   public var mechanism: AuthenticationMechanism?
   /// Only with credentials `profile`; ≤250 characters.
   public var userName: String?

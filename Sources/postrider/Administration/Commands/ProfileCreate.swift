@@ -82,7 +82,7 @@ struct ProfileCreate: AdministrationCommand {
         + "gssapi.",
       discussion: """
         Default: auto, the strongest one the server offers that goes with the credentials; never ntlm, which is weak, and \
-        gssapi only with credentials integrated.
+        gssapi only with credentials integrated. With a template in --login-as: plain.
         """, valueName: "mechanism"))
   var mechanism: AuthenticationMechanism?
 
