@@ -1,5 +1,6 @@
 import FoundationEssentials
 import Logging
+import MailMessage
 import MailProtocols
 import PostriderCore
 
