@@ -163,7 +163,9 @@ struct ConcurrencyTests {
         let next = try #require(try await cluster.mailbox(id).incoming.nextRunAt)
         let finished = try #require(run).finishedAt
         let milliseconds = Int64((next.timeIntervalSince1970 * 1_000).rounded())
-        #expect(milliseconds % 60_000 == slots.phaseMilliseconds)
+        // A slot that is nearer than what an outcome leaves the scheduler comes by that much later.
+        let late = (milliseconds % 60_000 - slots.phaseMilliseconds + 60_000) % 60_000
+        #expect(late == 0 || late <= 500 && next.timeIntervalSince(finished) < 5)
         #expect((0...60).contains(next.timeIntervalSince(finished)))
       }
     }

@@ -195,16 +195,16 @@ extension TestCluster {
       """
       BEGIN;
       CREATE TEMPORARY TABLE made AS SELECT nextval('outgoing_email_id_seq') AS id, nextval('content_id_seq') AS content,
-        n FROM generate_series(1, \(count)) n;
-      INSERT INTO content (id, organization_id, size_octets) SELECT content, m.organization_id, 60
+        n, convert_to(E'Message-ID: <m' || n || E'@example.org>\\r\\nSubject: n' || n || E'\\r\\n\\r\\nHello.\\r\\n', 'UTF8')
+          AS raw FROM generate_series(1, \(count)) n;
+      INSERT INTO content (id, organization_id, size_octets) SELECT content, m.organization_id, octet_length(raw)
         FROM made, mailbox m WHERE m.id = \(id);
       INSERT INTO content_chunk (content_id, position, organization_id, octets)
-        SELECT content, 0, m.organization_id, convert_to(E'Message-ID: <m' || n || E'@example.org>\\r\\nSubject: n' || n
-          || E'\\r\\n\\r\\nHello.\\r\\n', 'UTF8') FROM made, mailbox m WHERE m.id = \(id);
+        SELECT content, 0, m.organization_id, raw FROM made, mailbox m WHERE m.id = \(id);
       INSERT INTO outgoing_email (id, organization_id, mailbox_id, state, priority, next_try_at, message_id, subject,
           sender, content_id, size_octets)
         SELECT made.id, m.organization_id, m.id, 'pending-send', 1, now(), 'm' || n || '@example.org', 'n' || n,
-          '\(address)', content, 60 FROM made, mailbox m WHERE m.id = \(id);
+          '\(address)', content, octet_length(raw) FROM made, mailbox m WHERE m.id = \(id);
       INSERT INTO outgoing_recipient (email_id, position, organization_id, address)
         SELECT made.id, 0, m.organization_id, 'to@example.org' FROM made, mailbox m WHERE m.id = \(id);
       UPDATE mailbox_schedule SET requested = requested + 1, next_due_at = now() WHERE mailbox_id = \(id) AND kind = 's';
