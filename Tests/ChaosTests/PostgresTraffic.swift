@@ -62,7 +62,7 @@ final class PostgresTraffic: TrafficReader {
     let text = Data(frame.readableBytesView)
     for (point, mark) in marks where text.range(of: mark) != nil {
       // Only outcomes name the fence that they write.
-      if point == .outcomeSent, text.range(of: Data("last_fence = i.fence".utf8)) == nil { continue }
+      if point == .outcomeSent, text.range(of: Data("last_fence = CASE i.lane".utf8)) == nil { continue }
       return point
     }
     return nil

@@ -69,7 +69,7 @@ struct SchemaTests {
           AND c.relname NOT IN ('schema_migration', 'leadership') ORDER BY 1
         """
       ).map { row in (try row.text(), try row.bool(), try row.bool(), try row.bool()) }
-      #expect(tables.count { !$0.3 } == 25)
+      #expect(tables.count { !$0.3 } == 27)
       let app = PostgresConnection(
         url: ConnectionURL(database.server.url("pr_app", database.name)), options: .test)
       for (table, enabled, forced, isPartition) in tables {

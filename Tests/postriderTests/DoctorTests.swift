@@ -95,11 +95,14 @@ struct DoctorTests {
     let diagnosis = try await site.doctor(
       ["POSTRIDER_EGRESS_ALLOW": "127.0.0.1/32:*"], "--host", "127.0.0.1:\(server.port)")
     #expect(diagnosis.exitCode == 0, "\(diagnosis.text)")
-    #expect(diagnosis.findings.allSatisfy { $0.level == .ok }, "\(diagnosis.text)")
+    // How long a round trip takes is the machine's affair; a crowded one is warned of it.
+    let latency = diagnosis.findings.filter { $0.area == .redis && $0.text.contains("a round trip takes") }
+    #expect(latency.count == 1, "\(diagnosis.text)")
+    #expect(diagnosis.findings.allSatisfy { $0.level == .ok || latency.contains($0) }, "\(diagnosis.text)")
     #expect(Set(diagnosis.findings.map(\.area)) == Set(Finding.Area.allCases))
     for (area, words) in [
       (Finding.Area.versions, "PostgreSQL 1"), (.versions, "Redis 7"), (.redis, "eviction policy, role and rights"),
-      (.redis, "a round trip takes"), (.postgresql, "the schema fits"), (.postgresql, "every right"),
+      (.postgresql, "the schema fits"), (.postgresql, "every right"),
       (.postgresql, "announcements (LISTEN, NOTIFY) arrive"), (.postgresql, "the migrating role may"),
       (.keys, "the ring opens the 2 stored passwords"), (.clock, "and PostgreSQL's agree"),
       (.clock, "that of Redis"), (.egress, "127.0.0.1:\(server.port) can be reached"),

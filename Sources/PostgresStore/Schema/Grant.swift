@@ -57,13 +57,22 @@ struct Grant: Hashable, Sendable, CustomStringConvertible {
     words.joined(separator: " ").split { $0 == "," || $0 == " " }.map(String.init)
   }
 
-  /// `SELECT, UPDATE (a, b)` as pairs of privilege and column.
+  /// `SELECT, UPDATE (a, b), DELETE` as pairs of privilege and column.
   private static func privileges(_ text: String) -> [(String, String?)] {
-    guard let open = text.firstIndex(of: "("), let close = text.lastIndex(of: ")") else {
-      return text.split { $0 == "," || $0 == " " }.map { (String($0), nil) }
+    var found: [(String, String?)] = []
+    var rest = text[...]
+    while let end = rest.firstIndex(where: { $0 == "," || $0 == "(" }) ?? (rest.isEmpty ? nil : rest.endIndex) {
+      let privilege = rest[..<end].filter { !$0.isWhitespace }
+      let opens = end < rest.endIndex && rest[end] == "("
+      rest = rest[end...].dropFirst()
+      if opens {
+        let close = rest.firstIndex(of: ")") ?? rest.endIndex
+        found += rest[..<close].split { $0 == "," || $0 == " " }.map { (privilege, String($0)) }
+        rest = rest[close...].dropFirst()
+      } else if !privilege.isEmpty {
+        found.append((privilege, nil))
+      }
     }
-    let before = text[..<open].split { $0 == "," || $0 == " " }.map(String.init)
-    let columns = text[text.index(after: open)..<close].split { $0 == "," || $0 == " " }.map(String.init)
-    return before.dropLast().map { ($0, nil) } + columns.map { (before.last ?? "", $0) }
+    return found
   }
 }
