@@ -32,7 +32,7 @@ struct OperationTests {
       let alert = try #require(
         try await store.alerts(AlertFilter(level: .error), PageRequest(), for: database.principal).items.first)
       #expect(alert.code == "job.poisoned" && alert.count == 1 && alert.mailboxID == mailbox.id)
-      #expect(alert.remedy?.contains("postrider queue release \(job)") == true)
+      #expect(alert.remedy?.contains("postrider queue poison release \(job)") == true)
 
       let other = try await database.otherPrincipal()
       #expect(try await store.releaseJobs([job], by: other).isEmpty)

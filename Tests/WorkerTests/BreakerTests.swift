@@ -46,6 +46,12 @@ private func quick(first: Duration = .seconds(1), longest: Duration = .seconds(4
 extension RedisServerGuard {
   /// Waiting jobs that no worker may take, for one reason.
   func queueBlocked(_ reason: String) async throws -> Int { try await queue.statistics().blocked[reason] ?? 0 }
+
+  /// Whether no job waits or is held by a worker.
+  func queueIsEmpty() async throws -> Bool {
+    let numbers = try await queue.statistics()
+    return numbers.totalReady == 0 && numbers.inFlight == 0
+  }
 }
 
 extension Spine {

@@ -161,9 +161,11 @@ struct SendLaneTests {
       try await eventually("every connection is closed") {
         server.connections.allSatisfy(\.isClosed)
       }
-      let stopped = server.connections.count
-      try await Task.sleep(for: .milliseconds(700))
-      #expect(server.connections.count == stopped, "nothing begins while it is paused")
+      // Whatever was on its way is given back or withdrawn: nothing can begin any more.
+      try await eventually("no job of it is left in the queue") {
+        try await spine.withGuard { try await $0.queueIsEmpty() }
+      }
+      #expect(server.connections.allSatisfy { $0.isClosed })
       try await cluster.store.setPaused(false, .mailbox(id), by: cluster.principal)
       // Cut in the middle, a message may have been taken or not: that is for a person to say.
       try await eventually("all are decided", within: .seconds(90)) {

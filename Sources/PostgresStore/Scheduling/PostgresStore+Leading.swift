@@ -57,7 +57,7 @@ extension PostgresStore {
               || ' back from a worker ' || n.reclaims || ' times in a row and is set aside; the last worker was '
               || n.worker || '.',
             'Look at it with `postrider queue inspect ' || n.mailbox_id || '` and at the log of that worker; let it run'
-              || ' again with `postrider queue release ' || n.job || '`.',
+              || ' again with `postrider queue poison release ' || n.job || '`.',
             jsonb_build_object('job', n.job, 'reclaims', n.reclaims::text, 'worker', n.worker),
             count(*) OVER (PARTITION BY n.mailbox_id)
           FROM new n ORDER BY n.mailbox_id, n.kind
