@@ -61,6 +61,14 @@ extension Spine {
     return try await withThrowingTaskGroup(of: Void.self) { group in
       group.addTask { try await queue.run() }
       defer { group.cancelAll() }
+      try await eventually("the test's own connection") {
+        do {
+          _ = try await queue.currentEpoch()
+          return true
+        } catch JobQueueError.unavailable {
+          return false
+        }
+      }
       return try await body(RedisServerGuard(queue: queue, rules: breakerRules))
     }
   }
