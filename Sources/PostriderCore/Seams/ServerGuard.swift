@@ -30,7 +30,7 @@ public struct BreakerRules: Hashable, Sendable {
   /// Halts of a profile's direction, scope `profile`: the first failure opens one, since every mailbox would meet it.
   ///
   /// A provider that refuses everybody is asked often, so that its mailboxes go on within one usual interval of its
-  /// recovery. The profile's own account is asked seldom, so that it is not locked: a test or an edit asks at once.
+  /// recovery. The profile's own account is asked seldom, so that it is not locked; a test asks at once.
   public static let halts: BreakerRules = {
     var rules = BreakerRules()
     rules.failures = 1
