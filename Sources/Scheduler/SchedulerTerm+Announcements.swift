@@ -67,7 +67,13 @@ extension SchedulerTerm {
     if wishes.allProfiles {
       try await sendProfiles()
     } else if !wishes.profiles.isEmpty {
-      try await queue.update(profiles: try await store.queueProfiles(wishes.profiles.sorted()))
+      let profiles = wishes.profiles.sorted()
+      try await queue.update(profiles: try await store.queueProfiles(profiles))
+      // Somebody changed them, so what held their jobs may be over. If not, the next session says so.
+      try await queue.hold(
+        profiles.flatMap { profile in
+          Direction.allCases.map { LaneHold(profile: profile, direction: $0, duration: .zero, reason: "none") }
+        })
     }
     if wishes.jobs.isEmpty { return }
     let passage = gate.begin()

@@ -12,6 +12,7 @@ extension FakeAdminStore {
       profile.minimumPollingIntervalMinutes =
         change.minimumPollingIntervalMinutes ?? profile.minimumPollingIntervalMinutes
       profile.weight = change.weight ?? profile.weight
+      profile.maximumFailedLogins = change.maximumFailedLogins ?? profile.maximumFailedLogins
       profile.isActive = change.isActive ?? profile.isActive
       profile.version += 1
       state.profiles = state.profiles.map { $0.id == id ? profile : $0 }

@@ -19,11 +19,12 @@ struct OperationsTests {
   func changeProfile() async throws {
     try await api.with { client in
       try await makeProfile(client, "A")
-      let answer = try await client.patch("/server-profiles/1", #"{"maximumConcurrentConnections":4,"weight":3}"#)
+      let answer = try await client.patch(
+        "/server-profiles/1", #"{"maximumConcurrentConnections":4,"weight":3,"maximumFailedLogins":25}"#)
       #expect(answer.status == 200)
       let profile = try answer.decode(ServerProfile.self)
       #expect(profile.maximumConcurrentConnections == 4 && profile.weight == 3 && profile.version == 2)
-      #expect(profile.minimumPollingIntervalMinutes == 0 && profile.isActive)
+      #expect(profile.minimumPollingIntervalMinutes == 0 && profile.isActive && profile.maximumFailedLogins == 25)
       let off = try await client.patch(
         "/server-profiles/1", #"{"isActive":false,"minimumPollingIntervalMinutes":9,"version":2}"#
       ).decode(ServerProfile.self)
@@ -43,10 +44,13 @@ struct OperationsTests {
       try await makeProfile(client, "A")
       let answer = try await client.patch(
         "/server-profiles/1",
-        #"{"maximumConcurrentConnections":301,"minimumPollingIntervalMinutes":-1,"weight":0}"#)
+        #"{"maximumConcurrentConnections":301,"minimumPollingIntervalMinutes":-1,"weight":0,"#
+          + #""maximumFailedLogins":1001}"#)
       #expect(answer.status == 422)
       let pointers = try answer.problem().errors?.map(\.pointer)
-      #expect(pointers == ["/maximumConcurrentConnections", "/minimumPollingIntervalMinutes", "/weight"])
+      #expect(
+        pointers
+          == ["/maximumConcurrentConnections", "/minimumPollingIntervalMinutes", "/weight", "/maximumFailedLogins"])
       for body in ["{}", #"{"version":1}"#, #"{"name":"B"}"#, #"{"weight":"2"}"#, #"{"isActive":1}"#] {
         #expect(try await client.patch("/server-profiles/1", body).status == 422, "\(body)")
         #expect(try await client.patch("/mailboxes/1", body).status == 422, "\(body)")

@@ -28,7 +28,8 @@ struct ChangeTests {
       let error = await #expect(throws: StoreError.self) {
         try await store.updateProfile(
           profile.id,
-          ProfileChange(maximumConcurrentConnections: 301, minimumPollingIntervalMinutes: 1_441, weight: 0),
+          ProfileChange(
+            maximumConcurrentConnections: 301, minimumPollingIntervalMinutes: 1_441, weight: 0, maximumFailedLogins: 0),
           by: database.principal)
       }
       guard case .invalid(let problems) = error else {
@@ -36,7 +37,8 @@ struct ChangeTests {
         return
       }
       #expect(
-        problems.map(\.pointer) == ["/maximumConcurrentConnections", "/minimumPollingIntervalMinutes", "/weight"])
+        problems.map(\.pointer)
+          == ["/maximumConcurrentConnections", "/minimumPollingIntervalMinutes", "/weight", "/maximumFailedLogins"])
       let other = try await database.otherPrincipal()
       await #expect(throws: StoreError.notFound("server profile")) {
         try await store.updateProfile(profile.id, ProfileChange(weight: 2), by: other)

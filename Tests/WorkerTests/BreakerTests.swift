@@ -301,16 +301,22 @@ struct BreakerTests {
 
 @Suite("Login budgets (feature E4)")
 struct LoginBudgetTests {
-  @Test("thirty wrong passwords, four workers: the server sees ten logins, the others wait without a verdict")
-  func budget() async throws {
+  @Test(
+    "thirty wrong passwords, four workers: the server sees ten logins, or as many as the profile allows, the others wait",
+    arguments: [10, 3])
+  func budget(limit: Int) async throws {
     let drop = Maildrop()
     let server = try await ScriptedMailServer.start([
       .send("+OK\r\n"), .serve { $0.hasPrefix("PASS") ? .text("-ERR [AUTH] wrong\r\n") : drop.answer($0) },
     ])
     try await Spine.with(workers: 4) { spine in
       let cluster = spine.cluster
-      let ids = try await cluster.mailboxes(
-        (1...30).map { "m\($0)@example.org" }, on: try await cluster.profile(server))
+      let profile = try await cluster.profile(server)
+      if limit != profile.maximumFailedLogins {
+        _ = try await cluster.store.updateProfile(
+          profile.id, ProfileChange(maximumFailedLogins: limit), by: cluster.principal)
+      }
+      let ids = try await cluster.mailboxes((1...30).map { "m\($0)@example.org" }, on: profile)
       // Two requests of few, for which people wait.
       _ = try await cluster.store.requestTest(of: Array(ids[..<15]), by: cluster.principal)
       _ = try await cluster.store.requestTest(of: Array(ids[15...]), by: cluster.principal)
@@ -320,13 +326,13 @@ struct LoginBudgetTests {
           == "30"
       }
       let logins = server.connections.count { $0.lines.contains { $0.hasPrefix("PASS") } }
-      #expect(logins == 10)
+      #expect(logins == limit)
       #expect(
         try await cluster.sql("SELECT failure_code, count(*) FROM run GROUP BY 1 ORDER BY 1")
-          == "auth.budget|20\nauth.rejected|10")
+          == "auth.budget|\(30 - limit)\nauth.rejected|\(limit)")
       #expect(
         try await cluster.sql("SELECT incoming_status, count(*) FROM mailbox GROUP BY 1 ORDER BY 1")
-          == "failure|10\nnot-run|20")
+          == "failure|\(limit)\nnot-run|\(30 - limit)")
     }
     await server.stop()
   }

@@ -117,6 +117,38 @@ struct HaltTests {
     await server.stop()
   }
 
+  @Test(
+    "what is done about a halt ends it: an edit, one passed test of one mailbox; nobody waits for the next probe",
+    arguments: ["edit", "test"])
+  func mended(by remedy: String) async throws {
+    let gate = Gatekeeper()
+    let server = try await ScriptedMailServer.start(gate.script)
+    // The rules as they are: the profile's own refused account is asked again after five minutes.
+    try await Spine.with(workers: 1, configure: { $0.sessions = 2 }) { spine in
+      let cluster = spine.cluster
+      let profile = try await cluster.profile(server, credentials: .profile)
+      let ids = try await cluster.mailboxes((1...12).map { "m\($0)@example.org" }, on: profile)
+      gate.set(refusing: true)
+      try await cluster.enable(ids)
+      try await eventually("the others wait") {
+        try await spine.withGuard { try await $0.queueBlocked("halted") } > 0
+      }
+      gate.set(refusing: false)
+      switch remedy {
+      case "edit":
+        _ = try await cluster.store.updateProfile(profile.id, ProfileChange(weight: 2), by: cluster.principal)
+      default:
+        #expect(try await cluster.test(ids[0]).result == .success)
+      }
+      try await eventually("all go on", within: .seconds(90)) {
+        try await cluster.sql("SELECT count(DISTINCT mailbox_id) FROM run WHERE kind = 'p' AND result = 'success'")
+          == "12"
+      }
+      try await eventually("the alert is resolved") { try await cluster.alerts().isEmpty }
+    }
+    await server.stop()
+  }
+
   @Test("one wrong password among many mailboxes is that mailbox's own")
   func single() async throws {
     let gate = Gatekeeper()

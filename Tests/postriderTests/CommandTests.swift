@@ -135,7 +135,8 @@ struct CommandTests {
         let result = try await stub.run(
           "profile", "create", "--name", "Example", "--incoming-host", "pop.example.com", "--incoming-port", "110",
           "--incoming-tls", "starttls", "--outgoing-host", "smtp.example.com", "--interval", "5", "--max-connections",
-          "50", "--timeout", "20", "--ca-file", "\(folder)/ca.pem", "--credentials", "profile", "--user-name", "svc",
+          "50", "--timeout", "20", "--max-failed-logins", "5", "--ca-file", "\(folder)/ca.pem", "--credentials",
+          "profile", "--user-name", "svc",
           "--login-as", "{mailbox}*{user}", "--mechanism", "plain", "--outgoing-mechanism", "login",
           "--password-stdin", "--process-email-from", "2026-03-02", "--default", input: "s3cret\n")
         #expect(result.exitCode == 0)
@@ -151,6 +152,7 @@ struct CommandTests {
         #expect(draft.incoming?.password?.revealed == "s3cret")
         #expect(draft.minimumPollingIntervalMinutes == 5 && draft.maximumConcurrentConnections == 50)
         #expect(draft.connectionTimeoutSeconds == 20 && draft.caCertificatesPEM == pem)
+        #expect(draft.maximumFailedLogins == 5)
         #expect(draft.processEmailFrom?.timeIntervalSince1970 == 1_772_409_600)
         let rules = ProfileRules()
         #expect(throws: Never.self) { try rules.resolve(draft) }

@@ -22,14 +22,14 @@ struct QueueCommandTests {
     } _: { stub in
       let result = try await stub.run(
         "profile", "edit", "example MAIL", "--max-connections", "20", "--interval", "0", "--weight", "7",
-        "--deactivate", "--if-version", "3")
+        "--max-failed-logins", "25", "--deactivate", "--if-version", "3")
       #expect(result.exitCode == 0, "\(result.errors)")
       #expect(result.output.contains("Changed the profile Example mail.\n"))
       #expect(result.output.contains("at most 10 at once for each mailbox\n"))
       let body = String(decoding: stub.requests.last?.body ?? [], as: UTF8.self)
       #expect(
-        body == #"{"isActive":false,"maximumConcurrentConnections":20,"minimumPollingIntervalMinutes":0,"#
-          + #""version":3,"weight":7}"#)
+        body == #"{"isActive":false,"maximumConcurrentConnections":20,"maximumFailedLogins":25,"#
+          + #""minimumPollingIntervalMinutes":0,"version":3,"weight":7}"#)
       _ = try await stub.run("profile", "edit", "example mail", "--weight", "2", "--json")
       #expect(String(decoding: stub.requests.last?.body ?? [], as: UTF8.self) == #"{"weight":2}"#)
     }

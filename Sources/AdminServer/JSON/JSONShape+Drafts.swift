@@ -20,7 +20,7 @@ extension JSONShape {
     Field("incoming", serverDraft), Field("outgoing", serverDraft), Field("useSameSettingsForOutgoing", .boolean),
     Field("processEmailFrom", .date), Field("minimumPollingIntervalMinutes", .integer),
     Field("maximumConcurrentConnections", .integer), Field("connectionTimeoutSeconds", .integer),
-    Field("caCertificatesPEM", .string),
+    Field("maximumFailedLogins", .integer), Field("caCertificatesPEM", .string),
   ])
 
   /// `OwnerDraft`.
@@ -55,7 +55,8 @@ extension JSONShape {
   /// `ProfileChange`.
   static let profileChange = JSONShape.object([
     Field("maximumConcurrentConnections", .integer), Field("minimumPollingIntervalMinutes", .integer),
-    Field("weight", .integer), Field("isActive", .boolean), Field("version", .identifier),
+    Field("weight", .integer), Field("maximumFailedLogins", .integer), Field("isActive", .boolean),
+    Field("version", .identifier),
   ])
 
   /// `MailboxChange`.

@@ -11,6 +11,7 @@ extension ProfileChange {
       problems.check(minutes, at: "/minimumPollingIntervalMinutes", in: 0...1_440)
     }
     if let weight { problems.check(weight, at: "/weight", in: 1...100) }
+    if let logins = maximumFailedLogins { problems.check(logins, at: "/maximumFailedLogins", in: 1...1_000) }
     if self == ProfileChange(version: version) { problems.add("", "required", "must change something") }
     try problems.throwIfAny()
   }

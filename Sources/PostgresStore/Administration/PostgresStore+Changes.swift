@@ -30,6 +30,7 @@ extension PostgresStore {
       after.minimumPollingIntervalMinutes =
         change.minimumPollingIntervalMinutes ?? before.minimumPollingIntervalMinutes
       after.weight = change.weight ?? before.weight
+      after.maximumFailedLogins = change.maximumFailedLogins ?? before.maximumFailedLogins
       after.isActive = change.isActive ?? before.isActive
       if after == before {
         try db.commit()
@@ -42,15 +43,17 @@ extension PostgresStore {
         Statement(
           """
           UPDATE server_profile SET maximum_concurrent_connections = $3, minimum_polling_interval_minutes = $4,
-            weight = $5, is_active = $6, version = version + 1, updated_at = now(),
+            weight = $5, is_active = $6, maximum_failed_logins = $7, version = version + 1, updated_at = now(),
             resumed_at = CASE WHEN $6 AND NOT is_active THEN now() ELSE resumed_at END
           WHERE id = $1 AND organization_id = $2
           """,
           [
             .id(id), .id(organization), .int(Int64(after.maximumConcurrentConnections)),
             .int(Int64(after.minimumPollingIntervalMinutes)), .int(Int64(after.weight)), .bool(after.isActive),
+            .int(Int64(after.maximumFailedLogins)),
           ])
       ]
+      statements.append(Self.tryAgain(id))
       if minutes(after) < minutes(before) { statements.append(Self.pullForward(id, minutes: minutes(after))) }
       statements += [
         .audit(
@@ -66,6 +69,21 @@ extension PostgresStore {
       statements.append(read)
       return try Self.profile(try db.commit(statements)[statements.count - 1])
     }
+  }
+
+  /// Those whose latest session met a fault of the server or of the profile, and wait for it to be over: the edit may have
+  /// mended it. They come within a minute, as many at once would be a stampede.
+  private static func tryAgain(_ id: ProfileID) -> Statement {
+    Statement(
+      """
+      UPDATE mailbox_schedule s SET next_due_at = least(s.next_due_at, now() + random() * interval '1 minute')
+      FROM (
+        SELECT h.mailbox_id, h.kind FROM mailbox m JOIN mailbox_schedule h ON h.mailbox_id = m.id
+        WHERE m.profile_id = $1 AND h.enabled AND h.failures = 0 AND h.reason = h.failure_code
+          AND h.next_due_at > now()
+        ORDER BY h.mailbox_id, h.kind FOR NO KEY UPDATE OF h
+      ) halted WHERE s.mailbox_id = halted.mailbox_id AND s.kind = halted.kind
+      """, [.id(id)])
   }
 
   /// Polls that wait for a slot of a longer interval are spread over the new, shorter one; the outcome of each returns to
@@ -181,6 +199,7 @@ extension ProfileChange {
       problems.check(minutes, at: "/minimumPollingIntervalMinutes", in: 0...1_440)
     }
     if let weight { problems.check(weight, at: "/weight", in: 1...100) }
+    if let logins = maximumFailedLogins { problems.check(logins, at: "/maximumFailedLogins", in: 1...1_000) }
     try problems.throwIfAny()
   }
 }
@@ -190,12 +209,14 @@ private struct ChangedProfile: Encodable {
   var maximumConcurrentConnections: Int
   var minimumPollingIntervalMinutes: Int
   var weight: Int
+  var maximumFailedLogins: Int
   var isActive: Bool
 
   init(_ profile: ServerProfile) {
     maximumConcurrentConnections = profile.maximumConcurrentConnections
     minimumPollingIntervalMinutes = profile.minimumPollingIntervalMinutes
     weight = profile.weight
+    maximumFailedLogins = profile.maximumFailedLogins
     isActive = profile.isActive
   }
 }

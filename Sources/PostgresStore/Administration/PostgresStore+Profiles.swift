@@ -12,7 +12,8 @@ extension PostgresStore {
   static let profileColumns = """
     SELECT p.id, p.organization_id, p.name, p.description, p.type, p.is_active, p.is_default,
       p.use_same_settings_for_outgoing, p.process_email_from, p.minimum_polling_interval_minutes,
-      p.maximum_concurrent_connections, p.connection_timeout_seconds, p.ca_certificates_pem, p.version,
+      p.maximum_concurrent_connections, p.connection_timeout_seconds,
+      p.maximum_failed_logins, p.ca_certificates_pem, p.version,
       (SELECT count(*) FROM mailbox m WHERE m.profile_id = p.id), p.created_at, p.updated_at, p.weight,
       p.paused_at, p.name_key, \(ServerColumns.list)
     FROM server_profile p
@@ -26,7 +27,8 @@ extension PostgresStore {
       outgoing: ServerSettings(host: "", port: 0, tls: .implicit, credentials: .mailbox),
       useSameSettingsForOutgoing: try row.bool(), processEmailFrom: try row.dateOrNil(),
       minimumPollingIntervalMinutes: Int(try row.int()), maximumConcurrentConnections: Int(try row.int()),
-      connectionTimeoutSeconds: Int(try row.int()), caCertificatesPEM: try row.textOrNil(), version: try row.int(),
+      connectionTimeoutSeconds: Int(try row.int()), maximumFailedLogins: Int(try row.int()),
+      caCertificatesPEM: try row.textOrNil(), version: try row.int(),
       mailboxCount: Int(try row.int()), createdAt: try row.date(), updatedAt: try row.date())
     profile.weight = Int(try row.int())
     profile.pausedAt = try row.dateOrNil()
@@ -85,9 +87,9 @@ extension PostgresStore {
       incoming_password, outgoing_host, outgoing_port, outgoing_tls, outgoing_credentials, outgoing_mechanism,
       outgoing_user_name, outgoing_password, use_same_settings_for_outgoing, process_email_from,
       minimum_polling_interval_minutes, maximum_concurrent_connections, connection_timeout_seconds,
-      ca_certificates_pem, incoming_login_as)
+      ca_certificates_pem, incoming_login_as, maximum_failed_logins)
     VALUES ($1, $2, $3, lower($3), $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
-      $22, $23, $24, $25, $26, $27)
+      $22, $23, $24, $25, $26, $27, $28)
     """
 
   private func profileValues(
@@ -110,7 +112,7 @@ extension PostgresStore {
         .bool(draft.useSameSettingsForOutgoing ?? true), .time(draft.processEmailFrom),
         .int(Int64(draft.minimumPollingIntervalMinutes ?? 0)), .int(Int64(draft.maximumConcurrentConnections ?? 10)),
         .int(Int64(draft.connectionTimeoutSeconds ?? 30)), .text(draft.caCertificatesPEM),
-        .text(profile.incoming.loginAs?.rawValue),
+        .text(profile.incoming.loginAs?.rawValue), .int(Int64(draft.maximumFailedLogins ?? 10)),
       ]
   }
 

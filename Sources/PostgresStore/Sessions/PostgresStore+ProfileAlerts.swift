@@ -17,6 +17,11 @@ extension PostgresStore {
       }
     }
     var statements: [Statement] = []
+    let back = resolved.compactMap { entry in
+      entry.code == nil ? nil : entry.direction.map { ServerLane(profile: entry.profile, direction: $0) }
+    }
+    // Rows of the schedule before alerts, as outcomes lock them.
+    if !back.isEmpty { statements.append(Self.goOn(Set(back))) }
     if !resolved.isEmpty {
       statements.append(
         Statement(
@@ -35,6 +40,27 @@ extension PostgresStore {
     if !raised.isEmpty { statements.append(try Self.raise(raised)) }
     if statements.isEmpty { return }
     try await pool.transaction(.worker) { [statements] db in _ = try db.commit(statements) }
+  }
+
+  /// Mailboxes whose latest session met what is over now come within a minute, not with the probe they waited for.
+  private static func goOn(_ lanes: Set<ServerLane>) -> Statement {
+    let lanes = lanes.sorted { ($0.profile, $0.direction.rawValue) < ($1.profile, $1.direction.rawValue) }
+    return Statement(
+      """
+      UPDATE mailbox_schedule s SET next_due_at = now() + random() * interval '1 minute'
+      FROM (
+        SELECT h.mailbox_id, h.kind FROM unnest($1, $2) AS i (profile_id, kind)
+        JOIN mailbox m ON m.profile_id = i.profile_id
+        JOIN mailbox_schedule h ON h.mailbox_id = m.id AND h.kind = i.kind
+        WHERE h.enabled AND h.failures = 0 AND h.reason = h.failure_code
+          AND h.next_due_at > now() + interval '1 minute'
+        ORDER BY h.mailbox_id, h.kind FOR NO KEY UPDATE OF h
+      ) waiting WHERE s.mailbox_id = waiting.mailbox_id AND s.kind = waiting.kind
+      """,
+      [
+        .ids(lanes.map(\.profile)),
+        .texts(lanes.map { $0.direction == .incoming ? JobKind.poll.rawValue : JobKind.send.rawValue }),
+      ])
   }
 
   private static func raise(_ rows: [(profile: ProfileID, draft: AlertDraft)]) throws -> Statement {

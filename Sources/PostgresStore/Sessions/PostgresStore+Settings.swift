@@ -11,8 +11,8 @@ extension PostgresStore {
           """
           SELECT m.id, m.version, p.id, p.version, o.id, o.version, m.address, m.allows_credentials, m.user_name,
             m.password, m.process_email_from, m.delete_after_processing, m.incoming_method, m.outgoing_method,
-            p.process_email_from, p.type, p.maximum_concurrent_connections, p.minimum_polling_interval_minutes, p.connection_timeout_seconds,
-            p.ca_certificates_pem, o.polling_interval_minutes, o.session_deadline_seconds, o.maximum_message_octets,
+            p.process_email_from, p.type, p.maximum_concurrent_connections, p.minimum_polling_interval_minutes,
+            p.connection_timeout_seconds, p.maximum_failed_logins, p.ca_certificates_pem, o.polling_interval_minutes, o.session_deadline_seconds, o.maximum_message_octets,
             o.maximum_attachment_octets, o.messages_per_poll, g.access_token, g.expires_at, \(ServerColumns.list)
           FROM mailbox m JOIN server_profile p ON p.id = m.profile_id JOIN organization o ON o.id = m.organization_id
             LEFT JOIN oauth_grant g ON g.mailbox_id = m.id
@@ -44,6 +44,7 @@ extension PostgresStore {
     let connections = Int(try row.int())
     let minimum = try row.int()
     let timeout = try row.int()
+    let failedLogins = Int(try row.int())
     let certificates = try row.textOrNil()
     let interval = try row.int()
     let deadline = try row.int()
@@ -62,6 +63,7 @@ extension PostgresStore {
       maximumMessageOctets: maximumMessage, maximumAttachmentOctets: maximumAttachment,
       messagesPerPoll: messagesPerPoll)
     settings.profileVersion = profileVersion
+    settings.loginBudget = LoginBudget(limit: failedLogins)
     settings.sendLanes = min(connections, type.maximumSendConnections ?? JobID.maximumLanes, JobID.maximumLanes)
     return (
       SettingsVersion(

@@ -32,6 +32,7 @@ public struct ProfileRules: Sendable {
     problems.check(draft.minimumPollingIntervalMinutes ?? 0, at: "/minimumPollingIntervalMinutes", in: 0...1_440)
     problems.check(draft.maximumConcurrentConnections ?? 10, at: "/maximumConcurrentConnections", in: 1...300)
     problems.check(draft.connectionTimeoutSeconds ?? 30, at: "/connectionTimeoutSeconds", in: 1...100)
+    problems.check(draft.maximumFailedLogins ?? 10, at: "/maximumFailedLogins", in: 1...1_000)
     if let pem = draft.caCertificatesPEM, !pem.contains("-----BEGIN CERTIFICATE-----") {
       problems.add("/caCertificatesPEM", "not-pem", "must hold certificates in PEM form")
     }

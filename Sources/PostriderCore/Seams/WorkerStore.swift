@@ -533,7 +533,9 @@ public protocol WorkerStore: SendStore {
   /// Notes that a person's choice was carried out.
   func finishReimport(writer: SessionGuard) async throws
 
-  /// Raises or resolves alerts on the walls of profiles, outside any session. A profile that is gone is left out.
+  /// Raises or resolves alerts on the walls of profiles, outside any session. A profile that is gone is left out. Once
+  /// alerts with given codes are resolved, mailboxes that waited for a fault of server or profile to be over come within
+  /// a minute.
   func change(profileAlerts: [ProfileAlertChange]) async throws
 
   /// Commits an outcome together with others that wait. Returns when it is durable.

@@ -59,6 +59,8 @@ public struct ProfileDraft: Sendable, Decodable {
   public var maximumConcurrentConnections: Int?
   /// Seconds, 1…100, default 30.
   public var connectionTimeoutSeconds: Int?
+  /// Logins at one of its servers that may fail within 10 minutes, 1…1,000, default 10.
+  public var maximumFailedLogins: Int?
   /// Certificates (PEM) trusted instead of the system's.
   public var caCertificatesPEM: String?
 
@@ -67,7 +69,7 @@ public struct ProfileDraft: Sendable, Decodable {
     name: String, description: String? = nil, type: ProfileType, isDefault: Bool? = nil, incoming: ServerDraft? = nil,
     outgoing: ServerDraft? = nil, useSameSettingsForOutgoing: Bool? = nil, processEmailFrom: Date? = nil,
     minimumPollingIntervalMinutes: Int? = nil, maximumConcurrentConnections: Int? = nil,
-    connectionTimeoutSeconds: Int? = nil, caCertificatesPEM: String? = nil
+    connectionTimeoutSeconds: Int? = nil, maximumFailedLogins: Int? = nil, caCertificatesPEM: String? = nil
   ) {
     self.name = name
     self.description = description
@@ -80,6 +82,7 @@ public struct ProfileDraft: Sendable, Decodable {
     self.minimumPollingIntervalMinutes = minimumPollingIntervalMinutes
     self.maximumConcurrentConnections = maximumConcurrentConnections
     self.connectionTimeoutSeconds = connectionTimeoutSeconds
+    self.maximumFailedLogins = maximumFailedLogins
     self.caCertificatesPEM = caCertificatesPEM
   }
 }

@@ -41,6 +41,8 @@ public struct ProfileChange: Hashable, Sendable, Codable {
   public var minimumPollingIntervalMinutes: Int?
   /// 1…100.
   public var weight: Int?
+  /// Logins at one of its servers that may fail within 10 minutes, 1…1,000.
+  public var maximumFailedLogins: Int?
   /// An inactive profile stops its mailboxes.
   public var isActive: Bool?
   /// Refused as ``StoreError/stale`` when the profile has changed since; `nil` to change it anyway.
@@ -49,11 +51,12 @@ public struct ProfileChange: Hashable, Sendable, Codable {
   /// Describes a change.
   public init(
     maximumConcurrentConnections: Int? = nil, minimumPollingIntervalMinutes: Int? = nil, weight: Int? = nil,
-    isActive: Bool? = nil, version: Int64? = nil
+    maximumFailedLogins: Int? = nil, isActive: Bool? = nil, version: Int64? = nil
   ) {
     self.maximumConcurrentConnections = maximumConcurrentConnections
     self.minimumPollingIntervalMinutes = minimumPollingIntervalMinutes
     self.weight = weight
+    self.maximumFailedLogins = maximumFailedLogins
     self.isActive = isActive
     self.version = version
   }

@@ -197,6 +197,8 @@ public struct ServerProfile: Hashable, Sendable, Codable {
   public var pausedAt: Date?
   /// Seconds to establish a connection and for each answer, 1…100, default 30.
   public var connectionTimeoutSeconds: Int
+  /// Logins at one of its servers that may fail within 10 minutes, 1…1,000, default 10; then they wait.
+  public var maximumFailedLogins: Int
   /// Certificates (PEM) trusted instead of the system's; `nil` for the system's.
   public var caCertificatesPEM: String?
   /// Counts every change; the basis of optimistic locking and of the workers' cache.
@@ -214,8 +216,8 @@ public struct ServerProfile: Hashable, Sendable, Codable {
     isActive: Bool = true, isDefault: Bool = false, incoming: ServerSettings, outgoing: ServerSettings,
     useSameSettingsForOutgoing: Bool = true, processEmailFrom: Date? = nil, minimumPollingIntervalMinutes: Int = 0,
     maximumConcurrentConnections: Int = 10, weight: Int = 1, pausedAt: Date? = nil,
-    connectionTimeoutSeconds: Int = 30, caCertificatesPEM: String? = nil, version: Int64 = 1, mailboxCount: Int = 0,
-    createdAt: Date, updatedAt: Date
+    connectionTimeoutSeconds: Int = 30, maximumFailedLogins: Int = 10, caCertificatesPEM: String? = nil,
+    version: Int64 = 1, mailboxCount: Int = 0, createdAt: Date, updatedAt: Date
   ) {
     self.id = id
     self.organizationID = organizationID
@@ -233,6 +235,7 @@ public struct ServerProfile: Hashable, Sendable, Codable {
     self.weight = weight
     self.pausedAt = pausedAt
     self.connectionTimeoutSeconds = connectionTimeoutSeconds
+    self.maximumFailedLogins = maximumFailedLogins
     self.caCertificatesPEM = caCertificatesPEM
     self.version = version
     self.mailboxCount = mailboxCount

@@ -38,6 +38,7 @@ struct ProfileRequest: Encodable, Sendable {
   var minimumPollingIntervalMinutes: Int?
   var maximumConcurrentConnections: Int?
   var connectionTimeoutSeconds: Int?
+  var maximumFailedLogins: Int?
   var caCertificatesPEM: String?
 }
 

@@ -78,6 +78,7 @@ struct ProfileShow: AdministrationCommand {
         + (profile.limitIsPerProfile ? "for all its mailboxes together" : "for each mailbox"))
     details.add("weight", "\(profile.weight)")
     details.add("timeout", "\(profile.connectionTimeoutSeconds) s")
+    details.add("failed logins", "at most \(profile.maximumFailedLogins) at a server within 10 minutes, then they wait")
     details.add("certificates", profile.caCertificatesPEM == nil ? "the system's" : "the profile's own")
     details.add("process email from", profile.processEmailFrom.map { Words.time($0) })
     details.add("mailboxes", "\(profile.mailboxCount)")

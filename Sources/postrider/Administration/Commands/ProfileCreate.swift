@@ -127,6 +127,12 @@ struct ProfileCreate: AdministrationCommand {
 
   @Option(
     help: ArgumentHelp(
+      "Logins at one of its servers that may fail within 10 minutes, 1 to 1000; then they wait.",
+      discussion: "Default: 10. Providers lock out who fails more often.", valueName: "count"))
+  var maxFailedLogins: Int?
+
+  @Option(
+    help: ArgumentHelp(
       "Certificates (PEM) to trust instead of the system's.", discussion: "Example: --ca-file /etc/ssl/example.pem",
       valueName: "file"))
   var caFile: String?
@@ -181,7 +187,8 @@ struct ProfileCreate: AdministrationCommand {
         outgoingHost, outgoingPort, outgoingTLS, isSame ? nil : outgoingCredentials, outgoingMechanism ?? mechanism),
       useSameSettingsForOutgoing: isSame ? nil : false, processEmailFrom: processEmailFrom?.date,
       minimumPollingIntervalMinutes: interval, maximumConcurrentConnections: maxConnections,
-      connectionTimeoutSeconds: timeout, caCertificatesPEM: try caFile.map { try CertificateFile.read($0) })
+      connectionTimeoutSeconds: timeout, maximumFailedLogins: maxFailedLogins,
+      caCertificatesPEM: try caFile.map { try CertificateFile.read($0) })
   }
 
   private static func words(_ warning: String) -> String {

@@ -41,6 +41,11 @@ struct ProfileEdit: AdministrationCommand {
     help: ArgumentHelp("Its share of the workers relative to other profiles, 1 to 100.", valueName: "number"))
   var weight: Int?
 
+  @Option(
+    help: ArgumentHelp(
+      "Logins at one of its servers that may fail within 10 minutes, 1 to 1000; then they wait.", valueName: "count"))
+  var maxFailedLogins: Int?
+
   @OptionGroup var activation: ActivationOptions
 
   @Option(
@@ -60,8 +65,10 @@ struct ProfileEdit: AdministrationCommand {
     try check(maxConnections, 1...300, "--max-connections")
     try check(interval, 0...1_440, "--interval")
     try check(weight, 1...100, "--weight")
-    if maxConnections == nil && interval == nil && weight == nil && activation.isActive == nil {
-      throw ValidationError("Nothing is to be changed: give --max-connections, --interval, --weight or --deactivate.")
+    try check(maxFailedLogins, 1...1_000, "--max-failed-logins")
+    if [maxConnections, interval, weight, maxFailedLogins].allSatisfy({ $0 == nil }) && activation.isActive == nil {
+      throw ValidationError(
+        "Nothing is to be changed: give --max-connections, --interval, --weight, --max-failed-logins or --deactivate.")
     }
   }
 
@@ -71,7 +78,7 @@ struct ProfileEdit: AdministrationCommand {
       "/server-profiles/\(found.id)",
       ProfileChange(
         maximumConcurrentConnections: maxConnections, minimumPollingIntervalMinutes: interval, weight: weight,
-        isActive: activation.isActive, version: ifVersion))
+        maximumFailedLogins: maxFailedLogins, isActive: activation.isActive, version: ifVersion))
     if session.isJSON { return try session.printJSON(changed) }
     try session.print("Changed the profile \(Terminal.safe(changed.name)).\n")
     try session.print(ProfileShow.details(changed).rendered())
