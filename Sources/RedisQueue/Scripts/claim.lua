@@ -23,12 +23,12 @@ for class = 0, 3 do virtual[class] = tonumber(state[class + 1] or 0) end
 
 local expired = call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, 16)
 if #expired > 0 then
-  local jobs, records = {}, {}
+  local jobs, profiles, records = {}, {}, {}
   for i, owner in ipairs(call('HMGET', OWNERS, unpack(expired))) do
     local job = expired[i]
     if owner then
       local r = record(owner)
-      jobs[#jobs + 1], records[#records + 1] = job, r
+      jobs[#jobs + 1], profiles[#profiles + 1], records[#records + 1] = job, r.profile, r
       -- A lease that was never renewed may be one whose reply was lost: nobody began the work, so it does not count.
       if r.renewed and not r.withdrawn then
         local reclaims = call('HINCRBY', RECLAIMS, job, 1)
@@ -43,7 +43,7 @@ if #expired > 0 then
       call('ZREM', LEASES, job)
     end
   end
-  release(jobs, records, false)
+  release(jobs, profiles, records, false)
   call('HINCRBY', STATE, 'reaped', #jobs)
 end
 
@@ -58,7 +58,7 @@ local quantum = math.max(4, math.min(8, math.ceil(places / 4)))
 local visits = places + 64
 local reply = { #expired, counter + 1, {} }
 local jobs, leases, owners = {}, {}, {}
-local sessions, changed = {}, {}
+local sessions, busy = {}, {}
 local profiles, any_odd = {}, call('EXISTS', ODD) == 1
 local tags, full = {}, {}
 local ending = ':' .. worker .. '@' .. format('%.0f', now)
@@ -88,37 +88,37 @@ end
 -- Leases the jobs of one kind (job, due, …) that were taken out of a lane, parks those whose mailbox is busy. Returns how
 -- many were leased.
 local function lease(class, profile, p, kind, entries)
-  local mailboxes = {}
-  for i = 1, #entries, 2 do mailboxes[#mailboxes + 1] = match(entries[i], '^%d+') end
+  local mailboxes, n = {}, #entries / 2
+  for i = 1, n do mailboxes[i] = match(entries[2 * i - 1], '^%d+') end
   local present = call('HMGET', BUSY, unpack(mailboxes))
-  local head = #reply
+  local head, before = #reply, #jobs
   local at, score, count = head + 3, SCORE[kind], 0
   local slots, parked = {}, nil
-  local middle = ':' .. profile .. ':' .. class .. ':'
-  for i, mailbox in ipairs(mailboxes) do
-    local job, due = entries[2 * i - 1], entries[2 * i]
+  local middle = ':' .. profile .. ':' .. CLASS[class] .. ':'
+  for i = 1, n do
+    local mailbox, job, due = mailboxes[i], entries[2 * i - 1], entries[2 * i]
     local has = sessions[mailbox] or present[i]
     local own = sub(job, #mailbox + 1)
     local why = has and conflict(has, own, kind, p)
     if not why then
       count = count + 1
-      counter = counter + 1
-      if has then has = own .. has else has = own end
-      jobs[#jobs + 1] = job
-      leases[#leases + 1], leases[#leases + 2] = ends, job
-      owners[#owners + 1], owners[#owners + 2] = job, format('%d', counter) .. middle .. due .. ending
-      slots[#slots + 1], slots[#slots + 2] = score, job
+      if has then own = own .. has end
+      local nth = before + count
+      jobs[nth] = job
+      leases[2 * nth - 1], leases[2 * nth] = ends, job
+      owners[2 * nth - 1], owners[2 * nth] = job, format('%d', counter + count) .. middle .. due .. ending
+      slots[2 * count - 1], slots[2 * count] = score, job
       reply[at + 1], reply[at + 2] = job, due
       at = at + 2
-      sessions[mailbox] = has
-      changed[mailbox] = true
+      sessions[mailbox] = own
+      busy[#busy + 1], busy[#busy + 2] = mailbox, own
     elseif why == 'busy' then
       parked = parked or {}
-      parked[#parked + 1], parked[#parked + 2] = '0', job .. ':' .. class .. ':' .. due
+      parked[#parked + 1], parked[#parked + 2] = '0', job .. ':' .. CLASS[class] .. ':' .. due
       local mark = '!' .. profile
       if not string.find(has .. '!', mark .. '!', 1, true) then
         sessions[mailbox] = has .. mark
-        changed[mailbox] = true
+        busy[#busy + 1], busy[#busy + 2] = mailbox, has .. mark
       end
     else
       run_afterwards(job, class, profile, due)
@@ -126,6 +126,7 @@ local function lease(class, profile, p, kind, entries)
   end
   if parked then call('ZADD', PARKED .. profile, unpack(parked)) end
   if count > 0 then
+    counter = counter + count
     reply[head + 1], reply[head + 2], reply[head + 3] = profile, class, count
     call('ZADD', SLOTS .. profile, unpack(slots))
     if p.free and on_profile(p, kind) then p.free = p.free - count end
@@ -138,7 +139,7 @@ local function leaves_last_slots(class, profile, p, wanted)
   local free = room(p, profile)
   if free >= wanted and free * 8 > p.limit then return false end
   local lower = {}
-  for other = class + 1, 3 do lower[#lower + 1] = READY .. other .. USUAL[other] .. ':' .. profile end
+  for other = class + 1, 3 do lower[#lower + 1] = READY .. CLASS[other] .. USUAL[other] .. ':' .. profile end
   return call('EXISTS', unpack(lower)) > 0 and call('HINCRBY', base .. 'scarce', profile, 1) % 4 == 0
 end
 
@@ -147,7 +148,7 @@ end
 local function take_mixed(class, profile, p, kinds, wanted)
   local all, found, last = {}, 0, nil
   for n = 1, #kinds do
-    local entries = call('ZRANGE', READY .. class .. kinds[n] .. ':' .. profile, 0, wanted - 1, 'WITHSCORES')
+    local entries = call('ZRANGE', READY .. CLASS[class] .. kinds[n] .. ':' .. profile, 0, wanted - 1, 'WITHSCORES')
     if #entries > 0 then found, last = found + 1, kinds[n] end
     for i = 1, #entries, 2 do all[#all + 1] = { kinds[n], entries[i], entries[i + 1], tonumber(entries[i + 1]) } end
   end
@@ -165,7 +166,7 @@ local function take_mixed(class, profile, p, kinds, wanted)
       n = n + 1
     end
     if #names > 0 then
-      call('ZREM', READY .. class .. kind .. ':' .. profile, unpack(names))
+      call('ZREM', READY .. CLASS[class] .. kind .. ':' .. profile, unpack(names))
       taken = taken + lease(class, profile, p, kind, run)
     end
   end
@@ -201,7 +202,7 @@ local function take(class, profile, p, odd, wanted, may_defer)
     local kind = open[1]
     local counts = on_profile(p, kind)
     local most = counts and math.min(wanted, room(p, profile)) or wanted
-    local entries = call('ZPOPMIN', READY .. class .. kind .. ':' .. profile, most)
+    local entries = call('ZPOPMIN', READY .. CLASS[class] .. kind .. ':' .. profile, most)
     if #entries > 0 then taken = lease(class, profile, p, kind, entries) end
     if #entries == 2 * most then
       if counts and p.free <= 0 then limited = true else more = true end
@@ -229,11 +230,11 @@ local function next_turn(class, wanted)
   local line = lines[class]
   if line.bound and not (line[1] and line[1].tag <= line.bound) then
     local count = math.ceil(wanted / quantum)
-    local popped = call('ZPOPMIN', TURN .. class, count)
+    local popped = call('ZPOPMIN', TURN .. CLASS[class], count)
     local unknown, names = {}, {}
     for i = 1, #popped, 2 do
       if not profiles[popped[i]] then unknown[#unknown + 1] = popped[i] end
-      names[#names + 1] = class .. ':' .. popped[i]
+      names[#names + 1] = CLASS[class] .. ':' .. popped[i]
     end
     if #unknown > 0 then
       for i, text in ipairs(call('HMGET', PROFILES, unpack(unknown))) do profiles[unknown[i]] = settings(text) end
@@ -266,9 +267,9 @@ local function serve(class, limit, may_defer)
     elseif lane == 'deferred' then
       deferred[#deferred + 1] = turn
     elseif lane == 'full' then
-      full[profile] = (full[profile] and full[profile] .. ' ' or '') .. class .. ':' .. turn.tag
+      full[profile] = (full[profile] and full[profile] .. ' ' or '') .. CLASS[class] .. ':' .. time_text(turn.tag)
     else
-      tags[#tags + 1], tags[#tags + 2] = class .. ':' .. profile, turn.tag
+      tags[#tags + 1], tags[#tags + 2] = CLASS[class] .. ':' .. profile, time_text(turn.tag)
     end
     if until_ms then call('ZADD', WAIT, until_ms, class .. ':' .. profile) end
   end
@@ -277,7 +278,7 @@ local function serve(class, limit, may_defer)
 end
 
 local work = {}
-for class = 1, 3 do work[class] = call('EXISTS', TURN .. class) == 1 end
+for class = 1, 3 do work[class] = call('EXISTS', TURN .. CLASS[class]) == 1 end
 local share = floor(places / 8)
 if share == 0 and (work[1] or work[2] or work[3]) then
   small = small + 1
@@ -295,8 +296,8 @@ for class = 0, 3 do serve(class, places, false) end
 
 for class = 0, 3 do
   local back = {}
-  for _, turn in ipairs(lines[class]) do back[#back + 1], back[#back + 2] = turn.tag, turn.profile end
-  if #back > 0 then call('ZADD', TURN .. class, unpack(back)) end
+  for _, turn in ipairs(lines[class]) do back[#back + 1], back[#back + 2] = time_text(turn.tag), turn.profile end
+  if #back > 0 then call('ZADD', TURN .. CLASS[class], unpack(back)) end
 end
 if next(full) then
   local names, values = {}, {}
@@ -307,12 +308,9 @@ if next(full) then
   call('HSET', FULL, unpack(values))
 end
 if #tags > 0 then call('HSET', TAGS, unpack(tags)) end
-call('HSET', STATE, 'small', small % 8, 'vt0', virtual[0], 'vt1', virtual[1], 'vt2', virtual[2], 'vt3', virtual[3])
-if next(changed) then
-  local values = {}
-  for mailbox in pairs(changed) do values[#values + 1], values[#values + 2] = mailbox, sessions[mailbox] end
-  call('HSET', BUSY, unpack(values))
-end
+call('HSET', STATE, 'small', format('%d', small % 8), 'vt0', time_text(virtual[0]), 'vt1', time_text(virtual[1]),
+  'vt2', time_text(virtual[2]), 'vt3', time_text(virtual[3]))
+if #busy > 0 then call('HSET', BUSY, unpack(busy)) end
 if #jobs > 0 then
   call('HSET', KEYS[1], 'fence', format('%.0f', counter))
   call('ZADD', LEASES, unpack(leases))

@@ -2,7 +2,7 @@
 --
 -- ARGV[3…]: (job, fence counter) × at most 500.
 -- Returns a list of 1 (ended) and 0 (lost before: another fence or none).
-local reply, ended, records = held_of_arguments(true)
-release(ended, records, false)
+local reply, ended, profiles, records = held_of_arguments(true)
+release(ended, profiles, records, false)
 wake()
 return reply

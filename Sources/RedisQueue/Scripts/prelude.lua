@@ -40,9 +40,13 @@ local POISON, POISON_OF = base .. 'poison', base .. 'poison-of'
 local WORKERS, WORKER_SLOTS = base .. 'workers', base .. 'worker-slots'
 
 local USUAL = { [0] = 't', 's', 'p', 't' }
--- Numbers that become arguments are written as text where it matters: the server prints a Lua number in floating point.
+-- Numbers that become arguments are written as text where it matters: Lua and the server print them in floating point.
+local CLASS = { [0] = '0', '1', '2', '3' }
 local SCORE = { p = '1', t = '2', s = '3' }
 local concat, match, sub, floor, format = table.concat, string.match, string.sub, math.floor, string.format
+
+-- A virtual time as text.
+local function time_text(time) return time % 1 == 0 and format('%d', time) or time end
 
 -- The mailbox and the kind letter of a job id.
 local function parts(job) return match(job, '^(%d+)(%a)') end
@@ -128,8 +132,8 @@ end
 -- Gives a lane its turn: not before the class's virtual time, and not before the end of the lane's last turn, or a
 -- profile that empties and fills again at every turn would always be first.
 local function line_up(class, profile, tag)
-  tag = tag or call('HGET', TAGS, class .. ':' .. profile) or 0
-  call('ZADD', TURN .. class, 'NX', math.max(virtual_time(class), tonumber(tag)), profile)
+  tag = tag or call('HGET', TAGS, CLASS[class] .. ':' .. profile) or 0
+  call('ZADD', TURN .. CLASS[class], 'NX', time_text(math.max(virtual_time(class), tonumber(tag))), profile)
 end
 
 -- Brings lanes of profiles back that left because a limit was reached; the next visit counts again. One command when
@@ -161,7 +165,7 @@ end
 
 -- Adds jobs of one kind (due, job, due, job, …; at most 2,000 elements) to a lane.
 local function make_ready(class, kind, profile, entries)
-  local jobs = READY .. class .. kind .. ':' .. profile
+  local jobs = READY .. CLASS[class] .. kind .. ':' .. profile
   local added = call('ZADD', jobs, unpack(entries))
   if added > 0 then woken = true end
   if call('ZCARD', jobs) == added then
