@@ -2,21 +2,16 @@ import PostriderCore
 
 extension FakeAdminStore {
   func updateProfile(
-    _ id: ProfileID, _ change: ProfileChange, by principal: Principal
+    _ id: ProfileID, _ change: ProfileChange, rules: ProfileRules, by principal: Principal
   ) async throws -> ServerProfile {
-    var profile = try await profile(id, for: principal)
-    if let version = change.version, version != profile.version { throw StoreError.stale }
+    let present = try await profile(id, for: principal)
+    if let version = change.version, version != present.version { throw StoreError.stale }
+    var changed = try rules.resolve(change, of: present).profile
     return try checked { state in
       state.writes.append("profile \(id)")
-      profile.maximumConcurrentConnections = change.maximumConcurrentConnections ?? profile.maximumConcurrentConnections
-      profile.minimumPollingIntervalMinutes =
-        change.minimumPollingIntervalMinutes ?? profile.minimumPollingIntervalMinutes
-      profile.weight = change.weight ?? profile.weight
-      profile.maximumFailedLogins = change.maximumFailedLogins ?? profile.maximumFailedLogins
-      profile.isActive = change.isActive ?? profile.isActive
-      profile.version += 1
-      state.profiles = state.profiles.map { $0.id == id ? profile : $0 }
-      return profile
+      changed.version += 1
+      state.profiles = state.profiles.map { $0.id == id ? changed : $0 }
+      return changed
     }
   }
 

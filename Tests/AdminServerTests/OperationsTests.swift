@@ -50,8 +50,8 @@ struct OperationsTests {
       let pointers = try answer.problem().errors?.map(\.pointer)
       #expect(
         pointers
-          == ["/maximumConcurrentConnections", "/minimumPollingIntervalMinutes", "/weight", "/maximumFailedLogins"])
-      for body in ["{}", #"{"version":1}"#, #"{"name":"B"}"#, #"{"weight":"2"}"#, #"{"isActive":1}"#] {
+          == ["/weight", "/minimumPollingIntervalMinutes", "/maximumConcurrentConnections", "/maximumFailedLogins"])
+      for body in ["{}", #"{"version":1}"#, #"{"nickname":"B"}"#, #"{"weight":"2"}"#, #"{"isActive":1}"#] {
         #expect(try await client.patch("/server-profiles/1", body).status == 422, "\(body)")
         #expect(try await client.patch("/mailboxes/1", body).status == 422, "\(body)")
       }

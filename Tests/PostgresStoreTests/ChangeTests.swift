@@ -38,7 +38,7 @@ struct ChangeTests {
       }
       #expect(
         problems.map(\.pointer)
-          == ["/maximumConcurrentConnections", "/minimumPollingIntervalMinutes", "/weight", "/maximumFailedLogins"])
+          == ["/weight", "/minimumPollingIntervalMinutes", "/maximumConcurrentConnections", "/maximumFailedLogins"])
       let other = try await database.otherPrincipal()
       await #expect(throws: StoreError.notFound("server profile")) {
         try await store.updateProfile(profile.id, ProfileChange(weight: 2), by: other)

@@ -54,9 +54,14 @@ extension JSONShape {
 
   /// `ProfileChange`.
   static let profileChange = JSONShape.object([
-    Field("maximumConcurrentConnections", .integer), Field("minimumPollingIntervalMinutes", .integer),
-    Field("weight", .integer), Field("maximumFailedLogins", .integer), Field("isActive", .boolean),
-    Field("version", .identifier),
+    Field("name", .string), Field("description", .string), Field("isDefault", .boolean),
+    Field("incoming", serverDraft), Field("outgoing", serverDraft), Field("useSameSettingsForOutgoing", .boolean),
+    Field("processEmailFrom", .date), Field("minimumPollingIntervalMinutes", .integer),
+    Field("maximumConcurrentConnections", .integer), Field("weight", .integer),
+    Field("connectionTimeoutSeconds", .integer), Field("maximumFailedLogins", .integer),
+    Field("caCertificatesPEM", .string), Field("isActive", .boolean),
+    Field("clears", .array(of: choice(ProfileChange.Clearable.self), count: 0...2)),
+    Field("confirmsNewTests", .boolean), Field("version", .identifier),
   ])
 
   /// `MailboxChange`.

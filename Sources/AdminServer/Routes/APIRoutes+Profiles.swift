@@ -27,7 +27,8 @@ extension APIRoutes {
     let id: ProfileID = try call.identifier()
     let change = try call.decode(ProfileChange.self)
     try change.check()
-    return try call.answer(try await services.store.updateProfile(id, change, by: call.principal))
+    return try call.answer(
+      try await services.store.updateProfile(id, change, rules: services.profileRules, by: call.principal))
   }
 }
 

@@ -11,6 +11,9 @@ public struct FieldProblems: Sendable {
     problems.append(FieldProblem(pointer, code, message))
   }
 
+  /// Notes what was found elsewhere.
+  public mutating func add(_ found: [FieldProblem]) { problems += found }
+
   /// Checks the length and that no control character is in a text that may reach a command or a log.
   public mutating func check(
     _ text: String, at pointer: String, maximum: Int, minimum: Int = 0, allowsNewlines: Bool = false

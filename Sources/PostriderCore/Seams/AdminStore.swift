@@ -198,9 +198,13 @@ public protocol AdminStore: Sendable {
   /// Requests a poll now; refused for a mailbox whose incoming direction is not running.
   func requestPoll(of ids: [MailboxID], by principal: Principal) async throws -> [BulkResult]
 
-  /// Changes a profile. A lower limit ends nothing and stops new sessions; a higher one counts at once. Throws
-  /// ``StoreError/stale`` when ``ProfileChange/version`` is not the present one, `invalid` for values out of range.
-  func updateProfile(_ id: ProfileID, _ change: ProfileChange, by principal: Principal) async throws -> ServerProfile
+  /// Changes a profile. A lower limit ends nothing and stops new sessions; a higher one counts at once. Another host, port,
+  /// protection or login makes the mailboxes of that direction untested; where there are tested ones and the change does
+  /// not confirm it, throws ``StoreError/conflict(code:message:)`` `needs-new-tests`. Throws ``StoreError/stale`` when
+  /// ``ProfileChange/version`` is not the present one, `invalid` for values that the rules do not allow.
+  func updateProfile(
+    _ id: ProfileID, _ change: ProfileChange, rules: ProfileRules, by principal: Principal
+  ) async throws -> ServerProfile
   /// Changes a mailbox. On a move to another profile no session begins there before the last one on the old has ended.
   func updateMailbox(_ id: MailboxID, _ change: MailboxChange, by principal: Principal) async throws -> Mailbox
 

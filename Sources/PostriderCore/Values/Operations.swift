@@ -33,35 +33,6 @@ public struct Pause: Hashable, Sendable, Codable {
   }
 }
 
-/// A change of a profile; what is left out stays.
-public struct ProfileChange: Hashable, Sendable, Codable {
-  /// 1…300.
-  public var maximumConcurrentConnections: Int?
-  /// Minutes, 0…1,440; 0: the organization's default.
-  public var minimumPollingIntervalMinutes: Int?
-  /// 1…100.
-  public var weight: Int?
-  /// Logins at one of its servers that may fail within 10 minutes, 1…1,000.
-  public var maximumFailedLogins: Int?
-  /// An inactive profile stops its mailboxes.
-  public var isActive: Bool?
-  /// Refused as ``StoreError/stale`` when the profile has changed since; `nil` to change it anyway.
-  public var version: Int64?
-
-  /// Describes a change.
-  public init(
-    maximumConcurrentConnections: Int? = nil, minimumPollingIntervalMinutes: Int? = nil, weight: Int? = nil,
-    maximumFailedLogins: Int? = nil, isActive: Bool? = nil, version: Int64? = nil
-  ) {
-    self.maximumConcurrentConnections = maximumConcurrentConnections
-    self.minimumPollingIntervalMinutes = minimumPollingIntervalMinutes
-    self.weight = weight
-    self.maximumFailedLogins = maximumFailedLogins
-    self.isActive = isActive
-    self.version = version
-  }
-}
-
 /// A change of a mailbox; what is left out stays.
 public struct MailboxChange: Hashable, Sendable, Codable {
   /// The profile it moves to. Its directions have to be tested again.

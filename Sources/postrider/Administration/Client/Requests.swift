@@ -42,6 +42,27 @@ struct ProfileRequest: Encodable, Sendable {
   var caCertificatesPEM: String?
 }
 
+/// The body that the API reads as Core's `ProfileChange`.
+struct ProfileChangeRequest: Encodable, Sendable {
+  var name: String?
+  var description: String?
+  var isDefault: Bool?
+  var incoming: ServerRequest?
+  var outgoing: ServerRequest?
+  var useSameSettingsForOutgoing: Bool?
+  var processEmailFrom: Date?
+  var maximumConcurrentConnections: Int?
+  var minimumPollingIntervalMinutes: Int?
+  var weight: Int?
+  var connectionTimeoutSeconds: Int?
+  var maximumFailedLogins: Int?
+  var caCertificatesPEM: String?
+  var isActive: Bool?
+  var clears: [ProfileChange.Clearable]?
+  var confirmsNewTests: Bool?
+  var version: Int64?
+}
+
 /// The body that the API reads as Core's `OwnerDraft`.
 struct OwnerRequest: Encodable, Sendable {
   var kind: OwnerKind

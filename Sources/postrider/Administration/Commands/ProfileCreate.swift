@@ -28,83 +28,7 @@ struct ProfileCreate: AdministrationCommand {
   @Flag(name: .customLong("default"), help: "New mailboxes pick this profile.")
   var isDefault = false
 
-  @Option(
-    help: ArgumentHelp(
-      "The POP3 server.", discussion: "Required for pop3-smtp. Example: --incoming-host pop.example.com",
-      valueName: "host"))
-  var incomingHost: String?
-
-  @Option(
-    help: ArgumentHelp(
-      "Its port, 1 to 65535.", discussion: "Default: 995 with implicit TLS, else 110.", valueName: "port"))
-  var incomingPort: Int?
-
-  @Option(
-    help: ArgumentHelp(
-      "How the connection is protected: implicit, starttls or none.",
-      discussion: "Default: implicit. None needs the deployment property allowNonTLSMail.", valueName: "mode"))
-  var incomingTLS: TLSMode?
-
-  @Option(
-    help: ArgumentHelp(
-      "The SMTP server.", discussion: "Required for pop3-smtp. Example: --outgoing-host smtp.example.com",
-      valueName: "host"))
-  var outgoingHost: String?
-
-  @Option(
-    help: ArgumentHelp(
-      "Its port, 1 to 65535.", discussion: "Default: 465 with implicit TLS, else 587.", valueName: "port"))
-  var outgoingPort: Int?
-
-  @Option(
-    help: ArgumentHelp(
-      "How the connection is protected: implicit, starttls or none.", discussion: "Default: implicit.",
-      valueName: "mode"))
-  var outgoingTLS: TLSMode?
-
-  @Option(
-    help: ArgumentHelp(
-      "Whose credentials open a session: mailbox, profile, oauth, or integrated (outgoing only).",
-      discussion: """
-        mailbox: those given for each mailbox. profile: one account with rights on all of them; give --user-name and \
-        a password. Default: mailbox, or oauth for gmail and microsoft365.
-        """, valueName: "source"))
-  var credentials: CredentialSource?
-
-  @Option(
-    help: ArgumentHelp(
-      "The same for sending, where it differs.", discussion: "Default: as --credentials.", valueName: "source"))
-  var outgoingCredentials: CredentialSource?
-
-  @Option(
-    help: ArgumentHelp(
-      "The login mechanism: auto, plain, login, cram-md5, scram-sha-1, scram-sha-256, xoauth2, oauthbearer, ntlm or "
-        + "gssapi.",
-      discussion: """
-        Default: auto, the strongest one the server offers that goes with the credentials; never ntlm, which is weak, and \
-        gssapi only with credentials integrated. With a template in --login-as: plain.
-        """, valueName: "mechanism"))
-  var mechanism: AuthenticationMechanism?
-
-  @Option(
-    help: ArgumentHelp(
-      "The same for sending, where it differs.", discussion: "Default: as --mechanism.", valueName: "mechanism"))
-  var outgoingMechanism: AuthenticationMechanism?
-
-  @Option(
-    help: ArgumentHelp(
-      "The profile's own account, with --credentials profile; at most 250 characters.", valueName: "name"))
-  var userName: String?
-
-  @Option(
-    help: ArgumentHelp(
-      "How that account opens the maildrop of each mailbox: authzid, or a login name with {mailbox} and {user}.",
-      discussion: """
-        Without it the account opens its own maildrop, and only one mailbox can use the profile. {mailbox} is the user \
-        name of the mailbox, else its address; {user} is --user-name. Example, for Dovecot's master users: \
-        --login-as '{mailbox}*{user}'
-        """, valueName: "how"))
-  var loginAs: String?
+  @OptionGroup(title: "Servers and logins") var servers: ProfileServerOptions
 
   @OptionGroup(title: "Password of the profile's own account (also POSTRIDER_PROFILE_PASSWORD)")
   var password: PasswordOptions
@@ -146,10 +70,10 @@ struct ProfileCreate: AdministrationCommand {
   @OptionGroup(title: "Connection and output") var options: ClientOptions
 
   func validate() throws {
-    if userName != nil && credentials != .profile && outgoingCredentials != .profile {
+    if servers.userName != nil && servers.credentials != .profile && servers.outgoingCredentials != .profile {
       throw ValidationError("--user-name belongs to --credentials profile.")
     }
-    if loginAs != nil && credentials != .profile {
+    if servers.loginAs != nil && servers.credentials != .profile {
       throw ValidationError("--login-as belongs to --credentials profile.")
     }
   }
@@ -164,6 +88,8 @@ struct ProfileCreate: AdministrationCommand {
 
   /// The request; reads the password and the certificates.
   func request() throws -> ProfileRequest {
+    let (credentials, outgoingCredentials) = (servers.credentials, servers.outgoingCredentials)
+    let (mechanism, userName) = (servers.mechanism, servers.userName)
     let usesOwnAccount = credentials == .profile || outgoingCredentials == .profile
     let secret =
       usesOwnAccount
@@ -182,9 +108,12 @@ struct ProfileCreate: AdministrationCommand {
     let isSame = outgoingCredentials == nil || outgoingCredentials == credentials
     return ProfileRequest(
       name: name, description: description, type: type, isDefault: isDefault ? true : nil,
-      incoming: server(incomingHost, incomingPort, incomingTLS, credentials, mechanism, loginAs: loginAs),
+      incoming: server(
+        servers.incomingHost, servers.incomingPort, servers.incomingTLS, credentials, mechanism,
+        loginAs: servers.loginAs),
       outgoing: server(
-        outgoingHost, outgoingPort, outgoingTLS, isSame ? nil : outgoingCredentials, outgoingMechanism ?? mechanism),
+        servers.outgoingHost, servers.outgoingPort, servers.outgoingTLS, isSame ? nil : outgoingCredentials,
+        servers.outgoingMechanism ?? mechanism),
       useSameSettingsForOutgoing: isSame ? nil : false, processEmailFrom: processEmailFrom?.date,
       minimumPollingIntervalMinutes: interval, maximumConcurrentConnections: maxConnections,
       connectionTimeoutSeconds: timeout, maximumFailedLogins: maxFailedLogins,
