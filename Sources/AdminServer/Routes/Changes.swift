@@ -11,6 +11,11 @@ extension ProfileChange {
       problems.check(minutes, at: "/minimumPollingIntervalMinutes", in: 0...1_440)
     }
     if let weight { problems.check(weight, at: "/weight", in: 1...100) }
+    sendQuota?.check(at: "/sendQuota", &problems)
+    sharedSendQuota?.check(at: "/sharedSendQuota", &problems)
+    if let failureNoticeTo, !failureNoticeTo.isEmpty {
+      AddressRules.check(failureNoticeTo, at: "/failureNoticeTo", &problems)
+    }
     if self == ProfileChange(version: version) { problems.add("", "required", "must change something") }
     try problems.throwIfAny()
   }
@@ -20,6 +25,10 @@ extension MailboxChange {
   /// Throws ``StoreError/invalid(_:)`` for a change of nothing.
   func check() throws(StoreError) {
     var problems = FieldProblems()
+    sendQuota?.check(at: "/sendQuota", &problems)
+    if sendQuota != nil && resetsSendQuota == true {
+      problems.add("/resetsSendQuota", "not-allowed", "either sets a quota or goes back to the profile's")
+    }
     if self == MailboxChange(version: version) { problems.add("", "required", "must change something") }
     try problems.throwIfAny()
   }

@@ -31,6 +31,9 @@ extension PostgresStore {
         change.minimumPollingIntervalMinutes ?? before.minimumPollingIntervalMinutes
       after.weight = change.weight ?? before.weight
       after.isActive = change.isActive ?? before.isActive
+      after.sendQuota = change.sendQuota ?? before.sendQuota
+      after.sharedSendQuota = change.sharedSendQuota ?? before.sharedSendQuota
+      if let notice = change.failureNoticeTo { after.failureNoticeTo = notice.isEmpty ? nil : notice }
       if after == before {
         try db.commit()
         return before
@@ -42,13 +45,17 @@ extension PostgresStore {
         Statement(
           """
           UPDATE server_profile SET maximum_concurrent_connections = $3, minimum_polling_interval_minutes = $4,
-            weight = $5, is_active = $6, version = version + 1, updated_at = now(),
+            weight = $5, is_active = $6, send_quota = $7::jsonb, shared_send_quota = $8::jsonb,
+            failure_notice_to = $9,
+            version = version + 1, updated_at = now(),
             resumed_at = CASE WHEN $6 AND NOT is_active THEN now() ELSE resumed_at END
           WHERE id = $1 AND organization_id = $2
           """,
           [
             .id(id), .id(organization), .int(Int64(after.maximumConcurrentConnections)),
             .int(Int64(after.minimumPollingIntervalMinutes)), .int(Int64(after.weight)), .bool(after.isActive),
+            .text(try after.sendQuota.map { try PostgresValue.jsonText($0) }),
+            .text(try after.sharedSendQuota.map { try PostgresValue.jsonText($0) }), .text(after.failureNoticeTo),
           ])
       ]
       if minutes(after) < minutes(before) { statements.append(Self.pullForward(id, minutes: minutes(after))) }
@@ -61,11 +68,29 @@ extension PostgresStore {
           ], by: principal),
         SchedulePayload.statement(profile: id),
       ]
+      // A quota may have been raised: what waits for the old one looks again.
+      if after.sendQuota != before.sendQuota || after.sharedSendQuota != before.sharedSendQuota {
+        statements += Self.endQuotaWaits("profile_id", id.value)
+      }
       // What became due meanwhile is not in the queue when its epoch changed.
       if after.isActive && !before.isActive { statements.append(SchedulePayload.rescan) }
       statements.append(read)
       return try Self.profile(try db.commit(statements)[statements.count - 1])
     }
+  }
+
+  /// Mailboxes that wait for a quota are due at once: the next session finds out how it stands.
+  private static func endQuotaWaits(_ column: String, _ id: Int64) -> [Statement] {
+    [
+      Statement(
+        """
+        UPDATE mailbox_schedule s SET next_due_at = now() FROM (
+          SELECT h.mailbox_id FROM mailbox_schedule h WHERE h.\(column) = $1 AND h.kind = 's' AND h.enabled
+            AND h.reason IN ('quota', 'profile-quota')
+          ORDER BY h.mailbox_id FOR NO KEY UPDATE
+        ) waiting WHERE s.mailbox_id = waiting.mailbox_id AND s.kind = 's'
+        """, [.int(id)]), SchedulePayload.rescan,
+    ]
   }
 
   /// Polls that wait for a slot of a longer interval are spread over the new, shorter one; the outcome of each returns to
@@ -107,21 +132,25 @@ extension PostgresStore {
       }
       let target = change.profileID.flatMap { $0 == before.profileID ? nil : $0 }
       let isActive = change.isActive ?? before.isActive
-      if target == nil && isActive == before.isActive {
+      let quota = change.resetsSendQuota == true ? nil : change.sendQuota ?? before.sendQuota
+      if target == nil && isActive == before.isActive && quota == before.sendQuota {
         try db.commit()
         return before
       }
       var statements = [
         Statement(
-          "UPDATE mailbox SET is_active = $2, version = version + 1, updated_at = now() WHERE id = $1",
-          [.id(id), .bool(isActive)])
+          """
+          UPDATE mailbox SET is_active = $2, send_quota = $3::jsonb, version = version + 1, updated_at = now()
+          WHERE id = $1
+          """, [.id(id), .bool(isActive), .text(try quota.map { try PostgresValue.jsonText($0) })])
       ]
+      if quota != before.sendQuota { statements += Self.endQuotaWaits("mailbox_id", id.value) }
       if let target { statements += Self.move(id, from: before.profileID, to: target, organization) }
       let entry = AuditEntry(
         target == nil ? "mailbox.update" : "mailbox.move", "mailbox", id.value,
         before: try PostgresValue.jsonText(ChangedMailbox(before)),
         after: try PostgresValue.jsonText(
-          ChangedMailbox(profileID: target ?? before.profileID, isActive: isActive)))
+          ChangedMailbox(profileID: target ?? before.profileID, isActive: isActive, sendQuota: quota)))
       statements += [
         .refreshMayRun(.ids([id])), .audit([entry], by: principal), MailboxQuery.one(id, of: organization),
       ]
@@ -154,6 +183,8 @@ extension PostgresStore {
           failure_code = NULL
         WHERE mailbox_id = $1
         """, [.id(id)]),
+      // What a server answered there counts nothing here.
+      Statement("DELETE FROM send_pace WHERE mailbox_id = $1", [.id(id)]),
       SchedulePayload.statement(profile: target),
     ]
     if let from {
@@ -181,6 +212,11 @@ extension ProfileChange {
       problems.check(minutes, at: "/minimumPollingIntervalMinutes", in: 0...1_440)
     }
     if let weight { problems.check(weight, at: "/weight", in: 1...100) }
+    sendQuota?.check(at: "/sendQuota", &problems)
+    sharedSendQuota?.check(at: "/sharedSendQuota", &problems)
+    if let failureNoticeTo, !failureNoticeTo.isEmpty {
+      AddressRules.check(failureNoticeTo, at: "/failureNoticeTo", &problems)
+    }
     try problems.throwIfAny()
   }
 }
@@ -191,8 +227,14 @@ private struct ChangedProfile: Encodable {
   var minimumPollingIntervalMinutes: Int
   var weight: Int
   var isActive: Bool
+  var sendQuota: SendQuota?
+  var sharedSendQuota: SendQuota?
+  var failureNoticeTo: String?
 
   init(_ profile: ServerProfile) {
+    failureNoticeTo = profile.failureNoticeTo
+    sendQuota = profile.sendQuota
+    sharedSendQuota = profile.sharedSendQuota
     maximumConcurrentConnections = profile.maximumConcurrentConnections
     minimumPollingIntervalMinutes = profile.minimumPollingIntervalMinutes
     weight = profile.weight
@@ -204,11 +246,15 @@ private struct ChangedProfile: Encodable {
 private struct ChangedMailbox: Encodable {
   var profileID: ProfileID?
   var isActive: Bool
+  var sendQuota: SendQuota?
 
-  init(profileID: ProfileID?, isActive: Bool) {
+  init(profileID: ProfileID?, isActive: Bool, sendQuota: SendQuota?) {
+    self.sendQuota = sendQuota
     self.profileID = profileID
     self.isActive = isActive
   }
 
-  init(_ mailbox: Mailbox) { self.init(profileID: mailbox.profileID, isActive: mailbox.isActive) }
+  init(_ mailbox: Mailbox) {
+    self.init(profileID: mailbox.profileID, isActive: mailbox.isActive, sendQuota: mailbox.sendQuota)
+  }
 }

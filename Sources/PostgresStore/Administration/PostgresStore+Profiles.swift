@@ -14,7 +14,7 @@ extension PostgresStore {
       p.use_same_settings_for_outgoing, p.process_email_from, p.minimum_polling_interval_minutes,
       p.maximum_concurrent_connections, p.connection_timeout_seconds, p.ca_certificates_pem, p.version,
       (SELECT count(*) FROM mailbox m WHERE m.profile_id = p.id), p.created_at, p.updated_at, p.weight,
-      p.paused_at, p.name_key, \(ServerColumns.list)
+      p.paused_at, p.send_quota, p.shared_send_quota, p.failure_notice_to, p.name_key, \(ServerColumns.list)
     FROM server_profile p
     """
 
@@ -30,6 +30,9 @@ extension PostgresStore {
       mailboxCount: Int(try row.int()), createdAt: try row.date(), updatedAt: try row.date())
     profile.weight = Int(try row.int())
     profile.pausedAt = try row.dateOrNil()
+    profile.sendQuota = try row.jsonOrNil()
+    profile.sharedSendQuota = try row.jsonOrNil()
+    profile.failureNoticeTo = try row.textOrNil()
     let key = try row.text()
     let servers = try ServerColumns.pair(&row)
     profile.incoming = servers.incoming.settings
@@ -85,9 +88,9 @@ extension PostgresStore {
       incoming_password, outgoing_host, outgoing_port, outgoing_tls, outgoing_credentials, outgoing_mechanism,
       outgoing_user_name, outgoing_password, use_same_settings_for_outgoing, process_email_from,
       minimum_polling_interval_minutes, maximum_concurrent_connections, connection_timeout_seconds,
-      ca_certificates_pem, incoming_login_as)
+      ca_certificates_pem, incoming_login_as, send_quota, shared_send_quota)
     VALUES ($1, $2, $3, lower($3), $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
-      $22, $23, $24, $25, $26, $27)
+      $22, $23, $24, $25, $26, $27, $28::jsonb, $29::jsonb)
     """
 
   private func profileValues(
@@ -111,6 +114,8 @@ extension PostgresStore {
         .int(Int64(draft.minimumPollingIntervalMinutes ?? 0)), .int(Int64(draft.maximumConcurrentConnections ?? 10)),
         .int(Int64(draft.connectionTimeoutSeconds ?? 30)), .text(draft.caCertificatesPEM),
         .text(profile.incoming.loginAs?.rawValue),
+        .text(try draft.sendQuota.map { try PostgresValue.jsonText($0) }),
+        .text(try draft.sharedSendQuota.map { try PostgresValue.jsonText($0) }),
       ]
   }
 

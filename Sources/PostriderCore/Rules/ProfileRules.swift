@@ -32,6 +32,8 @@ public struct ProfileRules: Sendable {
     problems.check(draft.minimumPollingIntervalMinutes ?? 0, at: "/minimumPollingIntervalMinutes", in: 0...1_440)
     problems.check(draft.maximumConcurrentConnections ?? 10, at: "/maximumConcurrentConnections", in: 1...300)
     problems.check(draft.connectionTimeoutSeconds ?? 30, at: "/connectionTimeoutSeconds", in: 1...100)
+    draft.sendQuota?.check(at: "/sendQuota", &problems)
+    draft.sharedSendQuota?.check(at: "/sharedSendQuota", &problems)
     if let pem = draft.caCertificatesPEM, !pem.contains("-----BEGIN CERTIFICATE-----") {
       problems.add("/caCertificatesPEM", "not-pem", "must hold certificates in PEM form")
     }

@@ -43,14 +43,24 @@ public struct ProfileChange: Hashable, Sendable, Codable {
   public var weight: Int?
   /// An inactive profile stops its mailboxes.
   public var isActive: Bool?
+  /// What each of its mailboxes may send; replaces all limits, an empty one lifts them.
+  public var sendQuota: SendQuota?
+  /// What all of its mailboxes together may send; replaces all limits, an empty one lifts them.
+  public var sharedSendQuota: SendQuota?
+  /// An address that is told when more than half of its mailboxes fail within an hour; empty for nobody.
+  public var failureNoticeTo: String?
   /// Refused as ``StoreError/stale`` when the profile has changed since; `nil` to change it anyway.
   public var version: Int64?
 
   /// Describes a change.
   public init(
     maximumConcurrentConnections: Int? = nil, minimumPollingIntervalMinutes: Int? = nil, weight: Int? = nil,
-    isActive: Bool? = nil, version: Int64? = nil
+    isActive: Bool? = nil, sendQuota: SendQuota? = nil, sharedSendQuota: SendQuota? = nil,
+    failureNoticeTo: String? = nil, version: Int64? = nil
   ) {
+    self.failureNoticeTo = failureNoticeTo
+    self.sendQuota = sendQuota
+    self.sharedSendQuota = sharedSendQuota
     self.maximumConcurrentConnections = maximumConcurrentConnections
     self.minimumPollingIntervalMinutes = minimumPollingIntervalMinutes
     self.weight = weight
@@ -65,11 +75,20 @@ public struct MailboxChange: Hashable, Sendable, Codable {
   public var profileID: ProfileID?
   /// An inactive mailbox does nothing.
   public var isActive: Bool?
+  /// What it may send, instead of its profile's quota for each mailbox; an empty one is no limit.
+  public var sendQuota: SendQuota?
+  /// Goes back to the profile's quota.
+  public var resetsSendQuota: Bool?
   /// Refused as ``StoreError/stale`` when the mailbox has changed since; `nil` to change it anyway.
   public var version: Int64?
 
   /// Describes a change.
-  public init(profileID: ProfileID? = nil, isActive: Bool? = nil, version: Int64? = nil) {
+  public init(
+    profileID: ProfileID? = nil, isActive: Bool? = nil, sendQuota: SendQuota? = nil, resetsSendQuota: Bool? = nil,
+    version: Int64? = nil
+  ) {
+    self.sendQuota = sendQuota
+    self.resetsSendQuota = resetsSendQuota
     self.profileID = profileID
     self.isActive = isActive
     self.version = version

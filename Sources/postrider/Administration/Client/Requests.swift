@@ -39,6 +39,8 @@ struct ProfileRequest: Encodable, Sendable {
   var maximumConcurrentConnections: Int?
   var connectionTimeoutSeconds: Int?
   var caCertificatesPEM: String?
+  var sendQuota: SendQuota?
+  var sharedSendQuota: SendQuota?
 }
 
 /// The body that the API reads as Core's `OwnerDraft`.

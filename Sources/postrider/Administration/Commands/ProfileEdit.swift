@@ -20,7 +20,10 @@ struct ProfileEdit: AdministrationCommand {
     commandName: "edit", abstract: "Change a server profile while it works.",
     discussion: """
       What is not named stays. A lower limit ends no session and stops new ones; a higher one counts at once.
-      Example: postrider profile edit "Example mail" --max-connections 20 --interval 10
+      A quota counts from the next session of each mailbox.
+      Examples:
+        postrider profile edit "Example mail" --max-connections 20 --interval 10
+        postrider profile edit "Example mail" --messages-per-minute 30 --all-messages-per-day 5000
       """)
 
   @Argument(help: "The id or name of a profile.") var profile: String
@@ -41,6 +44,14 @@ struct ProfileEdit: AdministrationCommand {
     help: ArgumentHelp("Its share of the workers relative to other profiles, 1 to 100.", valueName: "number"))
   var weight: Int?
 
+  @OptionGroup(title: "What each mailbox may send") var quota: QuotaOptions
+  @OptionGroup(title: "What all mailboxes together may send") var sharedQuota: SharedQuotaOptions
+  @Option(
+    help: ArgumentHelp(
+      "Tell this address by mail when more than half of its mailboxes fail within an hour; '' for nobody.",
+      discussion: "The mail is sent from the mailbox that `alert mail` names.", valueName: "address"))
+  var failureNoticeTo: String?
+
   @OptionGroup var activation: ActivationOptions
 
   @Option(
@@ -60,8 +71,11 @@ struct ProfileEdit: AdministrationCommand {
     try check(maxConnections, 1...300, "--max-connections")
     try check(interval, 0...1_440, "--interval")
     try check(weight, 1...100, "--weight")
-    if maxConnections == nil && interval == nil && weight == nil && activation.isActive == nil {
-      throw ValidationError("Nothing is to be changed: give --max-connections, --interval, --weight or --deactivate.")
+    if maxConnections == nil && interval == nil && weight == nil && activation.isActive == nil, quota.isEmpty,
+      sharedQuota.isEmpty, failureNoticeTo == nil
+    {
+      throw ValidationError(
+        "Nothing is to be changed: give --max-connections, --interval, --weight, a quota or --deactivate.")
     }
   }
 
@@ -71,7 +85,10 @@ struct ProfileEdit: AdministrationCommand {
       "/server-profiles/\(found.id)",
       ProfileChange(
         maximumConcurrentConnections: maxConnections, minimumPollingIntervalMinutes: interval, weight: weight,
-        isActive: activation.isActive, version: ifVersion))
+        isActive: activation.isActive,
+        sendQuota: quota.isEmpty ? nil : quota.applied(to: found.sendQuota ?? found.type.sendQuota),
+        sharedSendQuota: sharedQuota.isEmpty ? nil : sharedQuota.applied(to: found.sharedSendQuota ?? .none),
+        failureNoticeTo: failureNoticeTo, version: ifVersion))
     if session.isJSON { return try session.printJSON(changed) }
     try session.print("Changed the profile \(Terminal.safe(changed.name)).\n")
     try session.print(ProfileShow.details(changed).rendered())
