@@ -135,6 +135,10 @@ extension EnvelopeReader {
     {
       return .automatic
     }
+    // What vacation programs wrote before RFC 3834, and some still do.
+    for name in ["X-Autoreply", "X-Autorespond", "X-Autoresponder", "X-Mail-Autoreply"] {
+      if let value = header(name), Self.firstWord(value) != "no" { return .automatic }
+    }
     if let path = header("Return-Path"), TextSanitizer.word(path, maximum: 10) == "<>" { return .automatic }
     return .ordinary
   }

@@ -9,6 +9,8 @@ struct RawHeader {
   private(set) var messageID = ""
   private(set) var subject = ""
   private(set) var recipients: [String] = []
+  private(set) var inReplyTo: String?
+  private(set) var autoSubmitted: AutoSubmitted?
   /// Whether a field holds UTF-8 beyond ASCII (RFC 6532).
   private(set) var isUTF8 = false
 
@@ -50,6 +52,8 @@ struct RawHeader {
     }
     if !problems.problems.isEmpty { throw .invalid(problems.problems) }
     subject = envelope.subject
+    inReplyTo = envelope.inReplyTo
+    autoSubmitted = fields.lazy.filter { $0.name == "auto-submitted" }.compactMap { Self.autoSubmitted($0.value) }.first
     // Read as if they were named openly: the library has no list for them that counts several fields.
     let blind = fields.filter { $0.name == "bcc" }.flatMap { Array("To:".utf8) + $0.value }
     recipients = (envelope.to + envelope.cc + Self.envelope(blind).to).map(\.address)
@@ -92,6 +96,13 @@ struct RawHeader {
     }
     return Field(
       name: String(decoding: octets[..<colon], as: UTF8.self).lowercased(), octets: octets, valueStart: colon + 1)
+  }
+
+  /// Any word but `no` is a program's; one that is none of the two known says that it was not asked.
+  private static func autoSubmitted(_ value: ArraySlice<UInt8>) -> AutoSubmitted? {
+    let word = String(decoding: value, as: UTF8.self).split { $0.isWhitespace || $0 == ";" || $0 == "(" }.first?
+      .lowercased()
+    return word.flatMap { $0 == "no" ? nil : AutoSubmitted(rawValue: $0) ?? .generated }
   }
 
   private static func envelope(_ octets: [UInt8]) -> MessageEnvelope {

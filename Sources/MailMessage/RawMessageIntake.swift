@@ -13,6 +13,10 @@ public struct RawMessage: Sendable {
   public var recipients: [String]
   /// What it needs of a server.
   public var encoding: MessageEncoding
+  /// The message that it answers, without angle brackets.
+  public var inReplyTo: String?
+  /// What it says of itself (RFC 3834 section 5); `nil` for a person's message.
+  public var autoSubmitted: AutoSubmitted?
 }
 
 /// Why a message was not taken.
@@ -97,7 +101,8 @@ public struct RawMessageIntake {
     let content = try spool.finish()
     return RawMessage(
       content: content, messageID: header.messageID, subject: header.subject, recipients: header.recipients,
-      encoding: header.isUTF8 ? .utf8 : hasEightBitBody ? .eightBit : .sevenBit)
+      encoding: header.isUTF8 ? .utf8 : hasEightBitBody ? .eightBit : .sevenBit, inReplyTo: header.inReplyTo,
+      autoSubmitted: header.autoSubmitted)
   }
 
   /// Forgets everything, also the file.

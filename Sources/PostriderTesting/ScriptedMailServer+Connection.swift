@@ -14,6 +14,8 @@ final class ScriptHandler: ChannelDuplexHandler {
   private var isBusy = false
   private var isReading = true
   private var isInMessage = false
+  /// Octets that come before the next line, and the answer to them.
+  private var awaited: (octets: Int, answer: String)?
   /// Octets of the buffer that hold no end of a message.
   private var scanned = 0
 
@@ -97,7 +99,14 @@ final class ScriptHandler: ChannelDuplexHandler {
   private func serve(
     _ answer: @Sendable (String) -> ScriptedMailServer.Reply, _ context: ChannelHandlerContext
   ) -> Bool {
-    while let line = isInMessage ? nextMessage() : nextLine() {
+    while true {
+      if let awaited {
+        guard let text = buffer.readString(length: awaited.octets) else { return false }
+        record.line(number, text)
+        send(awaited.answer, context)
+        self.awaited = nil
+      }
+      guard let line = isInMessage ? nextMessage() : nextLine() else { return false }
       isInMessage = false
       record.line(number, line)
       switch answer(line) {
@@ -105,6 +114,7 @@ final class ScriptHandler: ChannelDuplexHandler {
       case .readMessage(let text):
         send(text, context)
         isInMessage = true
+      case .readOctets(let octets, let text): awaited = (octets, text)
       case .close(let text):
         send(text, context)
         context.close(promise: nil)
@@ -112,7 +122,6 @@ final class ScriptHandler: ChannelDuplexHandler {
       case .next: return true
       }
     }
-    return false
   }
 
   private func send(_ text: String, _ context: ChannelHandlerContext) {

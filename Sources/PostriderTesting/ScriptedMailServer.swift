@@ -44,6 +44,8 @@ public final class ScriptedMailServer: Sendable {
     case text(String)
     /// Sends text, then reads up to a lone dot and hands all of that to the closure as its next line.
     case readMessage(String)
+    /// Reads so many octets as one entry of the record, then sends text: a chunk of BDAT.
+    case readOctets(Int, String)
     /// Sends text and closes.
     case close(String)
     /// Goes on with the next step of the script.

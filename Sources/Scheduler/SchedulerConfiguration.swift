@@ -1,3 +1,5 @@
+import PostriderCore
+
 /// How a scheduler process works.
 public struct SchedulerConfiguration: Sendable {
   /// Names this process in the leadership row; unique per process.
@@ -34,6 +36,16 @@ public struct SchedulerConfiguration: Sendable {
 
   /// How often the open alerts are counted.
   public var alertCount: Duration = .seconds(15)
+
+  /// Writes the mail that tells people of alerts.
+  public typealias AlertComposer = @Sendable (AlertDigest) throws -> OutgoingSubmission
+
+  /// How often alerts are looked for that have to be mailed.
+  public var alertMail: Duration = .seconds(15)
+  /// An organization gets at most one such mail in this time.
+  public var alertMailPause: Duration = .seconds(60)
+  /// Who writes it; `nil` for none to be mailed.
+  public var composeAlertMail: AlertComposer?
 
   /// The defaults of a deployment.
   public init(holder: String) { self.holder = holder }

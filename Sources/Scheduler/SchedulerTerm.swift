@@ -62,6 +62,7 @@ final class SchedulerTerm: Sendable {
       group.addTask { await self.repairForEver() }
       group.addTask { await self.watchLateness() }
       group.addTask { await self.countAlerts() }
+      group.addTask { await self.mailAlerts() }
     }
     lag.clear()
     openAlerts.clear()

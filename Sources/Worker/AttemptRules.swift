@@ -16,6 +16,11 @@ struct AttemptRules {
       || failure.code == .runAborted
   }
 
+  /// Whether what a recipient was refused for stands for the whole account, such as a used up allowance.
+  static func endsSending(_ failure: Failure) -> Bool {
+    failure.scope == .mailbox && (failure.failureClass == .quota || failure.failureClass == .throttle)
+  }
+
   /// After an answer for each recipient.
   func answered(_ delivery: SMTPDelivery) -> AttemptResult {
     let recipients = delivery.recipients.map { recipient -> OutgoingRecipient in
@@ -28,6 +33,10 @@ struct AttemptRules {
     }
     let failure = recipients.compactMap(\.failure).first
     guard recipients.contains(where: { $0.state == .pending }) else {
+      // A quota cut the message: the others follow as soon as it lets them.
+      if !message.others.isEmpty {
+        return AttemptResult(state: .pendingSend, recipients: recipients, failure: failure, nextTryAt: now)
+      }
       let accepted = message.accepted + recipients.count { $0.state == .accepted }
       let failed = message.failed + recipients.count { $0.state == .failed }
       return AttemptResult(
@@ -36,7 +45,8 @@ struct AttemptRules {
     // The server took its fill of recipients: the others follow at once.
     let split = delivery.isAccepted && failure?.code == .smtpTooManyRecipients
     return AttemptResult(
-      state: .pendingSend, recipients: recipients, failure: failure, nextTryAt: split ? now : nextTry(failure))
+      state: .pendingSend, recipients: recipients, failure: failure,
+      nextTryAt: split || failure.map(Self.endsSending) ?? false ? now : nextTry(failure))
   }
 
   /// After the message as a whole was refused, or could not be handed over.
@@ -51,9 +61,11 @@ struct AttemptRules {
   }
 
   private func all(_ state: OutgoingState, _ recipient: RecipientState, _ failure: Failure) -> AttemptResult {
-    AttemptResult(
+    // Nobody wonders about those who were not in the attempt that ended uncertainly: they got nothing.
+    let decided = message.recipients + (state == .uncertain ? [] : message.others)
+    return AttemptResult(
       state: state,
-      recipients: message.recipients.map { OutgoingRecipient(address: $0, state: recipient, failure: failure) },
+      recipients: decided.map { OutgoingRecipient(address: $0, state: recipient, failure: failure) },
       failure: failure)
   }
 

@@ -21,17 +21,19 @@ struct SendSession {
   /// database, a late writer, a server whose breaker is open.
   func outcome() async throws -> SessionOutcome {
     let startedAt = Date()
-    let outlook = try await context.store.outlook(writer: task.writer)
+    let outlook = try await context.store.outlook(pace: task.settings.pace, writer: task.writer)
     for id in outlook.uncertain {
       note(Failure(.smtpUncertain, context: "message \(id): the session that sent it ended before the answer"))
     }
     var failure: Failure?
     var breaker: OpenBreaker?
+    var wait = outlook.wait
+    let connects = outlook.due > 0 && wait == nil && lane < outlook.connections ?? JobID.maximumLanes
     // One that died is looked after by its successor; one that lives has no work when it is asked for again.
     if lane == 0 { await open(outlook.lanesAtWork) }
-    if outlook.due > 0 {
+    if connects {
       do {
-        try await send(outlook)
+        wait = try await send(outlook)
       } catch let error as FencedError {
         throw error
       } catch let error as CancellationError {
@@ -49,15 +51,22 @@ struct SendSession {
       breaker = await context.servers.leave(
         task, .outgoing, failure, progress: task.progress.counts.sent > 0)
     }
-    return outcome(failure, breaker, from: startedAt, connected: outlook.due > 0)
+    // Our own other sessions may be those that the server counts.
+    let isOneTooMany = failure?.code == .smtpConcurrency && !outlook.lanesAtWork.isEmpty
+    if isOneTooMany {
+      wait = SendWait(
+        until: Date().addingTimeInterval(Self.retryBesideLanesSeconds), reason: FailureCode.smtpConcurrency.rawValue)
+    }
+    let outcome = outcome(
+      failure, breaker, wait, from: startedAt, connected: connects, isOneTooMany: isOneTooMany)
+    if let failure {
+      let letIn = lane > 0 ? lane : isOneTooMany ? outlook.lanesAtWork.count : nil
+      try await adapt(to: failure, letIn: letIn, until: outcome.next.at)
+    }
+    return outcome
   }
 
-  private var lane: Int { task.lease.job.lane }
-
-  /// How many lanes there should be for so many due messages.
-  private func lanes(due: Int) -> Int {
-    min(task.settings.sendLanes, (due + Self.messagesPerSession - 1) / Self.messagesPerSession)
-  }
+  var lane: Int { task.lease.job.lane }
 
   /// Makes sure that these lanes are in the queue. Nothing rests on it: what is not opened now is by the next session.
   private func open(_ lanes: [Int]) async {
@@ -76,50 +85,8 @@ struct SendSession {
     }
   }
 
-  private func outcome(
-    _ failure: Failure?, _ breaker: OpenBreaker?, from startedAt: Date, connected: Bool
-  ) -> SessionOutcome {
-    let counts = task.progress.counts
-    var disposition: Disposition
-    // A connection too many, perhaps: lane 0 goes on, and says what is wrong with the server.
-    let tellsNothing =
-      lane > 0 && failure.map { [.transient, .contention, .throttle].contains($0.failureClass) } ?? false
-    if tellsNothing {
-      disposition = Disposition(
-        next: NextDue(at: nil, reason: "next-try"), failures: task.assignment.failures)
-    } else if let failure {
-      disposition = task.disposition(failure, breaker, at: Date())
-      // The message's own alert says it, as an error.
-      if failure.failureClass == .uncertain { disposition.alerts = [] }
-    } else {
-      disposition = Disposition(
-        next: NextDue(at: nil, reason: "next-try"),
-        // Without a connection nothing was learned.
-        failures: connected ? 0 : task.assignment.failures,
-        alerts: connected && (task.assignment.failures > 0 || task.assignment.lastFailureCode != nil)
-          ? [.resolve(codes: Self.codesOfDirection, direction: .outgoing)] : [])
-    }
-    disposition.alerts += counts.messageFailures.map {
-      .raise(AlertDraft(level: .error, failure: $0, direction: .outgoing))
-    }
-    var run = task.run(
-      from: startedAt, result: failure != nil ? .failure : counts.failed > 0 ? .partial : .success,
-      failure: failure ?? counts.messageFailures.first)
-    run.enter(counts)
-    if run.result != .success || task.settings.verbose { run.steps = task.trace(.outgoing).steps }
-    return SessionOutcome(
-      writer: task.writer, profileID: task.settings.profileID, served: task.assignment.requested,
-      next: disposition.next, failures: disposition.failures,
-      failureCode: connected && !tellsNothing ? failure?.code : task.assignment.lastFailureCode,
-      directions: disposition.direction.map { [$0] } ?? [], alerts: disposition.alerts, run: run)
-  }
-
-  /// The alerts that a working session answers. What became of a message is for a person to settle.
-  private static let codesOfDirection = FailureCode.allCases.filter {
-    $0.defaultScope != .message || $0.defaultClass == .transient
-  }.map(\.rawValue)
-
-  private func send(_ outlook: OutgoingOutlook) async throws {
+  /// Sends what is due. Returns why it stopped before all of it was sent, where a quota is the reason.
+  private func send(_ outlook: OutgoingOutlook) async throws -> SendWait? {
     let settings = task.settings
     let end = ContinuousClock.now + settings.sessionDeadline / 2
     let credentials = try context.credentials(settings, .outgoing)
@@ -131,18 +98,25 @@ struct SendSession {
       }
       await context.servers.proved(task, .outgoing)
       // Not before the server has let this one in: a dead one must not see ten of them.
-      if lane == 0 { await open(Array(0..<lanes(due: outlook.due))) }
+      if lane == 0 { await open(Array(0..<lanes(outlook))) }
       var count = 0
-      while count < Self.messagesPerSession, ContinuousClock.now < end,
-        let message = try await context.store.claimMessage(writer: task.writer)
-      {
-        count += 1
-        try await send(message, session)
+      var wait: SendWait?
+      while count < Self.messagesPerSession, ContinuousClock.now < end {
+        switch try await next(before: end) {
+        case .message(let message):
+          count += 1
+          try await send(message, session)
+          continue
+        case .wait(let longer): wait = longer
+        case .nothing: break
+        }
+        break
       }
       // Lane 0 comes back by its schedule; the others come back only when they are asked for.
       if lane > 0, count == Self.messagesPerSession || ContinuousClock.now >= end { await open([lane]) }
       // Every answer is written: how the server takes its leave changes nothing.
       try? await session.quit()
+      return wait
     } catch {
       session.abort()
       throw error
@@ -157,7 +131,9 @@ struct SendSession {
     do {
       result = rules.answered(
         try await session.send(
-          from: message.sender, to: message.recipients, context.store.message(message.content)))
+          from: message.sender, to: message.recipients,
+          context.store.message(message.content).reporting(message.notification, envelopeID: message.messageID)))
+      if let failure = result.failure, AttemptRules.endsSending(failure) { ending = failure }
     } catch let failure as Failure {
       result = rules.failed(failure)
       if AttemptRules.endsSession(failure) { ending = failure }

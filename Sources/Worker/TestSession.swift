@@ -40,6 +40,7 @@ struct TestSession {
         if direction == .outgoing && test.failure == nil { $0.sent += 1 }
       }
     }
+    let roundTrip = try await roundTrip()
     let tests = task.progress.counts.tests
     let failures = tests.compactMap(\.failure)
     var run = task.run(
@@ -47,11 +48,28 @@ struct TestSession {
       result: failures.isEmpty ? .success : failures.count < tests.count ? .partial : .failure,
       failure: failures.first)
     run.enter(task.progress.counts)
-    run.steps = directions.flatMap { task.trace($0).steps }
+    run.steps = directions.flatMap { task.trace($0).steps } + (roundTrip.map { [$0.step] } ?? [])
     return SessionOutcome(
       writer: task.writer, profileID: task.settings.profileID, served: task.assignment.requested,
       next: NextDue(at: nil, reason: "tested"), failures: 0, failureCode: failures.first?.code,
-      directions: tests.compactMap(\.change), alerts: tests.flatMap(\.alerts), run: run)
+      directions: tests.compactMap(\.change), alerts: tests.flatMap(\.alerts) + (roundTrip?.alert.map { [$0] } ?? []),
+      run: run)
+  }
+
+  /// Only where both directions work there is something to come back.
+  private func roundTrip() async throws -> (step: TraceStep, alert: AlertChange?)? {
+    let counts = task.progress.counts
+    guard context.configuration.roundTripWait > .zero, counts.tests.count == Direction.allCases.count,
+      counts.tests.allSatisfy({ $0.failure == nil }),
+      let address = InternationalAddress.wireForm(task.settings.address)
+    else { return nil }
+    let sentAt = task.trace(.outgoing).steps.last { $0.name == .send }?.startedAt ?? Date()
+    return try await RoundTrip(context: context, task: task, messageID: messageID(of: address), sentAt: sentAt).step()
+  }
+
+  /// The same on every attempt of one session.
+  private func messageID(of address: String) -> String {
+    TestMessage.messageID("postrider-test.\(task.lease.fence).\(task.lease.job)", of: address)
   }
 
   private func answer(of halt: OpenBreaker, _ direction: Direction) -> DirectionTest {
@@ -97,7 +115,7 @@ struct TestSession {
       guard let address = InternationalAddress.wireForm(task.settings.address) else {
         throw Failure(.smtpRejected, context: "the domain of \(task.settings.address) cannot be written in A-labels")
       }
-      let id = TestMessage.messageID("postrider-test.\(task.lease.fence).\(task.lease.job)", of: address)
+      let id = messageID(of: address)
       let message = try TestMessage.compose(to: task.settings.address, messageID: id, mark: "\(task.lease.fence)")
       try await context.check.send(
         message, from: address, endpoint, credentials, mechanism: mechanism, trace: trace, mayConnect: mayConnect,

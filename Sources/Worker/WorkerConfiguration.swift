@@ -26,6 +26,9 @@ public struct WorkerConfiguration: Sendable {
   public var batchMessages = 50
   /// … and at most so many octets, unless a single one is larger.
   public var batchOctets: Int64 = 1_048_576
+  /// How long a test waits for its own message to come back over POP3, at most 10 s of a test that nobody waits for; zero
+  /// not to look for it.
+  public var roundTripWait: Duration = .zero
   /// Bodies that arrive slower are given up, octets per second.
   public var minimumOctetsPerSecond = 256
 

@@ -28,6 +28,7 @@ final class FakeAdminStore: AdminStore {
     var lastIDs: [MailboxID] = []
     var lastApproval: ApprovalState?
     var pauses: [Pause] = []
+    var alertMail = AlertMailSettings()
     var setAside: [SetAsideJob] = []
     var activity: [OrganizationID: [ProfileActivity]] = [:]
     var activityCalls = 0
@@ -79,6 +80,26 @@ final class FakeAdminStore: AdminStore {
     let part = Array(items.dropFirst(start).prefix(page.limit))
     let next = start + part.count
     return Page(items: part, nextCursor: next < items.count ? String(next) : nil, total: items.count)
+  }
+
+  func sendAllowance(of id: MailboxID, for principal: Principal) async throws -> SendAllowance {
+    try checked { state in
+      guard let mailbox = state.mailboxes.first(where: { $0.id == id && $0.organizationID == principal.organizationID })
+      else { throw StoreError.notFound("mailbox") }
+      return SendAllowance(
+        mailboxID: id, quota: mailbox.sendQuota ?? .none, source: .mailbox, sharedQuota: .none,
+        used: SendUsage(messagesLastDay: 3),
+        sharedUsed: SendUsage(), waitsUntil: Self.date, reason: "quota")
+    }
+  }
+
+  func alertMail(for principal: Principal) async throws -> AlertMailSettings { try checked { $0.alertMail } }
+
+  func updateAlertMail(_ change: AlertMailChange, by principal: Principal) async throws -> AlertMailSettings {
+    try checked { state in
+      state.alertMail = try change.applied(to: state.alertMail)
+      return state.alertMail
+    }
   }
 
   func principal(token: Secret) async throws -> Principal? {

@@ -358,6 +358,11 @@ struct ShapeTests {
     #expect(names(.profileDraft) == properties(ProfileDraft(name: "", type: .gmail)))
     #expect(names(.ownerDraft) == properties(OwnerDraft(kind: .user)))
     #expect(names(.mailboxDraft) == properties(MailboxDraft(address: "")))
+    #expect(names(.sendQuota) == properties(SendQuota()))
+    #expect(names(.profileChange) == properties(ProfileChange()))
+    #expect(names(.mailboxChange) == properties(MailboxChange()))
+    #expect(names(.outgoingDraft) == properties(OutgoingDraft(mailboxID: MailboxID(1), to: [], subject: "")))
+    #expect(names(.alertMailChange) == properties(AlertMailChange()))
   }
 
   @Test("the parser reads what JSON has")

@@ -43,13 +43,13 @@ struct LaneTests {
       let (store, mailbox) = (database.store, try await sender(database))
       let (old, assignment) = try await claim(1, mailbox, database)
       let (first, firstAssignment) = try await claim(0, mailbox, database)
-      #expect(try await store.outlook(writer: database.guardian(first, firstAssignment)).due == 3)
+      #expect(try await store.outlook(pace: .unlimited, writer: database.guardian(first, firstAssignment)).due == 3)
       guard case .written = try await store.commit(database.outcome(first, firstAssignment)) else {
         Issue.record("lane 0 is fenced")
         return
       }
       // Lane 0 has written with a newer fence: that is nothing to lane 1.
-      let message = try #require(try await store.claimMessage(writer: database.guardian(old, assignment)))
+      let message = try #require(try await store.claimNext(database.guardian(old, assignment)))
       try await store.finish(message.id, AttemptResult(state: .sent), writer: database.guardian(old, assignment))
 
       let (new, newAssignment) = try await claim(1, mailbox, database)
@@ -61,7 +61,7 @@ struct LaneTests {
       #expect(try await store.commit(database.outcome(new, newAssignment)) == .written(run))
       #expect(try await store.commit(database.outcome(old, assignment)) == .fenced)
       await #expect(throws: FencedError.self) {
-        try await store.claimMessage(writer: database.guardian(old, assignment))
+        try await store.claimNext(database.guardian(old, assignment))
       }
       #expect(try await database.int("SELECT last_fence FROM mailbox_schedule WHERE kind = 's'") == first.fence.value)
     }
@@ -72,9 +72,9 @@ struct LaneTests {
     try await TestDatabase.with { database in
       let (store, mailbox) = (database.store, try await sender(database))
       let (second, assignment) = try await claim(1, mailbox, database)
-      let message = try #require(try await store.claimMessage(writer: database.guardian(second, assignment)))
+      let message = try #require(try await store.claimNext(database.guardian(second, assignment)))
       let (first, firstAssignment) = try await claim(0, mailbox, database)
-      let outlook = try await store.outlook(writer: database.guardian(first, firstAssignment))
+      let outlook = try await store.outlook(pace: .unlimited, writer: database.guardian(first, firstAssignment))
       #expect(outlook.uncertain.isEmpty && outlook.lanesAtWork == [1] && outlook.due == 2)
 
       // Nothing else waits: the schedule looks after the lane all the same.
@@ -84,7 +84,7 @@ struct LaneTests {
       #expect((20...30).contains(try #require(try await dueIn(database))))
 
       let (successor, itsAssignment) = try await claim(1, mailbox, database)
-      let found = try await store.outlook(writer: database.guardian(successor, itsAssignment))
+      let found = try await store.outlook(pace: .unlimited, writer: database.guardian(successor, itsAssignment))
       #expect(found.uncertain == [message.id] && found.lanesAtWork.isEmpty)
       _ = try await store.commit(
         database.outcome(successor, itsAssignment, next: NextDue(at: nil, reason: "next-try")))
@@ -104,7 +104,7 @@ struct LaneTests {
       later.0 = Lease(
         job: later.0.job, profile: later.0.profile, jobClass: .send, fence: Fence(7 << 32), dueMilliseconds: 0,
         trustedUntil: .now + .seconds(15))
-      let after = try await store.outlook(writer: database.guardian(later.0, later.1))
+      let after = try await store.outlook(pace: .unlimited, writer: database.guardian(later.0, later.1))
       #expect(after.uncertain == [message.id])
     }
   }
@@ -130,7 +130,7 @@ struct LaneTests {
     try await TestDatabase.with { database in
       let (store, mailbox) = (database.store, try await sender(database))
       let (first, firstAssignment) = try await claim(0, mailbox, database)
-      _ = try await store.outlook(writer: database.guardian(first, firstAssignment))
+      _ = try await store.outlook(pace: .unlimited, writer: database.guardian(first, firstAssignment))
       // Lane 0 has seen nothing of this; its outcome must not say that nothing waits.
       try await database.sql("UPDATE outgoing_email SET next_try_at = now() + interval '5 minutes'")
       _ = try await store.commit(database.outcome(first, firstAssignment, next: NextDue(at: nil, reason: "next-try")))

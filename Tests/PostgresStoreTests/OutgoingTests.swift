@@ -77,7 +77,7 @@ struct OutgoingTests {
       #expect(email.sender == "a@xn--bcher-kva.example" && email.sizeOctets == 2_500_000)
       let (lease, assignment) = try await database.assignment(mailbox, .send)
       let claimed = try #require(
-        try await database.store.claimMessage(writer: database.guardian(lease, assignment)))
+        try await database.store.claimNext(database.guardian(lease, assignment)))
       #expect(claimed.content.encoding == .eightBit && claimed.content.sizeOctets == 2_500_000)
       var read = claimed.content.first.octets
       #expect(Int64(read.count) == ContentPiece.maximumOctets)

@@ -69,7 +69,7 @@ struct SchemaTests {
           AND c.relname NOT IN ('schema_migration', 'leadership') ORDER BY 1
         """
       ).map { row in (try row.text(), try row.bool(), try row.bool(), try row.bool()) }
-      #expect(tables.count { !$0.3 } == 27)
+      #expect(tables.count { !$0.3 } == 30)
       let app = PostgresConnection(
         url: ConnectionURL(database.server.url("pr_app", database.name)), options: .test)
       for (table, enabled, forced, isPartition) in tables {
@@ -191,5 +191,14 @@ extension TestDatabase {
         job: "\(mailbox.id)p", profileID: other.id, reclaims: 3, worker: "w1", sinceMilliseconds: 1_700_000_000_000)
     ])
     _ = try await store.requestRepair(by: principal)
+    _ = try await store.updateAlertMail(AlertMailChange(levels: [.error]), by: principal)
+    try await sql(
+      """
+      INSERT INTO send_usage (profile_id, mailbox_id, span, bucket, organization_id, messages, recipients)
+      VALUES ($1, $2, 1, now(), $3, 1, 1)
+      """, [.id(other.id), .id(mailbox.id), .id(principal.organizationID)])
+    try await sql(
+      "INSERT INTO send_pace (mailbox_id, organization_id) VALUES ($1, $2)",
+      [.id(mailbox.id), .id(principal.organizationID)])
   }
 }

@@ -74,7 +74,7 @@ struct SendLaneTests {
     try await Spine.with(workers: 2) { spine in
       let cluster = spine.cluster
       let id = try await cluster.sender(to: server, limit: 4)
-      try await cluster.submit(1_000, from: id)
+      try await cluster.submitBulk(1_000, from: id)
       try await eventually("all are sent", within: .seconds(90)) {
         try await cluster.sql("SELECT count(*) FROM outgoing_email WHERE state = 'sent'") == "1000"
       }
@@ -106,7 +106,7 @@ struct SendLaneTests {
       let id = try await cluster.sender(to: smtp, polling: pop3, limit: 1)
       try await cluster.enable(id)
       _ = try await cluster.waitForRuns(1, of: id)
-      try await cluster.submit(300, from: id)
+      try await cluster.submitBulk(300, from: id)
       let before = sessions.order.count
       try await withThrowingTaskGroup(of: Void.self) { group in
         // A poll is always wanted.
@@ -140,7 +140,7 @@ struct SendLaneTests {
     try await Spine.with(workers: 1) { spine in
       let cluster = spine.cluster
       let id = try await cluster.sender(to: server, limit: 2)
-      try await cluster.submit(100, from: id)
+      try await cluster.submitBulk(100, from: id)
       try await eventually("all are sent", within: .seconds(60)) {
         try await cluster.sql("SELECT count(*) FROM outgoing_email WHERE state = 'sent'") == "100"
       }
@@ -158,7 +158,7 @@ struct SendLaneTests {
     try await Spine.with(workers: 2) { spine in
       let cluster = spine.cluster
       let id = try await cluster.sender(to: server, limit: 3)
-      try await cluster.submit(160, from: id)
+      try await cluster.submitBulk(160, from: id)
       try await eventually("three lanes") { sessions.most == 3 }
       try await cluster.store.setPaused(true, .mailbox(id), by: cluster.principal)
       try await eventually("every connection is closed") {
@@ -182,7 +182,7 @@ struct SendLaneTests {
 
 extension TestCluster {
   /// A mailbox that sends over a scripted server, and polls another one, with a limit of its own connections.
-  fileprivate func sender(
+  func sender(
     to smtp: ScriptedMailServer, polling pop3: ScriptedMailServer? = nil, limit: Int
   ) async throws -> MailboxID {
     let profile = try await profile(
@@ -194,7 +194,7 @@ extension TestCluster {
   }
 
   /// Submits many short messages at once, in the transaction in which a person would submit one.
-  fileprivate func submit(_ count: Int, from id: MailboxID) async throws {
+  func submitBulk(_ count: Int, from id: MailboxID, priority: OutgoingPriority = .normal) async throws {
     let address = try await mailbox(id).address
     try await sql(
       """
@@ -208,7 +208,7 @@ extension TestCluster {
         SELECT content, 0, m.organization_id, raw FROM made, mailbox m WHERE m.id = \(id);
       INSERT INTO outgoing_email (id, organization_id, mailbox_id, state, priority, next_try_at, message_id, subject,
           sender, content_id, size_octets)
-        SELECT made.id, m.organization_id, m.id, 'pending-send', 1, now(), 'm' || n || '@example.org', 'n' || n,
+        SELECT made.id, m.organization_id, m.id, 'pending-send', \(priority.rank), now(), 'm' || n || '@example.org', 'n' || n,
           '\(address)', content, octet_length(raw) FROM made, mailbox m WHERE m.id = \(id);
       INSERT INTO outgoing_recipient (email_id, position, organization_id, address)
         SELECT made.id, 0, m.organization_id, 'to@example.org' FROM made, mailbox m WHERE m.id = \(id);

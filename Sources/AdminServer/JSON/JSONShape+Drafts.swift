@@ -13,6 +13,12 @@ extension JSONShape {
     Field("userName", .string), Field("password", .secret), Field("loginAs", .string),
   ])
 
+  /// `SendQuota`.
+  static let sendQuota = JSONShape.object([
+    Field("messagesPerMinute", .integer), Field("messagesPerDay", .integer), Field("recipientsPerDay", .integer),
+    Field("recipientsPerMessage", .integer), Field("answersPerHour", .integer),
+  ])
+
   /// `ProfileDraft`.
   static let profileDraft = JSONShape.object([
     Field("name", .string, isRequired: true), Field("description", .string),
@@ -20,7 +26,8 @@ extension JSONShape {
     Field("incoming", serverDraft), Field("outgoing", serverDraft), Field("useSameSettingsForOutgoing", .boolean),
     Field("processEmailFrom", .date), Field("minimumPollingIntervalMinutes", .integer),
     Field("maximumConcurrentConnections", .integer), Field("connectionTimeoutSeconds", .integer),
-    Field("maximumFailedLogins", .integer), Field("caCertificatesPEM", .string),
+    Field("maximumFailedLogins", .integer), Field("caCertificatesPEM", .string), Field("sendQuota", sendQuota),
+    Field("sharedSendQuota", sendQuota),
   ])
 
   /// `OwnerDraft`.
@@ -59,14 +66,23 @@ extension JSONShape {
     Field("processEmailFrom", .date), Field("minimumPollingIntervalMinutes", .integer),
     Field("maximumConcurrentConnections", .integer), Field("weight", .integer),
     Field("connectionTimeoutSeconds", .integer), Field("maximumFailedLogins", .integer),
-    Field("caCertificatesPEM", .string), Field("isActive", .boolean),
+    Field("caCertificatesPEM", .string), Field("isActive", .boolean), Field("sendQuota", sendQuota),
+    Field("sharedSendQuota", sendQuota), Field("failureNoticeTo", .string),
     Field("clears", .array(of: choice(ProfileChange.Clearable.self), count: 0...2)),
     Field("confirmsNewTests", .boolean), Field("version", .identifier),
   ])
 
   /// `MailboxChange`.
   static let mailboxChange = JSONShape.object([
-    Field("profileID", .identifier), Field("isActive", .boolean), Field("version", .identifier),
+    Field("profileID", .identifier), Field("isActive", .boolean), Field("sendQuota", sendQuota),
+    Field("resetsSendQuota", .boolean), Field("version", .identifier),
+  ])
+
+  /// `AlertMailChange`.
+  static let alertMailChange = JSONShape.object([
+    Field("isOn", .boolean), Field("mailboxID", .identifier),
+    Field("recipients", .array(of: .string, count: 0...AlertMailChange.maximumRecipients)),
+    Field("levels", .array(of: choice(AlertLevel.self), count: 0...3)),
   ])
 
   /// What is paused or resumed; `id` names the profile or mailbox.
@@ -93,6 +109,12 @@ extension JSONShape {
     Field("headers", .array(of: outgoingHeader, count: 0...OutgoingDraft.maximumHeaders)),
     Field("autoSubmitted", choice(AutoSubmitted.self)), Field("priority", choice(OutgoingPriority.self)),
     Field("sendAfter", .date), Field("idempotencyKey", .string), Field("hold", .boolean),
+    Field("notification", dsnRequest),
+  ])
+
+  /// `DSNRequest`.
+  private static let dsnRequest = JSONShape.object([
+    Field("notify", .array(of: choice(DSNCondition.self), count: 0...4)), Field("returns", choice(DSNReturn.self)),
   ])
 
   private static let outgoingAttachment = JSONShape.object([

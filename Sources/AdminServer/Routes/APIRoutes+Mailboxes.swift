@@ -31,6 +31,10 @@ extension APIRoutes {
     return try call.answer(try await services.store.updateMailbox(id, change, by: call.principal))
   }
 
+  @Sendable static func showQuota(_ services: APIServices, _ call: APICall) async throws -> Response {
+    try call.answer(try await services.store.sendAllowance(of: try call.identifier(), for: call.principal))
+  }
+
   @Sendable static func approveMailboxes(_ services: APIServices, _ call: APICall) async throws -> Response {
     try await bulk(call) { try await services.store.setApproval(.approved, of: $0, by: call.principal) }
   }

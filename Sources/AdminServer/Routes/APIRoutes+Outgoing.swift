@@ -28,7 +28,9 @@ extension APIRoutes {
       OutgoingSubmission(
         mailboxID: mailbox.id, sender: sender, recipients: recipients, subject: draft.subject, messageID: messageID,
         raw: content, encoding: builder.encoding, priority: draft.priority ?? .normal, sendAfter: draft.sendAfter,
-        idempotencyKey: draft.idempotencyKey, hold: draft.hold ?? false), services, call)
+        idempotencyKey: draft.idempotencyKey, hold: draft.hold ?? false, notification: draft.notification,
+        inReplyTo: (draft.inReplyTo ?? draft.references?.last).map(MessageIDRules.bare),
+        autoSubmitted: draft.autoSubmitted), services, call)
   }
 
   /// Takes a whole message as it stands and stores it for sending. It goes to those whom `to` names, else to everybody in
@@ -63,7 +65,9 @@ extension APIRoutes {
       OutgoingSubmission(
         mailboxID: mailbox.id, sender: sender, recipients: recipients, subject: message.subject,
         messageID: message.messageID, raw: message.content, encoding: message.encoding, priority: options.priority,
-        sendAfter: options.sendAfter, idempotencyKey: options.idempotencyKey, hold: options.hold), services, call)
+        sendAfter: options.sendAfter, idempotencyKey: options.idempotencyKey, hold: options.hold,
+        notification: options.notification, inReplyTo: message.inReplyTo, autoSubmitted: message.autoSubmitted),
+      services, call)
   }
 
   /// What the query says of a message that comes as it stands.
@@ -74,6 +78,7 @@ extension APIRoutes {
     var sendAfter: Date?
     var idempotencyKey: String?
     var hold: Bool
+    var notification: DSNRequest?
 
     init(_ query: inout QueryReader) {
       let mailbox: MailboxID? = query.identifier("mailbox")
@@ -88,6 +93,15 @@ extension APIRoutes {
       sendAfter = query.date("sendAfter")
       idempotencyKey = query.text("idempotencyKey", maximum: 200)
       hold = query.boolean("hold") ?? false
+      let words = query.text("notify", maximum: 100)?.split(separator: ",").map { $0.trimmingSpaces() }
+      let notify = words?.compactMap(DSNCondition.init)
+      if notify?.count != words?.count {
+        let known = DSNCondition.allCases.map(\.rawValue).joined(separator: ", ")
+        query.problems.add("?notify", "not-a-choice", "must be words of \(known), with commas between")
+      }
+      let returns: DSNReturn? = query.choice("returns")
+      if notify != nil || returns != nil { notification = DSNRequest(notify: notify, returns: returns) }
+      notification?.check(at: "?", &query.problems)
     }
   }
 

@@ -26,6 +26,10 @@ enum APIRoutes {
     .patch(
       "/mailboxes/{id}", .right(.writeMailboxes), body: .mailboxChange,
       "Changes a mailbox or moves it to another profile; what is left out stays.", handler: changeMailbox),
+    .get(
+      "/mailboxes/{id}/quota", .right(.readMailboxes),
+      "What a mailbox may send, has sent, and when the next may leave.",
+      handler: showQuota),
     .post(
       "/mailboxes/approve", .right(.approveMailboxes), body: .bulkRequest, status: 200,
       "Lets mailboxes process mail.", handler: approveMailboxes),
@@ -43,6 +47,10 @@ enum APIRoutes {
       "Chooses what becomes of mail that the server renumbered, and lets the mailboxes go on.",
       handler: reimportMailboxes),
 
+    .get("/alert-mail", .right(.readAlerts), "Whether and how alerts go out by mail.", handler: showAlertMail),
+    .patch(
+      "/alert-mail", .right(.writeProfiles), body: .alertMailChange, "Changes it; what is left out stays.",
+      handler: changeAlertMail),
     .get(
       "/alerts", .right(.readAlerts), query: ["mailbox", "level", "resolved"] + page, "Alerts, newest first.",
       handler: listAlerts),
@@ -62,7 +70,7 @@ enum APIRoutes {
       "/outgoing-emails", .right(.sendEmails), body: .outgoingDraft, status: 201,
       "Sends a message, or keeps it as a draft.", handler: submitEmail
     ).takingMessages(
-      query: ["mailbox", "to", "priority", "sendAfter", "idempotencyKey", "hold"], submitRawEmail),
+      query: ["mailbox", "to", "priority", "sendAfter", "idempotencyKey", "hold", "notify", "returns"], submitRawEmail),
     .get(
       "/outgoing-emails/{id}", .right(.readEmails), "One outgoing message and what became of each recipient.",
       handler: showOutgoing),

@@ -1,7 +1,7 @@
 import NIOCore
 import PostriderCore
 
-/// One message: MAIL, RCPT, DATA, the message, the answer.
+/// One message: MAIL, RCPT, then DATA and the message, or the message in chunks, then the answer.
 extension SMTPDialogue {
   struct Transaction {
     enum Command {
@@ -17,6 +17,8 @@ extension SMTPDialogue {
       case commands
       /// The message is being written.
       case body
+      /// The same, in chunks.
+      case chunks
       /// A server took DATA though no recipient stands: a lone dot ends it (RFC 2920 section 3.1).
       case loneDot
       /// Everything is written.
@@ -30,6 +32,8 @@ extension SMTPDialogue {
     var accepted = 0
     var failure: Failure?
     let pipelining: Bool
+    /// Whether BDAT takes the place of DATA.
+    let isChunked: Bool
     var phase = Phase.commands
     let message: SMTPMessage
 
@@ -60,11 +64,11 @@ extension SMTPDialogue {
       state = .idle
       return .done(.delivery(SMTPDelivery(recipients: results, reply: nil)))
     }
-    var transaction = Transaction(results: results, pipelining: extensions.pipelining, message: message)
+    var transaction = Transaction(
+      results: results, pipelining: extensions.pipelining, isChunked: extensions.chunking, message: message)
     if isTransactionOpen { transaction.commands.append((.reset, "RSET")) }
     var mail = "MAIL FROM:<\(from)>"
     if extensions.size { mail += " SIZE=\(message.sizeOctets)" }
-    // Without the extension the message goes as it is: servers that do not offer it pass 8-bit text on.
     if extensions.eightBitMIME, message.encoding != .sevenBit { mail += " BODY=8BITMIME" }
     if extensions.smtpUTF8,
       message.encoding == .utf8 || !from.utf8.allSatisfy({ $0 < 0x80 })
@@ -72,11 +76,14 @@ extension SMTPDialogue {
     {
       mail += " SMTPUTF8"
     }
+    let notification = extensions.dsn ? message.notification : nil
+    mail += notification?.mail ?? ""
     transaction.commands.append((.mail, mail))
     for (index, result) in results.enumerated() where result.failure == nil {
-      transaction.commands.append((.recipient(index), "RCPT TO:<\(result.address)>"))
+      transaction.commands.append(
+        (.recipient(index), "RCPT TO:<\(result.address)>" + (notification?.recipient(result.address) ?? "")))
     }
-    transaction.commands.append((.data, "DATA"))
+    if !transaction.isChunked { transaction.commands.append((.data, "DATA")) }
     isTransactionOpen = true
     state = .sending(transaction)
     return next(&input)
@@ -93,6 +100,13 @@ extension SMTPDialogue {
     if let maximum = extensions.maximumSizeOctets, message.sizeOctets > maximum {
       return Failure(
         .smtpTooLarge, context: "the message has \(message.sizeOctets) octets, the server takes \(maximum)")
+    }
+    // RFC 6152 section 3: such a message is not sent to a server that may cut its octets to seven bits.
+    if message.encoding == .eightBit, !extensions.eightBitMIME {
+      return Failure(
+        .smtpContent,
+        context: "the message holds 8-bit text and the server does not offer 8BITMIME; submit it encoded in 7 bits "
+          + "(quoted-printable or base64)")
     }
     if message.encoding == .utf8, !extensions.smtpUTF8 {
       return Failure(
@@ -130,7 +144,11 @@ extension SMTPDialogue {
         state = .sending(transaction)
         return .send(commands)
       }
-      if transaction.answered == transaction.written { return finishWithoutMessage(transaction) }
+      if transaction.answered == transaction.written {
+        let isWanted = transaction.failure == nil && transaction.accepted > 0
+        return transaction.isChunked && isWanted
+          ? startChunks(transaction, &input) : finishWithoutMessage(transaction)
+      }
       guard let reply = try reply(&input) else { return .wait(.answer, step: step) }
       return take(reply, &transaction, &input)
     case .body:
@@ -147,6 +165,7 @@ extension SMTPDialogue {
         return .broken(failure)
       }
       return encoder.map { $0.heldOctets == 0 && !$0.isWhole } ?? false ? .awaitBody : .sendBody
+    case .chunks: return try readChunks(transaction, &input)
     case .loneDot:
       guard let reply = try reply(&input) else { return .wait(.answer, step: step) }
       if reply.code == 421 { return refused(reply, at: .message) }
@@ -187,7 +206,7 @@ extension SMTPDialogue {
     case .data:
       let wanted = transaction.failure == nil && transaction.accepted > 0
       if reply.code == 354, wanted {
-        encoder = transaction.message.encoder
+        encoder = transaction.message.encoder(.dots)
         transaction.phase = .body
         state = .sending(transaction)
         step += 1

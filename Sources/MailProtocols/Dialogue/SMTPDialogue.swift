@@ -37,6 +37,8 @@ struct SMTPDialogue: Dialogue {
 
   /// A message piece is written by the handler between two calls of ``next(_:)``, so it lives outside of the state.
   var encoder: MessageEncoder?
+  /// Beside it, where the message goes in chunks.
+  var chunks: Chunks?
 
   init(tls: TLSMode) { allowsClearText = tls == .none }
 
@@ -56,7 +58,7 @@ struct SMTPDialogue: Dialogue {
     extensions = SMTPExtensions()
   }
 
-  mutating func nextBodyPiece() -> ByteBuffer? { encoder?.next(target: 16_384) }
+  mutating func nextBodyPiece() -> ByteBuffer? { chunks == nil ? encoder?.next(target: 16_384) : nextChunk() }
 
   mutating func feed(_ octets: [UInt8]?) {
     if let octets { encoder?.append(octets) } else { encoder?.end() }

@@ -43,6 +43,8 @@ public struct SMTPMessage: Sendable {
   /// What it needs of the server.
   public let encoding: MessageEncoding
   let source: Source
+  /// Which reports are asked for, where the server offers DSN.
+  private(set) var notification: DSNParameters?
 
   /// A message held whole; line ends of any kind.
   public init(_ octets: [UInt8]) {
@@ -64,11 +66,18 @@ public struct SMTPMessage: Sendable {
     source = .stream(octets)
   }
 
+  /// The same message with a request for delivery reports; `envelopeID` names it in them.
+  public func reporting(_ request: DSNRequest?, envelopeID: String?) -> SMTPMessage {
+    var message = self
+    message.notification = request.map { DSNParameters(request: $0, envelopeID: envelopeID) }
+    return message
+  }
+
   /// Holds a whole message, or nothing yet.
-  var encoder: MessageEncoder {
+  func encoder(_ framing: MessageEncoder.Framing) -> MessageEncoder {
     switch source {
-    case .whole(let octets): MessageEncoder(octets)
-    case .stream: MessageEncoder()
+    case .whole(let octets): MessageEncoder(octets, framing)
+    case .stream: MessageEncoder(framing)
     }
   }
 }

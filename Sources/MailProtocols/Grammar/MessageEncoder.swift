@@ -1,11 +1,20 @@
 import NIOCore
 
 /// Makes a message fit for DATA, piece by piece: line ends normalized to CRLF first, then dots stuffed, then the final
-/// `CRLF . CRLF` (RFC 5321 sections 2.3.8 and 4.5.2).
+/// `CRLF . CRLF` (RFC 5321 sections 2.3.8 and 4.5.2); or for BDAT, where only the first of these is done.
 ///
 /// Normalizing first leaves no bare CR or LF that a server could read as an end of data (CVE-2023-51764 and its kin).
 /// The message comes in pieces cut anywhere; only what came and has not left is held.
 struct MessageEncoder {
+  /// How the server finds the end.
+  enum Framing {
+    /// Dots are stuffed and a lone one ends the message (DATA).
+    case dots
+    /// By its length (BDAT, RFC 3030): nothing is added but the last line's end.
+    case chunks
+  }
+
+  private let framing: Framing
   /// What came and has not left, the first piece from ``index`` on.
   private var pieces: [[UInt8]] = []
   private var index = 0
@@ -16,9 +25,10 @@ struct MessageEncoder {
   private(set) var isWhole = false
   private(set) var isFinished = false
 
-  init() {}
+  init(_ framing: Framing = .dots) { self.framing = framing }
 
-  init(_ message: [UInt8]) {
+  init(_ message: [UInt8], _ framing: Framing = .dots) {
+    self.framing = framing
     append(message)
     end()
   }
@@ -46,14 +56,16 @@ struct MessageEncoder {
   mutating func next(target: Int) -> ByteBuffer? {
     if isFinished || heldOctets == 0 && !isWhole { return nil }
     var output = ByteBuffer()
+    let framing = framing
     output.reserveCapacity(min(target, heldOctets) + 1_024)
     forEachLine(atMost: target) { text, startsLine, hasEnd in
-      if startsLine, text.first == UInt8(ascii: ".") { output.writeInteger(UInt8(ascii: ".")) }
+      if framing == .dots, startsLine, text.first == UInt8(ascii: ".") { output.writeInteger(UInt8(ascii: ".")) }
       output.writeBytes(text)
       if hasEnd { output.writeStaticString("\r\n") }
     }
     if isWhole && heldOctets == 0 {
-      output.writeStaticString(atLineStart ? ".\r\n" : "\r\n.\r\n")
+      if !atLineStart { output.writeStaticString("\r\n") }
+      if framing == .dots { output.writeStaticString(".\r\n") }
       isFinished = true
     }
     return output

@@ -12,6 +12,10 @@ enum SMTPLimits {
   static let replyLines = 100
   /// Recipients whose commands are written ahead of the answers, so that neither side's buffers fill up.
   static let recipientsPerGroup = 100
+  /// Octets of one chunk, where a message has as many.
+  static let chunkOctets = 65_536
+  /// Chunks that are written ahead of their answers.
+  static let chunksAhead = 16
 }
 
 /// An enhanced status code (RFC 3463): `class "." subject "." detail`.

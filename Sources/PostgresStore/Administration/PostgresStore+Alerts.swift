@@ -35,7 +35,7 @@ extension PostgresStore {
     }
   }
 
-  private static func alert(_ row: inout Row) throws -> Alert {
+  static func alert(_ row: inout Row) throws -> Alert {
     Alert(
       id: try row.id(), level: try row.word(), code: try row.text(), text: try row.text(),
       remedy: try row.textOrNil(), parameters: try row.json(), mailboxID: try row.idOrNil(),

@@ -2,6 +2,20 @@ import FoundationEssentials
 import PostriderCore
 
 extension PostgresStore {
+  /// Mailboxes that wait for a quota are due at once: the next session finds out how it stands.
+  static func endQuotaWaits(_ column: String, _ id: Int64) -> [Statement] {
+    [
+      Statement(
+        """
+        UPDATE mailbox_schedule s SET next_due_at = now() FROM (
+          SELECT h.mailbox_id FROM mailbox_schedule h WHERE h.\(column) = $1 AND h.kind = 's' AND h.enabled
+            AND h.reason IN ('quota', 'profile-quota')
+          ORDER BY h.mailbox_id FOR NO KEY UPDATE
+        ) waiting WHERE s.mailbox_id = waiting.mailbox_id AND s.kind = 's'
+        """, [.int(id)]), SchedulePayload.rescan,
+    ]
+  }
+
   /// Changes a mailbox. On a move to another profile no session begins there before the last one on the old has ended.
   ///
   /// Throws ``StoreError/stale`` when ``MailboxChange/version`` is not the present one, `invalid` for a profile that does
@@ -26,21 +40,25 @@ extension PostgresStore {
       }
       let target = change.profileID.flatMap { $0 == before.profileID ? nil : $0 }
       let isActive = change.isActive ?? before.isActive
-      if target == nil && isActive == before.isActive {
+      let quota = change.resetsSendQuota == true ? nil : change.sendQuota ?? before.sendQuota
+      if target == nil && isActive == before.isActive && quota == before.sendQuota {
         try db.commit()
         return before
       }
       var statements = [
         Statement(
-          "UPDATE mailbox SET is_active = $2, version = version + 1, updated_at = now() WHERE id = $1",
-          [.id(id), .bool(isActive)])
+          """
+          UPDATE mailbox SET is_active = $2, send_quota = $3::jsonb, version = version + 1, updated_at = now()
+          WHERE id = $1
+          """, [.id(id), .bool(isActive), .text(try quota.map { try PostgresValue.jsonText($0) })])
       ]
+      if quota != before.sendQuota { statements += Self.endQuotaWaits("mailbox_id", id.value) }
       if let target { statements += Self.move(id, from: before.profileID, to: target, organization) }
       let entry = AuditEntry(
         target == nil ? "mailbox.update" : "mailbox.move", "mailbox", id.value,
         before: try PostgresValue.jsonText(ChangedMailbox(before)),
         after: try PostgresValue.jsonText(
-          ChangedMailbox(profileID: target ?? before.profileID, isActive: isActive)))
+          ChangedMailbox(profileID: target ?? before.profileID, isActive: isActive, sendQuota: quota)))
       statements += [
         .refreshMayRun(.ids([id])), .audit([entry], by: principal), MailboxQuery.one(id, of: organization),
       ]
@@ -73,6 +91,8 @@ extension PostgresStore {
           failure_code = NULL
         WHERE mailbox_id = $1
         """, [.id(id)]),
+      // What a server answered there counts nothing here.
+      Statement("DELETE FROM send_pace WHERE mailbox_id = $1", [.id(id)]),
       SchedulePayload.statement(profile: target),
     ]
     if let from {
@@ -93,11 +113,15 @@ extension PostgresStore {
 private struct ChangedMailbox: Encodable {
   var profileID: ProfileID?
   var isActive: Bool
+  var sendQuota: SendQuota?
 
-  init(profileID: ProfileID?, isActive: Bool) {
+  init(profileID: ProfileID?, isActive: Bool, sendQuota: SendQuota?) {
+    self.sendQuota = sendQuota
     self.profileID = profileID
     self.isActive = isActive
   }
 
-  init(_ mailbox: Mailbox) { self.init(profileID: mailbox.profileID, isActive: mailbox.isActive) }
+  init(_ mailbox: Mailbox) {
+    self.init(profileID: mailbox.profileID, isActive: mailbox.isActive, sendQuota: mailbox.sendQuota)
+  }
 }

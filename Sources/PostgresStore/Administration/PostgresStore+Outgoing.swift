@@ -6,7 +6,7 @@ extension PostgresStore {
     SELECT id, mailbox_id, state, priority, send_after, CASE WHEN state = 'pending-send' THEN next_try_at END, attempts,
       failure, message_id, idempotency_key, subject, sender, size_octets, created_at, updated_at, sent_at,
       (SELECT nullif(count(*), 0) FROM outgoing_recipient r WHERE r.email_id = outgoing_email.id
-        AND r.report_action = 'failed')
+        AND r.report_action = 'failed'), dsn
     FROM outgoing_email
     """
 
@@ -16,14 +16,16 @@ extension PostgresStore {
       sendAfter: try row.dateOrNil(), nextTryAt: try row.dateOrNil(), attempts: Int(try row.int()),
       failure: try row.jsonOrNil(), messageID: try row.text(), idempotencyKey: try row.textOrNil(),
       subject: try row.text(), sender: try row.text(), sizeOctets: try row.int(), createdAt: try row.date(),
-      updatedAt: try row.date(), sentAt: try row.dateOrNil(), bounced: try row.intOrNil().map { Int($0) })
+      updatedAt: try row.date(), sentAt: try row.dateOrNil(), bounced: try row.intOrNil().map { Int($0) },
+      notification: try row.jsonOrNil())
   }
 
   /// Stores a message for sending and wakes the scheduler, or keeps it as a draft.
   ///
   /// Throws ``StoreError/conflict(code:message:)`` with the reason as its code (`not-approved`, `not-tested`, `disabled`,
   /// …) when the mailbox does not send; a pause only makes the message wait. A second submit with the same idempotency
-  /// key returns the first message and changes nothing.
+  /// key returns the first message and changes nothing. An answer that looks like one of a loop is kept as a draft, with
+  /// its reason and an alert.
   public func submit(_ message: OutgoingSubmission, by principal: Principal) async throws -> OutgoingEmail {
     let organization = principal.organizationID
     let id: OutgoingEmailID = try await pool.transaction(.api(organization)) { db in
@@ -41,6 +43,7 @@ extension PostgresStore {
         }
       }
       let sender = try Self.sender(message.mailboxID, mustSend: !message.hold, db, principal)
+      let loop = message.hold ? nil : try Self.loop(message, db, principal)
       let numbers = try db.query("SELECT nextval('content_id_seq'), nextval('outgoing_email_id_seq')").map { row in
         (try row.int(), try row.id() as OutgoingEmailID)
       }[0]
@@ -51,8 +54,8 @@ extension PostgresStore {
           try batch.add(message.raw, id: numbers.0)
           try batch.flush()
         }
-        for statement in Self.insertion(
-          message, numbers.1, content: numbers.0, sender: message.sender ?? sender, principal)
+        for statement in try Self.insertion(
+          message, numbers.1, content: numbers.0, sender: message.sender ?? sender, heldFor: loop, principal)
         {
           try send(statement)
         }
@@ -80,30 +83,45 @@ extension PostgresStore {
     return address
   }
 
-  private static func insertion(
-    _ message: OutgoingSubmission, _ id: OutgoingEmailID, content: Int64, sender: String, _ principal: Principal
-  ) -> [Statement] {
-    let organization = PostgresValue.id(principal.organizationID)
-    let state = message.hold ? OutgoingState.draft : .pendingSend
+  /// A message and its recipients, and the request that a session looks at it, unless it is kept as a draft.
+  static func rows(
+    of message: OutgoingSubmission, _ id: OutgoingEmailID, content: Int64, sender: String, heldFor loop: Failure? = nil,
+    _ organizationID: OrganizationID
+  ) throws -> [Statement] {
+    let organization = PostgresValue.id(organizationID)
+    let isHeld = message.hold || loop != nil
+    let state = isHeld ? OutgoingState.draft : .pendingSend
     return [
       Statement(
         """
         INSERT INTO outgoing_email (id, organization_id, mailbox_id, state, priority, send_after, next_try_at,
-          message_id, idempotency_key, subject, sender, content_id, size_octets, encoding)
-        VALUES ($1, $2, $3, $4, $5, $6, coalesce($6, now()), $7, $8, $9, $10, $11, $12, $13)
+          message_id, idempotency_key, subject, sender, content_id, size_octets, encoding, dsn, correspondent,
+          failure_code, failure)
+        VALUES ($1, $2, $3, $4, $5, $6, coalesce($6, now()), $7, $8, $9, $10, $11, $12, $13, $14::jsonb, $15,
+          $16, $17::jsonb)
         """,
         [
           .id(id), organization, .id(message.mailboxID), .text(state.rawValue), .int(message.priority.rank),
           .time(message.sendAfter), .text(message.messageID), .text(message.idempotencyKey), .text(message.subject),
           .text(sender), .int(content), .int(message.raw.sizeOctets), .text(message.encoding.rawValue),
+          .text(try message.notification.map { try PostgresValue.jsonText($0) }), .text(message.correspondent),
+          .text(loop?.code.rawValue), .text(try loop.map { try PostgresValue.jsonText($0) }),
         ]),
       Statement(
         """
         INSERT INTO outgoing_recipient (email_id, organization_id, position, address)
         SELECT $1, $2, i.position - 1, i.address FROM unnest($3) WITH ORDINALITY AS i (address, position)
         """, [.id(id), organization, .texts(message.recipients)]),
-      .audit([AuditEntry("email.submit", "outgoing-email", id.value)], by: principal),
-    ] + (message.hold ? [] : sendRequest(message.mailboxID))
+    ] + (isHeld ? [] : sendRequest(message.mailboxID))
+  }
+
+  private static func insertion(
+    _ message: OutgoingSubmission, _ id: OutgoingEmailID, content: Int64, sender: String, heldFor loop: Failure?,
+    _ principal: Principal
+  ) throws -> [Statement] {
+    try rows(of: message, id, content: content, sender: sender, heldFor: loop, principal.organizationID)
+      + [.audit([AuditEntry("email.submit", "outgoing-email", id.value)], by: principal)]
+      + (try loop.map { [try loopAlert($0, message.mailboxID, principal)] } ?? [])
   }
 
   /// Counts a request on the mailbox's send row, makes it due and wakes the scheduler.

@@ -69,6 +69,10 @@ extension PostgresStore {
           ], by: principal),
         SchedulePayload.statement(profile: id),
       ]
+      // A quota may have been raised: what waits for the old one looks again.
+      if after.sendQuota != before.sendQuota || after.sharedSendQuota != before.sharedSendQuota {
+        statements += Self.endQuotaWaits("profile_id", id.value)
+      }
       // What became due meanwhile is not in the queue when its epoch changed.
       if after.isActive && !before.isActive { statements.append(SchedulePayload.rescan) }
       statements.append(read)
@@ -81,6 +85,7 @@ extension PostgresStore {
       use_same_settings_for_outgoing = $6, process_email_from = $7, minimum_polling_interval_minutes = $8,
       maximum_concurrent_connections = $9, weight = $10, connection_timeout_seconds = $11, maximum_failed_logins = $12,
       ca_certificates_pem = $13, incoming_login_as = $14,
+      send_quota = $29::jsonb, shared_send_quota = $30::jsonb, failure_notice_to = $31,
       incoming_host = $15, incoming_port = $16, incoming_tls = $17, incoming_credentials = $18, incoming_mechanism = $19,
       incoming_user_name = $20, incoming_password = CASE WHEN $18 = 'profile' THEN coalesce($21, incoming_password) END,
       outgoing_host = $22, outgoing_port = $23, outgoing_tls = $24, outgoing_credentials = $25, outgoing_mechanism = $26,
@@ -109,7 +114,10 @@ extension PostgresStore {
       .int(Int64(profile.weight)), .int(Int64(profile.connectionTimeoutSeconds)),
       .int(Int64(profile.maximumFailedLogins)), .text(profile.caCertificatesPEM),
       .text(profile.incoming.loginAs?.rawValue),
-    ] + (try server(.incoming)) + (try server(.outgoing))
+    ] + (try server(.incoming)) + (try server(.outgoing)) + [
+      .text(try profile.sendQuota.map { try PostgresValue.jsonText($0) }),
+      .text(try profile.sharedSendQuota.map { try PostgresValue.jsonText($0) }), .text(profile.failureNoticeTo),
+    ]
   }
 
   /// Mailboxes of a profile for which a direction is used and tested.

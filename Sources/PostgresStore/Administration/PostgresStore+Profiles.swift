@@ -15,7 +15,7 @@ extension PostgresStore {
       p.maximum_concurrent_connections, p.connection_timeout_seconds,
       p.maximum_failed_logins, p.ca_certificates_pem, p.version,
       (SELECT count(*) FROM mailbox m WHERE m.profile_id = p.id), p.created_at, p.updated_at, p.weight,
-      p.paused_at, p.name_key, \(ServerColumns.list)
+      p.paused_at, p.send_quota, p.shared_send_quota, p.failure_notice_to, p.name_key, \(ServerColumns.list)
     FROM server_profile p
     """
 
@@ -32,6 +32,9 @@ extension PostgresStore {
       mailboxCount: Int(try row.int()), createdAt: try row.date(), updatedAt: try row.date())
     profile.weight = Int(try row.int())
     profile.pausedAt = try row.dateOrNil()
+    profile.sendQuota = try row.jsonOrNil()
+    profile.sharedSendQuota = try row.jsonOrNil()
+    profile.failureNoticeTo = try row.textOrNil()
     let key = try row.text()
     let servers = try ServerColumns.pair(&row)
     profile.incoming = servers.incoming.settings
@@ -87,9 +90,9 @@ extension PostgresStore {
       incoming_password, outgoing_host, outgoing_port, outgoing_tls, outgoing_credentials, outgoing_mechanism,
       outgoing_user_name, outgoing_password, use_same_settings_for_outgoing, process_email_from,
       minimum_polling_interval_minutes, maximum_concurrent_connections, connection_timeout_seconds,
-      ca_certificates_pem, incoming_login_as, maximum_failed_logins)
+      ca_certificates_pem, incoming_login_as, maximum_failed_logins, send_quota, shared_send_quota)
     VALUES ($1, $2, $3, lower($3), $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
-      $22, $23, $24, $25, $26, $27, $28)
+      $22, $23, $24, $25, $26, $27, $28, $29::jsonb, $30::jsonb)
     """
 
   private func profileValues(
@@ -113,6 +116,8 @@ extension PostgresStore {
         .int(Int64(draft.minimumPollingIntervalMinutes ?? 0)), .int(Int64(draft.maximumConcurrentConnections ?? 10)),
         .int(Int64(draft.connectionTimeoutSeconds ?? 30)), .text(draft.caCertificatesPEM),
         .text(profile.incoming.loginAs?.rawValue), .int(Int64(draft.maximumFailedLogins ?? 10)),
+        .text(try draft.sendQuota.map { try PostgresValue.jsonText($0) }),
+        .text(try draft.sharedSendQuota.map { try PostgresValue.jsonText($0) }),
       ]
   }
 

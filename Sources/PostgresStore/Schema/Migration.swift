@@ -31,8 +31,9 @@ struct Migration: Sendable {
     Migration(6, "logins", PackageResources._006_logins_sql),
     Migration(7, "quarantine", PackageResources._007_quarantine_sql),
     Migration(8, "login_limit", PackageResources._008_login_limit_sql),
+    Migration(9, "pace", PackageResources._009_pace_sql),
   ]
 
   /// The schema versions this program works with.
-  static let supported = 8...8
+  static let supported = 9...9
 }

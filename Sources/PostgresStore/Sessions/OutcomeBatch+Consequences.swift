@@ -35,7 +35,25 @@ extension OutcomeBatch {
         .texts(incoming.map { $0?.failureCode?.rawValue }), .texts(outgoing.map { $0?.status.rawValue }),
         .bools(outgoing.map { $0?.enabled }), .texts(outgoing.map { $0?.failureCode?.rawValue }),
       ])
-    return [change, .refreshMayRun(mailboxes)] + endBackoffs(indexes)
+    return [change, .refreshMayRun(mailboxes)] + endBackoffs(indexes) + endWaits(indexes)
+  }
+
+  /// A server that takes a test's message has said a new thing about our pace.
+  private func endWaits(_ indexes: [Int]) -> [Statement] {
+    let passed = indexes.filter { index in
+      outcomes[index].writer.job.kind == .test
+        && outcomes[index].directions.contains { $0.direction == .outgoing && $0.status == .success }
+    }
+    if passed.isEmpty { return [] }
+    return [
+      Statement(
+        """
+        DELETE FROM send_pace p USING unnest($1, $2) AS i (run_id, mailbox_id)
+        JOIN mailbox_schedule t ON t.mailbox_id = i.mailbox_id AND t.kind = 't' AND t.last_run_id = i.run_id
+        WHERE p.mailbox_id = i.mailbox_id
+        """,
+        [.ints(passed.map { firstRun + Int64($0) }), .ids(passed.map { outcomes[$0].writer.job.mailbox })])
+    ]
   }
 
   /// A passed test answers what the direction waits for: its next session comes at once, and counts as the first.

@@ -3,7 +3,7 @@ import PostriderCore
 
 extension PostgresStore {
   /// What waits to be sent. Messages that an ended session of this lane left in the middle become `uncertain` first.
-  public func outlook(writer: SessionGuard) async throws -> OutgoingOutlook {
+  public func outlook(pace: SendPace, writer: SessionGuard) async throws -> OutgoingOutlook {
     let failure = Failure(.smtpUncertain, context: "the session that sent it ended before it wrote the answer")
     let mailbox = PostgresValue.id(writer.job.mailbox)
     let statements = [
@@ -31,50 +31,34 @@ extension PostgresStore {
       Statement(
         "SELECT DISTINCT lane FROM outgoing_email WHERE mailbox_id = $1 AND state = 'sending' ORDER BY lane",
         [mailbox]),
+      try Self.nextStatement(pace, writer),
+      Statement(
+        "SELECT connections FROM send_pace WHERE mailbox_id = $1 AND connections_until > now()", [mailbox]),
     ]
     return try await guarded(writer, first: statements) { db, results in
       try db.commit()
       var row = results[2][0]
       return OutgoingOutlook(
         due: Int(try row.int()), lanesAtWork: try results[3].map { Int(try $0.int()) },
-        uncertain: try results[0].map { try $0.id() })
+        uncertain: try results[0].map { try $0.id() }, wait: try Self.wait(results[4]),
+        connections: try results[5].map { Int(try $0.int()) }.first)
     }
   }
 
   /// Takes on the first message that is due; committed as `sending` with the session's fence when it returns.
-  public func claimMessage(writer: SessionGuard) async throws -> ClaimedMessage? {
+  public func claimMessage(pace: SendPace, writer: SessionGuard) async throws -> MessageClaim {
+    if pace != .unlimited { return try await claimMessage(within: pace, writer: writer) }
     let claim = Statement(
       """
       UPDATE outgoing_email SET state = 'sending', fence = $2, lane = $3, attempts = attempts + 1, updated_at = now()
       WHERE id = (SELECT id FROM outgoing_email
         WHERE mailbox_id = $1 AND state = 'pending-send' AND next_try_at <= now()
         ORDER BY priority, next_try_at, id LIMIT 1 FOR UPDATE)
-      RETURNING id, sender, attempts, greatest(created_at, send_after), content_id, size_octets, encoding
+        AND NOT EXISTS (SELECT FROM send_pace WHERE mailbox_id = $1 AND waits_until > now())
+      RETURNING \(Self.claimedColumns)
       """, [.id(writer.job.mailbox), .int(writer.fence.value), .int(Int64(writer.job.lane))])
     return try await guarded(writer, first: [claim]) { db, results in
-      let rows = try results[0].map { row in
-        (
-          try row.id() as OutgoingEmailID, try row.text(), Int(try row.int()), try row.date(), try row.int(),
-          try row.int(), try row.word() as MessageEncoding
-        )
-      }
-      guard let (id, sender, attempt, since, content, size, encoding) = rows.first else {
-        try db.commit()
-        return nil
-      }
-      let found = try db.commit([
-        Statement(
-          "SELECT address, state FROM outgoing_recipient WHERE email_id = $1 ORDER BY position", [.id(id)]),
-        Self.pieceStatement(content, writer.organizationID, at: .start),
-      ])
-      let recipients = try found[0].map { (try $0.text(), try $0.word() as RecipientState) }
-      let first = try Self.piece(found[1], at: .start) ?? ContentPiece(octets: [], next: .start)
-      return ClaimedMessage(
-        id: id, sender: sender, recipients: recipients.filter { $0.1 == .pending }.map(\.0),
-        accepted: recipients.count { $0.1 == .accepted }, failed: recipients.count { $0.1 == .failed },
-        attempt: attempt, waitsSince: since,
-        content: StoredMessageContent(
-          id: content, organizationID: writer.organizationID, sizeOctets: size, encoding: encoding, first: first))
+      try Self.claimed(results[0], atMost: nil, db, writer)
     }
   }
 
@@ -87,7 +71,7 @@ extension PostgresStore {
   }
 
   /// Chunks are stored as they are (EXTERNAL), so PostgreSQL reads only the part that is asked for.
-  private static func pieceStatement(
+  static func pieceStatement(
     _ content: Int64, _ organization: OrganizationID, at place: ContentPlace
   ) -> Statement {
     Statement(
@@ -100,7 +84,7 @@ extension PostgresStore {
       ])
   }
 
-  private static func piece(_ rows: ResultSet, at place: ContentPlace) throws -> ContentPiece? {
+  static func piece(_ rows: ResultSet, at place: ContentPlace) throws -> ContentPiece? {
     try rows.map { row in
       let octets = try row.bytes()
       let end = place.offset + Int64(octets.count)

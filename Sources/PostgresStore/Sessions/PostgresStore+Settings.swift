@@ -12,8 +12,9 @@ extension PostgresStore {
           SELECT m.id, m.version, p.id, p.version, o.id, o.version, m.address, m.allows_credentials, m.user_name,
             m.password, m.process_email_from, m.delete_after_processing, m.incoming_method, m.outgoing_method,
             p.process_email_from, p.type, p.maximum_concurrent_connections, p.minimum_polling_interval_minutes,
-            p.connection_timeout_seconds, p.maximum_failed_logins, p.ca_certificates_pem, o.polling_interval_minutes, o.session_deadline_seconds, o.maximum_message_octets,
-            o.maximum_attachment_octets, o.messages_per_poll, g.access_token, g.expires_at, \(ServerColumns.list)
+            p.connection_timeout_seconds, p.maximum_failed_logins, p.ca_certificates_pem, o.polling_interval_minutes,
+            o.session_deadline_seconds, o.maximum_message_octets, o.maximum_attachment_octets, o.messages_per_poll,
+            g.access_token, g.expires_at, m.send_quota, p.send_quota, p.shared_send_quota, \(ServerColumns.list)
           FROM mailbox m JOIN server_profile p ON p.id = m.profile_id JOIN organization o ON o.id = m.organization_id
             LEFT JOIN oauth_grant g ON g.mailbox_id = m.id
           WHERE m.id = ANY ($1)
@@ -53,6 +54,9 @@ extension PostgresStore {
     let messagesPerPoll = Int(try row.int())
     own.accessToken = try row.bytesOrNil()
     own.accessTokenExpiresAt = try row.dateOrNil()
+    let mailboxQuota: SendQuota? = try row.jsonOrNil()
+    let profileQuota: SendQuota? = try row.jsonOrNil()
+    let sharedQuota: SendQuota? = try row.jsonOrNil()
     let (incoming, outgoing) = try ServerColumns.pair(&row)
     var settings = SessionSettings(
       organizationID: organization, mailboxID: mailbox, profileID: profile, address: address,
@@ -64,6 +68,7 @@ extension PostgresStore {
       messagesPerPoll: messagesPerPoll)
     settings.profileVersion = profileVersion
     settings.loginBudget = LoginBudget(limit: failedLogins)
+    settings.pace = SendPace(mailbox: mailboxQuota ?? profileQuota ?? type.sendQuota, profile: sharedQuota ?? .none)
     settings.sendLanes = min(connections, type.maximumSendConnections ?? JobID.maximumLanes, JobID.maximumLanes)
     return (
       SettingsVersion(

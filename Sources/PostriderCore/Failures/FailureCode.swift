@@ -131,6 +131,10 @@ public enum FailureCode: String, Hashable, Sendable, Codable, CaseIterable {
   case smtpLost = "smtp.lost"
   /// The connection was lost after the message, before the answer.
   case smtpUncertain = "smtp.uncertain"
+  /// Many answers went from the mailbox to one address within an hour: held back, so that two programs do not talk for ever.
+  case sendLoop = "send.loop"
+  /// A program's answer to a message that a program wrote: held back (RFC 3834).
+  case sendAutomaticAnswer = "send.automatic-answer"
   /// The session was interrupted because the worker stopped or lost its lease.
   case runAborted = "run.aborted"
   /// The session took longer than allowed.
@@ -426,6 +430,16 @@ public enum FailureCode: String, Hashable, Sendable, Codable, CaseIterable {
       Row(
         .uncertain, .message, "The connection was lost after the message, before the answer.",
         "Look whether it arrived, then resend or discard it.")
+    case .sendLoop:
+      Row(
+        .permanent, .message, "Many answers went to this address within an hour; this one is kept as a draft.",
+        "Look whether a program answers there. Send it with `postrider email outgoing retry` if it is meant; allow more "
+          + "with `postrider mailbox quota --answers-per-hour`.")
+    case .sendAutomaticAnswer:
+      Row(
+        .permanent, .message, "An automatic answer to an automatic message is kept as a draft.",
+        "Let the program not answer mail that is marked automatic or a bounce (RFC 3834). Send it with `postrider email "
+          + "outgoing retry` if it is meant.")
     case .runAborted:
       Row(
         .transient, .mailbox, "The session was interrupted because the worker stopped or lost its lease.",

@@ -51,6 +51,9 @@ extension ProfileRules {
     profile.maximumConcurrentConnections = draft.maximumConcurrentConnections ?? 10
     profile.connectionTimeoutSeconds = draft.connectionTimeoutSeconds ?? 30
     profile.maximumFailedLogins = draft.maximumFailedLogins ?? 10
+    profile.sendQuota = change.sendQuota ?? present.sendQuota
+    profile.sharedSendQuota = change.sharedSendQuota ?? present.sharedSendQuota
+    if let notice = change.failureNoticeTo { profile.failureNoticeTo = notice.isEmpty ? nil : notice }
     var passwords: [Direction: Secret] = [:]
     var untested: Set<Direction> = []
     for direction in Direction.allCases {
@@ -68,6 +71,11 @@ extension ProfileRules {
   /// What only a change can do wrong.
   private func check(_ change: ProfileChange, _ draft: ProfileDraft, _ present: ServerProfile) -> FieldProblems {
     var problems = FieldProblems()
+    change.sendQuota?.check(at: "/sendQuota", &problems)
+    change.sharedSendQuota?.check(at: "/sharedSendQuota", &problems)
+    if let notice = change.failureNoticeTo, !notice.isEmpty {
+      AddressRules.check(notice, at: "/failureNoticeTo", &problems)
+    }
     if let weight = change.weight { problems.check(weight, at: "/weight", in: 1...100) }
     if change.isDefault == false && present.isDefault {
       problems.add("/isDefault", "not-allowed", "is taken by another profile that becomes the default, not given up")

@@ -33,6 +33,8 @@ public struct ProfileRules: Sendable {
     problems.check(draft.maximumConcurrentConnections ?? 10, at: "/maximumConcurrentConnections", in: 1...300)
     problems.check(draft.connectionTimeoutSeconds ?? 30, at: "/connectionTimeoutSeconds", in: 1...100)
     problems.check(draft.maximumFailedLogins ?? 10, at: "/maximumFailedLogins", in: 1...1_000)
+    draft.sendQuota?.check(at: "/sendQuota", &problems)
+    draft.sharedSendQuota?.check(at: "/sharedSendQuota", &problems)
     if let pem = draft.caCertificatesPEM, !pem.contains("-----BEGIN CERTIFICATE-----") {
       problems.add("/caCertificatesPEM", "not-pem", "must hold certificates in PEM form")
     }

@@ -191,6 +191,8 @@ public protocol AdminStore: Sendable {
   func mailbox(_ id: MailboxID, for principal: Principal) async throws -> Mailbox
   /// Mailboxes, by address.
   func mailboxes(_ filter: MailboxFilter, _ page: PageRequest, for principal: Principal) async throws -> Page<Mailbox>
+  /// What a mailbox may send, what it has sent, and when the next message may leave.
+  func sendAllowance(of id: MailboxID, for principal: Principal) async throws -> SendAllowance
   /// Approves or rejects; one answer per row.
   func setApproval(_ state: ApprovalState, of ids: [MailboxID], by principal: Principal) async throws -> [BulkResult]
   /// Requests test & enable; interactive for at most 20 mailboxes.
@@ -225,6 +227,11 @@ public protocol AdminStore: Sendable {
   func requestRepair(by principal: Principal) async throws -> RepairRequest
   /// A repair that was asked for.
   func repairRequest(_ id: Int64, for principal: Principal) async throws -> RepairRequest
+
+  /// Whether and how alerts go out by mail.
+  func alertMail(for principal: Principal) async throws -> AlertMailSettings
+  /// Changes it. Throws `invalid` with everything that is wrong.
+  func updateAlertMail(_ change: AlertMailChange, by principal: Principal) async throws -> AlertMailSettings
 
   /// Alerts, newest first.
   func alerts(_ filter: AlertFilter, _ page: PageRequest, for principal: Principal) async throws -> Page<Alert>

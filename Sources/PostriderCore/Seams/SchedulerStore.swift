@@ -201,6 +201,21 @@ public protocol SchedulerStore: Sendable {
   /// mailboxes and of profiles.
   func openAlerts() async throws -> [AlertLevel: Int]
 
+  /// Raises, updates and resolves the alerts of profiles more than half of whose mailboxes fail within an hour, where
+  /// somebody wants to be told.
+  func reportFailingProfiles() async throws
+
+  /// The mails that open alerts are due for: at most one for each organization, none sooner than `pause` after its last,
+  /// and one for the owner of each failing profile.
+  func alertDigests(pause: Duration) async throws -> [AlertDigest]
+
+  /// Hands such a mail over, in one transaction with the note which alerts were in it. `false` when another leader was
+  /// first, or it was turned off meanwhile.
+  func submit(_ mail: OutgoingSubmission, of digest: AlertDigest, pause: Duration) async throws -> Bool
+
+  /// Resolves alerts of answers that were held back, when none was for a day.
+  func forgetHeldAnswers() async throws
+
   /// Forgets statistics that nobody reads any more.
   func forgetOldActivity() async throws
 

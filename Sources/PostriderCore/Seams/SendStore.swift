@@ -11,9 +11,18 @@ public struct OutgoingOutlook: Hashable, Sendable {
   public var lanesAtWork: [Int]
   /// Messages that an earlier session left in the middle: they are `uncertain` from now on.
   public var uncertain: [OutgoingEmailID]
+  /// Why nothing of it may leave now; `nil` when the first message may.
+  public var wait: SendWait?
+  /// At most so many connections, because the server refused one more; `nil` for as many as the profile allows.
+  public var connections: Int?
 
   /// Describes what waits.
-  public init(due: Int, lanesAtWork: [Int] = [], uncertain: [OutgoingEmailID] = []) {
+  public init(
+    due: Int, lanesAtWork: [Int] = [], uncertain: [OutgoingEmailID] = [], wait: SendWait? = nil,
+    connections: Int? = nil
+  ) {
+    self.wait = wait
+    self.connections = connections
     self.due = due
     self.lanesAtWork = lanesAtWork
     self.uncertain = uncertain
@@ -85,8 +94,14 @@ public struct ClaimedMessage: Hashable, Sendable {
   public var id: OutgoingEmailID
   /// The envelope sender.
   public var sender: String
-  /// The recipients not decided yet.
+  /// The recipients not decided yet that this attempt is for.
   public var recipients: [String]
+  /// Further recipients not decided yet, above what a quota lets one attempt have.
+  public var others: [String]
+  /// Its Message-ID, without angle brackets; names it in delivery reports.
+  public var messageID: String
+  /// Which delivery reports are asked for.
+  public var notification: DSNRequest?
   /// How many recipients earlier attempts delivered to.
   public var accepted: Int
   /// How many recipients they gave up.
@@ -100,9 +115,13 @@ public struct ClaimedMessage: Hashable, Sendable {
 
   /// Describes a message.
   public init(
-    id: OutgoingEmailID, sender: String, recipients: [String], accepted: Int, failed: Int, attempt: Int,
-    waitsSince: Date, content: StoredMessageContent
+    id: OutgoingEmailID, sender: String, recipients: [String], others: [String] = [], messageID: String = "",
+    notification: DSNRequest? = nil, accepted: Int, failed: Int, attempt: Int, waitsSince: Date,
+    content: StoredMessageContent
   ) {
+    self.messageID = messageID
+    self.notification = notification
+    self.others = others
     self.id = id
     self.sender = sender
     self.recipients = recipients
@@ -112,6 +131,16 @@ public struct ClaimedMessage: Hashable, Sendable {
     self.waitsSince = waitsSince
     self.content = content
   }
+}
+
+/// What a session gets when it asks for the next message.
+public enum MessageClaim: Hashable, Sendable {
+  /// This one, counted against the quotas.
+  case message(ClaimedMessage)
+  /// Messages are due, but none may leave before this time.
+  case wait(SendWait)
+  /// None is due.
+  case nothing
 }
 
 /// What became of one attempt at a message.
@@ -141,12 +170,16 @@ public struct AttemptResult: Hashable, Sendable {
 public protocol SendStore: Sendable {
   /// What waits. Messages that an ended session of this lane, or of an epoch before, left in the middle become
   /// `uncertain` first.
-  func outlook(writer: SessionGuard) async throws -> OutgoingOutlook
+  func outlook(pace: SendPace, writer: SessionGuard) async throws -> OutgoingOutlook
 
-  /// Takes on the first message that is due, by priority, next try and age; `nil` when none is.
+  /// Takes on the first message that is due, by priority, next try and age, and counts it, in the same transaction,
+  /// against the quotas: whichever lane of whichever worker asks, no more than they allow is handed out.
   ///
   /// One message at a time, so that one of high priority waits for one other at most. Committed when it returns.
-  func claimMessage(writer: SessionGuard) async throws -> ClaimedMessage?
+  func claimMessage(pace: SendPace, writer: SessionGuard) async throws -> MessageClaim
+
+  /// Remembers what a server's answer changes about how the mailbox sends.
+  func adapt(_ adaptation: SendAdaptation, writer: SessionGuard) async throws
 
   /// The octets of a message's content from a place on; `nil` behind its end.
   func piece(of content: StoredMessageContent, at place: ContentPlace) async throws -> ContentPiece?

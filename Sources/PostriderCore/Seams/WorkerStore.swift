@@ -87,6 +87,8 @@ public struct SessionSettings: Hashable, Sendable {
   public var messagesPerPoll: Int
   /// At most so many sessions send side by side: the profile's limit, or what the provider allows.
   public var sendLanes = 1
+  /// How much may be sent.
+  public var pace = SendPace.unlimited
   /// Whether steps are kept for successful runs too.
   public var verbose: Bool
   /// The version of the profile's settings: an edit makes it another.

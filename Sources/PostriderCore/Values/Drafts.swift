@@ -63,6 +63,10 @@ public struct ProfileDraft: Sendable, Decodable {
   public var maximumFailedLogins: Int?
   /// Certificates (PEM) trusted instead of the system's.
   public var caCertificatesPEM: String?
+  /// What each mailbox may send; the provider's figures when left out.
+  public var sendQuota: SendQuota?
+  /// What all mailboxes together may send.
+  public var sharedSendQuota: SendQuota?
 
   /// A draft with the required fields.
   public init(

@@ -136,6 +136,8 @@ public struct Mailbox: Hashable, Sendable, Codable {
   public var processEmailFrom: Date?
   /// Whether messages are removed from the server once stored; queues only.
   public var deleteAfterProcessing: Bool
+  /// What it may send, instead of its profile's quota; `nil` for that one.
+  public var sendQuota: SendQuota?
   /// Receiving.
   public var incoming: DirectionState
   /// Sending.

@@ -39,11 +39,20 @@ public struct MailboxChange: Hashable, Sendable, Codable {
   public var profileID: ProfileID?
   /// An inactive mailbox does nothing.
   public var isActive: Bool?
+  /// What it may send, instead of its profile's quota for each mailbox; an empty one is no limit.
+  public var sendQuota: SendQuota?
+  /// Goes back to the profile's quota.
+  public var resetsSendQuota: Bool?
   /// Refused as ``StoreError/stale`` when the mailbox has changed since; `nil` to change it anyway.
   public var version: Int64?
 
   /// Describes a change.
-  public init(profileID: ProfileID? = nil, isActive: Bool? = nil, version: Int64? = nil) {
+  public init(
+    profileID: ProfileID? = nil, isActive: Bool? = nil, sendQuota: SendQuota? = nil, resetsSendQuota: Bool? = nil,
+    version: Int64? = nil
+  ) {
+    self.sendQuota = sendQuota
+    self.resetsSendQuota = resetsSendQuota
     self.profileID = profileID
     self.isActive = isActive
     self.version = version

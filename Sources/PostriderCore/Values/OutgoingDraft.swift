@@ -75,6 +75,8 @@ public struct OutgoingDraft: Hashable, Sendable, Codable {
   public var idempotencyKey: String?
   /// Keeps it as a draft.
   public var hold: Bool?
+  /// Which delivery reports are asked for.
+  public var notification: DSNRequest?
 
   /// Describes a message.
   public init(
@@ -82,8 +84,9 @@ public struct OutgoingDraft: Hashable, Sendable, Codable {
     subject: String, text: String? = nil, html: String? = nil, attachments: [OutgoingAttachment]? = nil,
     inReplyTo: String? = nil, references: [String]? = nil, headers: [OutgoingHeader]? = nil,
     autoSubmitted: AutoSubmitted? = nil, priority: OutgoingPriority? = nil, sendAfter: Date? = nil,
-    idempotencyKey: String? = nil, hold: Bool? = nil
+    idempotencyKey: String? = nil, hold: Bool? = nil, notification: DSNRequest? = nil
   ) {
+    self.notification = notification
     self.mailboxID = mailboxID
     self.to = to
     self.cc = cc
@@ -135,6 +138,7 @@ public struct OutgoingDraft: Hashable, Sendable, Codable {
     if text == nil, html == nil, (attachments ?? []).isEmpty {
       problems.add("/text", "required", "a message needs text, html or an attachment")
     }
+    notification?.check(at: "/notification", &problems)
     checkLimits(&problems)
     checkReferences(&problems)
     for (index, header) in (headers ?? []).enumerated() { header.check(at: "/headers/\(index)", &problems) }

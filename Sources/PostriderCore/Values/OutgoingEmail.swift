@@ -124,6 +124,8 @@ public struct OutgoingEmail: Hashable, Sendable, Codable {
   public var sentAt: Date?
   /// The recipients, blind copies included; empty in lists.
   public var recipients: [OutgoingRecipient]
+  /// Which delivery reports are asked for; `nil` for none in particular.
+  public var notification: DSNRequest?
   /// For how many recipients it came back after a server had taken it; `nil` for none.
   public var bounced: Int?
 
@@ -132,8 +134,9 @@ public struct OutgoingEmail: Hashable, Sendable, Codable {
     id: OutgoingEmailID, mailboxID: MailboxID, state: OutgoingState, priority: OutgoingPriority, sendAfter: Date?,
     nextTryAt: Date?, attempts: Int, failure: Failure?, messageID: String, idempotencyKey: String?, subject: String,
     sender: String, sizeOctets: Int64, createdAt: Date, updatedAt: Date, sentAt: Date?,
-    recipients: [OutgoingRecipient] = [], bounced: Int? = nil
+    recipients: [OutgoingRecipient] = [], bounced: Int? = nil, notification: DSNRequest? = nil
   ) {
+    self.notification = notification
     self.id = id
     self.mailboxID = mailboxID
     self.state = state
@@ -179,13 +182,28 @@ public struct OutgoingSubmission: Hashable, Sendable {
   public var idempotencyKey: String?
   /// Keeps it as a draft.
   public var hold: Bool
+  /// Which delivery reports are asked for.
+  public var notification: DSNRequest?
+  /// The message that it answers, without angle brackets.
+  public var inReplyTo: String?
+  /// What a program says that wrote it; `nil` for a person's message.
+  public var autoSubmitted: AutoSubmitted?
+
+  /// Whom it would answer again and again in a loop: the first recipient of an answer or an automatic message.
+  public var correspondent: String? {
+    inReplyTo == nil && autoSubmitted == nil ? nil : recipients.first?.lowercased()
+  }
 
   /// Describes a submission.
   public init(
     mailboxID: MailboxID, sender: String? = nil, recipients: [String], subject: String, messageID: String,
     raw: Content, encoding: MessageEncoding = .sevenBit, priority: OutgoingPriority = .normal,
-    sendAfter: Date? = nil, idempotencyKey: String? = nil, hold: Bool = false
+    sendAfter: Date? = nil, idempotencyKey: String? = nil, hold: Bool = false, notification: DSNRequest? = nil,
+    inReplyTo: String? = nil, autoSubmitted: AutoSubmitted? = nil
   ) {
+    self.inReplyTo = inReplyTo
+    self.autoSubmitted = autoSubmitted
+    self.notification = notification
     self.mailboxID = mailboxID
     self.sender = sender
     self.recipients = recipients

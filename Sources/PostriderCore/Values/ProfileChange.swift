@@ -73,6 +73,12 @@ public struct ProfileChange: Hashable, Sendable, Decodable {
   public var caCertificatesPEM: String?
   /// An inactive profile stops its mailboxes.
   public var isActive: Bool?
+  /// What each of its mailboxes may send; replaces all limits, an empty one lifts them.
+  public var sendQuota: SendQuota?
+  /// What all of its mailboxes together may send; replaces all limits, an empty one lifts them.
+  public var sharedSendQuota: SendQuota?
+  /// An address that is told when more than half of its mailboxes fail within an hour; empty for nobody.
+  public var failureNoticeTo: String?
   /// What loses its value.
   public var clears: [Clearable]?
   /// Says that its mailboxes may have to be tested again, which a change of host, port, TLS or authentication asks for.
@@ -83,8 +89,12 @@ public struct ProfileChange: Hashable, Sendable, Decodable {
   /// Describes a change.
   public init(
     maximumConcurrentConnections: Int? = nil, minimumPollingIntervalMinutes: Int? = nil, weight: Int? = nil,
-    maximumFailedLogins: Int? = nil, isActive: Bool? = nil, version: Int64? = nil
+    maximumFailedLogins: Int? = nil, isActive: Bool? = nil, sendQuota: SendQuota? = nil,
+    sharedSendQuota: SendQuota? = nil, failureNoticeTo: String? = nil, version: Int64? = nil
   ) {
+    self.sendQuota = sendQuota
+    self.sharedSendQuota = sharedSendQuota
+    self.failureNoticeTo = failureNoticeTo
     self.maximumConcurrentConnections = maximumConcurrentConnections
     self.minimumPollingIntervalMinutes = minimumPollingIntervalMinutes
     self.weight = weight

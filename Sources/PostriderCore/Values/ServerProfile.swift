@@ -201,6 +201,12 @@ public struct ServerProfile: Hashable, Sendable, Codable {
   public var maximumFailedLogins: Int
   /// Certificates (PEM) trusted instead of the system's; `nil` for the system's.
   public var caCertificatesPEM: String?
+  /// What each mailbox may send; `nil` for the provider's figures (``ProfileType/sendQuota``).
+  public var sendQuota: SendQuota?
+  /// What all its mailboxes together may send; `nil` for no limit.
+  public var sharedSendQuota: SendQuota?
+  /// Whom to tell by mail when more than half of its mailboxes fail within an hour; `nil` for nobody.
+  public var failureNoticeTo: String?
   /// Counts every change; the basis of optimistic locking and of the workers' cache.
   public var version: Int64
   /// How many mailboxes use it.

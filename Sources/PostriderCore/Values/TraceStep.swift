@@ -26,6 +26,8 @@ public enum StepName: String, Hashable, Sendable, Codable, CaseIterable {
   case send
   /// Logging out (QUIT).
   case quit
+  /// Waiting until the message that was sent is back over POP3.
+  case roundTrip = "round-trip"
 }
 
 /// What became of a step.
@@ -34,6 +36,8 @@ public enum StepResult: String, Hashable, Sendable, Codable, CaseIterable {
   case ok
   /// It failed; the code says why.
   case failed
+  /// It did not pass, and that need not mean anything.
+  case warning
   /// It did not apply.
   case skipped
 }

@@ -141,6 +141,9 @@ struct Setting: Sendable {
   static let workerGrace = Setting(
     "worker.graceSeconds", .number(0...3_600), "25", "How long sessions may go on after SIGTERM.")
   static let workerHelo = Setting("worker.helo", .text, nil, "The name given in EHLO; the host's name when left out.")
+  static let workerRoundTrip = Setting(
+    "worker.roundTripSeconds", .number(0...300), "30",
+    "How long test & enable waits for its own message to come back over POP3; 0 not to look for it.")
   static let workerSpool = Setting("worker.spool", .path, "/tmp", "Where large messages wait while they arrive.")
   static let logLevel = Setting(
     "log.level", .choice(["trace", "debug", "info", "notice", "warning", "error"]), "info", "What is logged.")
@@ -151,6 +154,6 @@ struct Setting: Sendable {
     redisSentinelUser, redisSentinelPassword, redisCAFile, redisCertificateFile, redisKeyFile, redisServerName,
     queueLease, queueShards, keysRing, keysFile, egressAllow, egressPorts, egressID, allowsNonTLS, apiHost, apiPort,
     apiSocket, apiMaximumMessage, apiSpool, allowsInsecureCredentials, scaleTarget, scaleSlots, probeHost, probePort,
-    workerSessions, workerGrace, workerHelo, workerSpool, logLevel, logFormat,
+    workerSessions, workerGrace, workerHelo, workerRoundTrip, workerSpool, logLevel, logFormat,
   ]
 }

@@ -35,6 +35,7 @@ enum AnalysisText {
       switch step.result {
       case .ok: "ok"
       case .failed: "FAILED"
+      case .warning: "warning"
       case .skipped: "left out"
       }
     let name = step.name.rawValue.padding(to: 12)

@@ -2,6 +2,7 @@ import AdminServer
 import ArgumentParser
 import Foundation
 import Logging
+import MailMessage
 import PostgresStore
 import PostriderCore
 import RedisQueue
@@ -90,8 +91,9 @@ struct APICommand: AsyncParsableCommand {
 
 extension Deployment {
   func scheduler(store: any SchedulerStore, queue: any JobQueue) -> SchedulerService {
-    SchedulerService(
-      store: store, queue: queue, configuration: SchedulerConfiguration(holder: Self.processName()), logger: logger)
+    var configuration = SchedulerConfiguration(holder: Self.processName())
+    configuration.composeAlertMail = { try AlertMessage.submission(of: $0) }
+    return SchedulerService(store: store, queue: queue, configuration: configuration, logger: logger)
   }
 
   /// Breakers and login budgets beside the queue, and the gauge of the open ones.
@@ -119,6 +121,7 @@ extension Deployment {
     configuration.grace = .seconds(settings.number(.workerGrace))
     configuration.renewal = .seconds(settings.number(.queueLease)) / 3
     configuration.heloName = settings.heloName
+    configuration.roundTripWait = .seconds(settings.number(.workerRoundTrip))
     configuration.spoolDirectory = settings.text(.workerSpool) ?? "/tmp"
     configuration.egressID = settings.text(.egressID) ?? configuration.egressID
     return WorkerService(

@@ -40,6 +40,8 @@ struct ProfileRequest: Encodable, Sendable {
   var connectionTimeoutSeconds: Int?
   var maximumFailedLogins: Int?
   var caCertificatesPEM: String?
+  var sendQuota: SendQuota?
+  var sharedSendQuota: SendQuota?
 }
 
 /// The body that the API reads as Core's `ProfileChange`.
@@ -58,6 +60,9 @@ struct ProfileChangeRequest: Encodable, Sendable {
   var maximumFailedLogins: Int?
   var caCertificatesPEM: String?
   var isActive: Bool?
+  var sendQuota: SendQuota?
+  var sharedSendQuota: SendQuota?
+  var failureNoticeTo: String?
   var clears: [ProfileChange.Clearable]?
   var confirmsNewTests: Bool?
   var version: Int64?

@@ -4,7 +4,8 @@ import PostriderCore
 /// `postrider alert …`
 struct AlertCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "alert", abstract: "Alerts: what went wrong and what to do.", subcommands: [AlertList.self])
+    commandName: "alert", abstract: "Alerts: what went wrong and what to do.",
+    subcommands: [AlertList.self, AlertMail.self])
 }
 
 /// `postrider alert list`

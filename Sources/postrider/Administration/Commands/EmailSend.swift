@@ -6,6 +6,8 @@ import PostriderCore
 extension OutgoingPriority: ExpressibleByArgument {}
 extension OutgoingState: ExpressibleByArgument {}
 extension AutoSubmitted: ExpressibleByArgument {}
+extension DSNCondition: ExpressibleByArgument {}
+extension DSNReturn: ExpressibleByArgument {}
 
 /// `postrider email send`
 struct EmailSend: AdministrationCommand {
@@ -43,6 +45,16 @@ struct EmailSend: AdministrationCommand {
     help: ArgumentHelp(
       "Your own key: a second send with it answers with the first message and sends nothing.", valueName: "key"))
   var idempotencyKey: String?
+  @Option(
+    help: ArgumentHelp(
+      "When the recipients' servers shall report: failure, delay, success, or never; give it again for more.",
+      discussion: """
+        Default: what the servers do by themselves, failures. Reports come back into the mailbox and stand with the \
+        message. A server that does not offer DSN takes the message without it.
+        """, valueName: "when"))
+  var notify: [DSNCondition] = []
+  @Option(help: ArgumentHelp("What comes back with a report of a failure: full or headers.", valueName: "what"))
+  var returnContent: DSNReturn?
   @Flag(help: "Keep it as a draft; postrider email outgoing retry sends it.") var hold = false
   @OptionGroup(title: "Connection and output") var options: ClientOptions
 
@@ -63,7 +75,15 @@ struct EmailSend: AdministrationCommand {
     } else {
       email = try await sendWithFiles(mailbox, session)
     }
-    try session.show([email]) { "Message \($0.id) is \($0.state.rawValue)." }
+    try session.show([email]) { email in
+      let reason = email.failure.map { ": \(Terminal.safe($0.description)) \(Terminal.safe($0.remedy))" } ?? "."
+      return "Message \(email.id) is \(email.state.rawValue)\(reason)"
+    }
+  }
+
+  private var notification: DSNRequest? {
+    notify.isEmpty && returnContent == nil
+      ? nil : DSNRequest(notify: notify.isEmpty ? nil : notify, returns: returnContent)
   }
 
   private func draft(_ mailbox: Mailbox, attachments: [OutgoingAttachment]?) throws -> OutgoingDraft {
@@ -72,6 +92,7 @@ struct EmailSend: AdministrationCommand {
     draft.sendAfter = sendAt?.date
     draft.idempotencyKey = idempotencyKey
     draft.hold = hold
+    draft.notification = notification
     return draft
   }
 
@@ -112,6 +133,8 @@ struct EmailSend: AdministrationCommand {
         ("mailbox", mailbox.id.description), ("to", recipients.isEmpty ? nil : recipients.joined(separator: ",")),
         ("priority", priority.rawValue), ("sendAfter", sendAt.map { JSONCoding.text($0.date) }),
         ("idempotencyKey", idempotencyKey), ("hold", hold ? "true" : nil),
+        ("notify", notify.isEmpty ? nil : notify.map(\.rawValue).joined(separator: ",")),
+        ("returns", returnContent?.rawValue),
       ], file)
   }
 

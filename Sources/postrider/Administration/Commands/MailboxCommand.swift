@@ -8,7 +8,7 @@ struct MailboxCommand: ParsableCommand {
     subcommands: [
       MailboxCreate.self, MailboxList.self, MailboxShow.self, MailboxEdit.self, MailboxMove.self, MailboxApprove.self,
       MailboxReject.self,
-      MailboxTest.self, MailboxPoll.self, MailboxReimport.self,
+      MailboxTest.self, MailboxPoll.self, MailboxReimport.self, MailboxQuota.self,
     ])
 }
 
@@ -82,6 +82,7 @@ struct MailboxShow: AdministrationCommand {
     details.add(
       "password", !mailbox.passwordSet ? "none" : mailbox.allowsCredentials ? "set" : "set, but not to be used")
     details.add("process email from", mailbox.processEmailFrom.map { Words.time($0) })
+    details.add("may send", mailbox.sendQuota.map { Words.quota($0) })
     if mailbox.deleteAfterProcessing { details.add("after processing", "deleted from the server") }
     details.add("messages stored", "\(mailbox.emailCount)")
     details.add("last test", mailbox.lastTestRunID.map { "run \($0)" })
@@ -115,7 +116,7 @@ struct MailboxShow: AdministrationCommand {
     details.add("  really", effectiveInterval(state))
     details.add("  last run", Words.timeAndDistance(state.lastRunAt))
     details.add("  next run", Words.timeAndDistance(state.nextRunAt))
-    details.add("  why then", state.nextRunReason)
+    details.add("  why then", Words.reason(state))
     guard let code = state.failureCode else { return }
     let explanation = Words.explanation(code)
     details.add("  last error", explanation.map { "\(code): \($0.summary)" } ?? code)

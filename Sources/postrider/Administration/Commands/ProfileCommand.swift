@@ -76,6 +76,9 @@ struct ProfileShow: AdministrationCommand {
       "connections",
       "at most \(profile.maximumConcurrentConnections) at once "
         + (profile.limitIsPerProfile ? "for all its mailboxes together" : "for each mailbox"))
+    details.add("each may send", Words.quota(profile.sendQuota ?? profile.type.sendQuota))
+    details.add("all may send", profile.sharedSendQuota.map { Words.quota($0) })
+    details.add("told of failures", profile.failureNoticeTo)
     details.add("weight", "\(profile.weight)")
     details.add("timeout", "\(profile.connectionTimeoutSeconds) s")
     details.add("failed logins", "at most \(profile.maximumFailedLogins) at a server within 10 minutes, then they wait")

@@ -67,6 +67,8 @@ struct ProfileCreate: AdministrationCommand {
       discussion: "Default: all mail. Example: --process-email-from 2026-01-31", valueName: "date"))
   var processEmailFrom: DateArgument?
 
+  @OptionGroup(title: "What each mailbox may send (default: the provider's figures)") var quota: QuotaOptions
+  @OptionGroup(title: "What all mailboxes together may send") var sharedQuota: SharedQuotaOptions
   @OptionGroup(title: "Connection and output") var options: ClientOptions
 
   func validate() throws {
@@ -117,7 +119,9 @@ struct ProfileCreate: AdministrationCommand {
       useSameSettingsForOutgoing: isSame ? nil : false, processEmailFrom: processEmailFrom?.date,
       minimumPollingIntervalMinutes: interval, maximumConcurrentConnections: maxConnections,
       connectionTimeoutSeconds: timeout, maximumFailedLogins: maxFailedLogins,
-      caCertificatesPEM: try caFile.map { try CertificateFile.read($0) })
+      caCertificatesPEM: try caFile.map { try CertificateFile.read($0) },
+      sendQuota: quota.isEmpty ? nil : quota.applied(to: type.sendQuota),
+      sharedSendQuota: sharedQuota.isEmpty ? nil : sharedQuota.applied(to: .none))
   }
 
   private static func words(_ warning: String) -> String {

@@ -20,12 +20,14 @@ struct ProfileEdit: AdministrationCommand {
   static let configuration = CommandConfiguration(
     commandName: "edit", abstract: "Change a server profile while it works.",
     discussion: """
-      What is not named stays. A lower limit ends no session and stops new ones; a higher one counts at once. Another \
-      host, port, protection or login makes its mailboxes stand still until they are tested again; the command says how \
-      many there are and asks first.
-      Example: postrider profile edit "Example mail" --max-connections 20 --interval 10
-      Example: postrider profile edit "Example mail" --incoming-host pop2.example.com
-      Example: postrider profile edit "Shared" --user-name sync2 --new-password --yes
+      What is not named stays. A lower limit ends no session and stops new ones; a higher one counts at once. A quota \
+      counts from the next session of each mailbox. Another host, port, protection or login makes its mailboxes stand \
+      still until they are tested again; the command says how many there are and asks first.
+      Examples:
+        postrider profile edit "Example mail" --max-connections 20 --interval 10
+        postrider profile edit "Example mail" --messages-per-minute 30 --all-messages-per-day 5000
+        postrider profile edit "Example mail" --incoming-host pop2.example.com
+        postrider profile edit "Shared" --user-name sync2 --new-password --yes
       """)
 
   @Argument(help: "The id or name of a profile.") var profile: String
@@ -86,6 +88,13 @@ struct ProfileEdit: AdministrationCommand {
   var processEmailFrom: DateArgument?
 
   @Flag(help: "Import all mail, however old.") var allMail = false
+  @OptionGroup(title: "What each mailbox may send") var quota: QuotaOptions
+  @OptionGroup(title: "What all mailboxes together may send") var sharedQuota: SharedQuotaOptions
+  @Option(
+    help: ArgumentHelp(
+      "Tell this address by mail when more than half of its mailboxes fail within an hour; '' for nobody.",
+      discussion: "The mail is sent from the mailbox that `alert mail` names.", valueName: "address"))
+  var failureNoticeTo: String?
 
   @OptionGroup var activation: ActivationOptions
 
@@ -121,10 +130,11 @@ struct ProfileEdit: AdministrationCommand {
 
   private var changesNothing: Bool {
     let numbers = [maxConnections, interval, weight, timeout, maxFailedLogins]
-    let texts = [name, description, caFile]
+    let texts = [name, description, caFile, failureNoticeTo]
     let flags = [isDefault, systemCertificates, allMail, hasNewPassword]
     return numbers.allSatisfy { $0 == nil } && texts.allSatisfy { $0 == nil } && !flags.contains(true)
-      && processEmailFrom == nil && activation.isActive == nil && servers.isEmpty
+      && processEmailFrom == nil && activation.isActive == nil && servers.isEmpty && quota.isEmpty
+      && sharedQuota.isEmpty
   }
 
   func execute(_ session: Session) async throws {
@@ -189,7 +199,10 @@ struct ProfileEdit: AdministrationCommand {
       processEmailFrom: processEmailFrom?.date, maximumConcurrentConnections: maxConnections,
       minimumPollingIntervalMinutes: interval, weight: weight, connectionTimeoutSeconds: timeout,
       maximumFailedLogins: maxFailedLogins, caCertificatesPEM: try caFile.map { try CertificateFile.read($0) },
-      isActive: activation.isActive, clears: clears.isEmpty ? nil : clears, confirmsNewTests: yes ? true : nil,
+      isActive: activation.isActive,
+      sendQuota: quota.isEmpty ? nil : quota.applied(to: present.sendQuota ?? present.type.sendQuota),
+      sharedSendQuota: sharedQuota.isEmpty ? nil : sharedQuota.applied(to: present.sharedSendQuota ?? .none),
+      failureNoticeTo: failureNoticeTo, clears: clears.isEmpty ? nil : clears, confirmsNewTests: yes ? true : nil,
       version: ifVersion)
   }
 }

@@ -92,7 +92,7 @@ struct QueueInspect: AdministrationCommand {
     case nil: return nil
     }
     if let next = Words.timeAndDistance(state.nextRunAt, now: now) {
-      return next + (state.nextRunReason.map { ", \($0)" } ?? "")
+      return next + (Words.reason(state).map { ", \($0)" } ?? "")
     }
     return state.notRunningReason.map { "none: \($0)" }
   }

@@ -140,6 +140,9 @@ enum RunView {
     for step in run.steps where step.result == .failed {
       if let code = step.code { add(code, step.remedy ?? code.remedy) }
     }
+    for step in run.steps where step.result == .warning {
+      if let remedy = step.remedy { lines.append(Terminal.safe("\(step.tried). What to do: \(remedy)")) }
+    }
     if let failure = run.failure, !run.steps.contains(where: { $0.code == failure.code }) {
       add(failure.code, failure.remedy)
     }

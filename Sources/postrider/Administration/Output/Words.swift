@@ -69,6 +69,31 @@ enum Words {
     return state.enabled ? "running" : state.status.rawValue
   }
 
+  /// Why a direction runs when it does.
+  static func reason(_ state: DirectionState) -> String? {
+    guard let reason = state.nextRunReason else { return nil }
+    let who: String
+    switch reason {
+    case "quota": who = "quota"
+    case "profile-quota": who = "the quota of all mailboxes of the profile"
+    case "smtp.quota": who = "the provider's quota"
+    default: return reason
+    }
+    return "waits for \(who) until \(time(state.nextRunAt))"
+  }
+
+  /// `30 messages a minute, 10000 recipients a day`; `as much as it likes` without limits.
+  static func quota(_ quota: SendQuota) -> String {
+    let parts = [
+      quota.messagesPerMinute.map { "\(count($0, "message")) a minute" },
+      quota.messagesPerDay.map { "\(count($0, "message")) a day" },
+      quota.recipientsPerDay.map { "\(count($0, "recipient")) a day" },
+      quota.recipientsPerMessage.map { "\(count($0, "recipient")) at once" },
+      quota.answersPerHour.map { "\(count($0, "answer")) to one address an hour" },
+    ].compactMap { $0 }
+    return parts.isEmpty ? "as much as it likes" : parts.joined(separator: ", ")
+  }
+
   /// What a failure code means and what to do; `nil` for a code this version does not know.
   static func explanation(_ code: String?) -> (summary: String, remedy: String)? {
     code.flatMap { FailureCode(rawValue: $0) }.map { ($0.summary, $0.remedy) }
