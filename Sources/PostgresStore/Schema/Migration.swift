@@ -30,8 +30,9 @@ struct Migration: Sendable {
     Migration(5, "submission", PackageResources._005_submission_sql),
     Migration(6, "logins", PackageResources._006_logins_sql),
     Migration(7, "quarantine", PackageResources._007_quarantine_sql),
+    Migration(9, "handover", PackageResources._009_handover_sql),
   ]
 
   /// The schema versions this program works with.
-  static let supported = 7...7
+  static let supported = 9...9
 }
