@@ -19,6 +19,14 @@ server_packages=(redis-server postgresql-15 dovecot-core dovecot-pop3d postfix o
 # What only the tests start: Prometheus, and a Kerberos realm with a mail server that knows it.
 # shellcheck disable=SC2034
 test_packages=(prometheus dovecot-gssapi krb5-kdc krb5-admin-server)
+# Mail servers that only the tests start, beside Postfix. Debian allows one mail server on a machine, so these are unpacked
+# into a folder and started from there; what they load is installed.
+# shellcheck disable=SC2034
+unpacked_packages=(exim4-daemon-light opensmtpd)
+# shellcheck disable=SC2034
+unpacked_libraries=(
+  libdb5.3 libgnutls-dane0 libgnutls30 libidn12 libidn2-0 libnsl2 libpcre2-8-0 libevent-2.1-7 libpam0g libssl3
+)
 
 say() { printf '\033[1m▸ %s\033[0m\n' "$*" >&2; }
 
@@ -53,6 +61,34 @@ install_packages() {
   # shellcheck disable=SC2016
   as_root bash -c "$(declare -f is_installed installed_packages install_as_root); install_as_root \"\$@\"" bash \
     "${missing[@]}" >&2 || die "apt-get failed; see above"
+}
+
+# Unpacks the named Debian packages into folders of their names below a folder; those that are there stay. Nothing of
+# them is installed or run.
+unpack_packages() {
+  local folder=$1 package work
+  shift
+  for package in "$@"; do
+    [ ! -d "$folder/$package" ] || continue
+    say "Unpacking $package"
+    mkdir -p "$folder"
+    work=$(mktemp -d)
+    fetch_package "$package" "$work" >&2 || die "apt-get could not fetch $package; see above"
+    rm -rf "$folder/$package.new"
+    dpkg -x "$work/$package"_*.deb "$folder/$package.new"
+    rm -rf "$work"
+    # At once: half of a package must not look like one.
+    mv "$folder/$package.new" "$folder/$package"
+  done
+}
+
+# Fetches a package file into a folder, after an update of the lists when it fails without.
+fetch_package() {
+  command -v apt-get >/dev/null 2>&1 || die "$1 is needed by the tests, and apt-get was not found; set \
+POSTRIDER_MAIL_SERVERS to a folder with the unpacked packages ${unpacked_packages[*]}"
+  (cd "$2" && apt-get -q -o APT::Sandbox::User=root download "$1") && return
+  as_root apt-get update -q
+  (cd "$2" && apt-get -q -o APT::Sandbox::User=root download "$1")
 }
 
 is_installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }

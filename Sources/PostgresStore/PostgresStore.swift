@@ -13,6 +13,7 @@ public final class PostgresStore: Sendable {
   let settings: SettingsCache
   let activity: ActivityRecorder
   let outcomes: OutcomeWriter
+  let sending: SendWriter
 
   /// A store; connects when first used.
   public init(configuration: PostgresStoreConfiguration, logger: Logger) {
@@ -27,6 +28,7 @@ public final class PostgresStore: Sendable {
     settings = SettingsCache(capacity: configuration.settingsCacheCapacity)
     activity = ActivityRecorder(pool: pool, interval: configuration.activityInterval, logger: logger)
     outcomes = OutcomeWriter(pool: pool, settings: settings, activity: activity)
+    sending = SendWriter(pool: pool, outcomes: outcomes)
   }
 
   /// Creates the coming days' partitions and drops old history, each hour, until cancelled. Run it in any number of

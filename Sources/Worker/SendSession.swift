@@ -8,8 +8,8 @@ import PostriderCore
 /// While much is due, the session of lane 0 opens further lanes up to the limit, each a session of its own that takes on
 /// one message after the other from the same list.
 ///
-/// Each message is committed as `sending` before any of its octets leaves, and what the server answered is committed
-/// before the next one is taken on. A mailbox with nothing due is not connected to.
+/// Each message is committed as `sending` before any of its octets leaves, and again before its end does; what the server
+/// answered is committed before the next one is taken on. A mailbox with nothing due is not connected to.
 struct SendSession {
   /// At most so many messages in one session, so that other mailboxes of the profile get their turn.
   static let messagesPerSession = 50
@@ -132,7 +132,8 @@ struct SendSession {
       result = rules.answered(
         try await session.send(
           from: message.sender, to: message.recipients,
-          context.store.message(message.content).reporting(message.notification, envelopeID: message.messageID)))
+          context.store.octets(of: message, writer: task.writer)
+            .reporting(message.notification, envelopeID: message.messageID)))
       if let failure = result.failure, AttemptRules.endsSending(failure) { ending = failure }
     } catch let failure as Failure {
       result = rules.failed(failure)

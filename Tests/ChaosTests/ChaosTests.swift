@@ -33,7 +33,7 @@ struct ChaosTests {
 
   @Test("kills, stops, splits and restarts: nothing lost, nothing doubled, every limit reached and never exceeded")
   func short() async throws {
-    guard !Self.isLong else { return }
+    guard !Self.isLong, !SendingChaosTests.isLong else { return }
     var options = ChaosOptions.short(seed: ChaosOptions.seed(Self.environment))
     if let only = Self.environment["CHAOS_ONLY"] { options.keep(only: only) }
     let report = try await Self.play(options)
@@ -66,7 +66,7 @@ struct ChaosTests {
 
   @Test("without a mistake a small cluster passes, with one it does not")
   func mistakes() async throws {
-    guard !Self.isLong else { return }
+    guard !Self.isLong, !SendingChaosTests.isLong else { return }
     let reports = try await withThrowingTaskGroup(of: (Mistake?, Report).self) { group in
       for mistake in [nil] + Mistake.allCases {
         group.addTask {

@@ -108,7 +108,7 @@ final class MailServer: Sendable {
 
 extension Channel {
   /// Whether the client's end has arrived at this side's kernel. On the channel's event loop.
-  fileprivate var hasPeerLeft: Bool {
+  var hasPeerLeft: Bool {
     #if os(Linux)
       guard isActive, let provider = self as? any SocketOptionProvider else { return !isActive }
       let left = NIOLoopBoundBox(false, eventLoop: eventLoop)

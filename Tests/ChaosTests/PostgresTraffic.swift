@@ -21,7 +21,7 @@ final class PostgresTraffic: TrafficReader {
       let type = frame.type
       switch type {
       case UInt8(ascii: "P"): statements[Self.text(frame.bytes, 0)] = Self.point(of: frame.bytes)
-      case UInt8(ascii: "B"): if let seen = statements[Self.text(frame.bytes, 1)] { point = seen }
+      case UInt8(ascii: "B"): point = point ?? statements[Self.text(frame.bytes, 1)]
       default: break
       }
       unit.writeImmutableBuffer(frame.bytes)
@@ -30,6 +30,9 @@ final class PostgresTraffic: TrafficReader {
       switch point {
       case .storeSent: awaited = .storeAnswered
       case .outcomeSent: awaited = .outcomeAnswered
+      case .messageClaimSent: awaited = .messageClaimAnswered
+      case .handoverSent: awaited = .handoverAnswered
+      case .resultSent: awaited = .resultAnswered
       default: break
       }
       units.append(TrafficUnit(bytes: unit, point: point))
@@ -55,6 +58,10 @@ final class PostgresTraffic: TrafficReader {
   private static let marks: [(WirePoint, Data)] = [
     (.outcomeSent, Data("UPDATE mailbox_schedule s SET".utf8)), (.storeSent, Data("INSERT INTO ledger AS l".utf8)),
     (.checkSent, Data("AS i (mailbox_id, kind, lane)".utf8)),
+    // Steps of several messages may pass together, in this order; the first names the point.
+    (.resultSent, Data("UPDATE outgoing_email e SET state = i.state".utf8)),
+    (.handoverSent, Data("UPDATE outgoing_email e SET unsent_fence = NULL".utf8)),
+    (.messageClaimSent, Data("UPDATE outgoing_email e SET state = 'sending'".utf8)),
   ]
 
   private static func point(of frame: ByteBuffer) -> WirePoint? {

@@ -1,13 +1,8 @@
 import Foundation
-import Logging
-import NIOCore
-import NIOPosix
-import PostgresStore
 import PostriderCore
 import PostriderTesting
 import PrivateServers
 import RedisQueue
-import Synchronization
 
 /// A deployment of real processes and real servers, with everything on the way between them in our hands.
 final class Stage: Sendable {
@@ -25,37 +20,27 @@ final class Stage: Sendable {
   let redis: PrivateRedis
   let mail: MailServer
   let census = SessionCensus()
-  let telltale = Telltale()
+  var telltale: Telltale { fleet.telltale }
   let accounts: [Account]
   /// The queue as an operator sees it, past all gates.
   let queue: RedisJobQueue
   private let running: Task<Void, any Error>
-  private let loops = MultiThreadedEventLoopGroup(numberOfThreads: 1)
-  private let processes = Mutex<[ClusterProcess]>([])
+  private let fleet: Fleet
 
   init(_ options: ChaosOptions) async throws {
     self.options = options
-    let directory = try await TestServers.shared.dedicatedDirectory(named: "chaos")
-    var postgresOptions = PrivatePostgres.Options()
-    postgresOptions.isDurable = false
-    postgresOptions.maximumConnections = 200
-    // A killed server must not lose what it has acknowledged; only the machine itself may not crash.
-    postgresOptions.settings = ["synchronous_commit": "on", "wal_level": "minimal", "max_wal_senders": "0"]
-    postgres = try await PrivatePostgres.start(in: directory, options: postgresOptions)
-    var redisOptions = PrivateRedis.Options()
-    redisOptions.keepsData = true
-    redis = try await PrivateRedis.start(in: directory, options: redisOptions)
-    cluster = try await TestCluster.make(
-      .init(lease: .seconds(options.leaseSeconds), postgres: postgres, redis: redis))
+    let servers = try await ChaosServers.start(leaseSeconds: options.leaseSeconds)
+    (postgres, redis, cluster) = (servers.postgres, servers.redis, servers.cluster)
     mail = MailServer(
       census: census, rules: .init(sessionSeconds: options.sessionSeconds), seed: options.seed &+ 1)
     try await cluster.sql(Audit.schema)
     if options.mistake == .fenceIgnored { try await cluster.sql(Audit.blindGuard) }
     accounts = try await Self.makeAccounts(options, cluster, mail, census)
-    queue = RedisJobQueue(
-      configuration: try RedisQueueConfiguration(url: redis.url, leaseDuration: .seconds(options.leaseSeconds)),
-      logger: .silent)
+    queue = try servers.makeQueue()
     running = Task { [queue] in try await queue.run() }
+    fleet = Fleet(
+      servers, sessionsPerWorker: options.sessionsPerWorker, edit: options.mistake?.scriptEdit,
+      environment: options.mistake == .completeBeforeCommit ? ["MISTAKE": Mistake.completeBeforeCommit.rawValue] : [:])
   }
 
   // MARK: Profiles and mailboxes
@@ -112,66 +97,17 @@ final class Stage: Sendable {
 
   // MARK: Processes
 
-  /// Starts a process; it is ready some time later.
   @discardableResult
-  func start(_ role: ClusterProcess.Role) async throws -> ClusterProcess {
-    let watch = ProcessWatch(telltale)
-    let loop = loops.next()
-    let edit = options.mistake?.scriptEdit
-    let redisGate = try await Gate.open(
-      to: redis.socketPath, on: loop, reader: { RedisTraffic(edit: edit) }, watcher: watch.see)
-    let postgresGate = try await Gate.open(
-      to: postgres.socketDirectory + "/.s.PGSQL.5432", on: loop, reader: { PostgresTraffic() }, watcher: watch.see)
-    let database = cluster.databaseURL.dropFirst("postgresql:///".count).prefix { $0 != "?" }
-    let probePort = try await Self.freePort(loop)
-    var environment = [
-      "POSTRIDER_DATABASE_URL":
-        "postgresql://postrider@127.0.0.1:\(postgresGate.port)/\(database)?sslmode=disable&gssencmode=disable",
-      "POSTRIDER_REDIS_URL": "redis://127.0.0.1:\(redisGate.port)/0",
-      "POSTRIDER_KEYS_RING": cluster.keys, "POSTRIDER_QUEUE_LEASE_SECONDS": String(options.leaseSeconds),
-      "POSTRIDER_EGRESS_ALLOW": "127.0.0.0/8:*", "POSTRIDER_MAIL_ALLOW_NON_TLS": "true",
-      "POSTRIDER_PROBE_PORT": String(probePort), "POSTRIDER_WORKER_SESSIONS": String(options.sessionsPerWorker),
-    ]
-    if options.mistake == .completeBeforeCommit { environment["MISTAKE"] = Mistake.completeBeforeCommit.rawValue }
-    let program = try RunningProgram([role.rawValue], environment: environment)
-    watch.isProcess(program.processID)
-    let process = ClusterProcess(
-      role: role, program: program, redis: redisGate, postgres: postgresGate, watch: watch, probePort: probePort)
-    processes.withLock { $0.append(process) }
-    return process
-  }
+  func start(_ role: ClusterProcess.Role) async throws -> ClusterProcess { try await fleet.start(role) }
 
-  private static func freePort(_ loop: any EventLoop) async throws -> Int {
-    let channel = try await ServerBootstrap(group: loop).bind(host: "127.0.0.1", port: 0).get()
-    let port = channel.localAddress?.port ?? 0
-    try await channel.close().get()
-    return port
-  }
+  func all(_ role: ClusterProcess.Role) -> [ClusterProcess] { fleet.all(role) }
 
-  func all(_ role: ClusterProcess.Role) -> [ClusterProcess] {
-    processes.withLock { $0.filter { $0.role == role && $0.program.isRunning } }
-  }
-
-  /// Buries a process and starts another in its place.
   @discardableResult
-  func replace(_ process: ClusterProcess) async throws -> ClusterProcess {
-    processes.withLock { $0.removeAll { $0 === process } }
-    await process.bury()
-    return try await start(process.role)
-  }
+  func replace(_ process: ClusterProcess) async throws -> ClusterProcess { try await fleet.replace(process) }
 
-  /// Processes that ended although nobody killed them: their last words.
-  func fallen() -> [String] {
-    processes.withLock { all in
-      all.filter { !$0.program.isRunning }.map { "\($0.role) \($0.id): \($0.program.errors.suffix(600))" }
-    }
-  }
+  func fallen() -> [String] { fleet.fallen() }
 
-  /// The process id of the leading scheduler.
-  func leader() async throws -> Int32? {
-    let holder = try await cluster.sql("SELECT holder FROM leadership WHERE expires_at > clock_timestamp()")
-    return holder.split(separator: "-").dropLast().last.flatMap { Int32($0) }
-  }
+  func leader() async throws -> Int32? { try await fleet.leader() }
 
   /// Where all polls are, and under whom.
   func locations(of accounts: [Account]? = nil) async throws -> [JobLocation] {
@@ -186,12 +122,11 @@ final class Stage: Sendable {
 
   func stop() async {
     running.cancel()
-    for process in processes.withLock({ $0 }) { await process.bury() }
+    await fleet.stop()
     await mail.stop()
     await cluster.close()
     _ = await running.result
     await redis.stop()
     await postgres.stop()
-    try? await loops.shutdownGracefully()  // Its thread ends with the process at the latest.
   }
 }

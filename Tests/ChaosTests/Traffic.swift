@@ -18,6 +18,16 @@ enum WirePoint: String, Sendable, Codable, CaseIterable {
   case completeSent
   /// Redis has ended leases.
   case completeAnswered
+  /// A worker commits steps of outgoing messages: some are taken on.
+  case messageClaimSent
+  /// PostgreSQL has committed those.
+  case messageClaimAnswered
+  /// The end of a message is about to leave.
+  case handoverSent
+  case handoverAnswered
+  /// What a server answered to a message is committed.
+  case resultSent
+  case resultAnswered
   /// A scheduler enqueues jobs.
   case enqueueSent
   /// Redis has taken jobs.

@@ -67,12 +67,91 @@ struct LaneTests {
     }
   }
 
+  @Test("a message whose end had not begun to leave waits again; its former session can neither go on nor finish it")
+  func unsent() async throws {
+    try await TestDatabase.with { database in
+      let (store, mailbox) = (database.store, try await sender(database))
+      let (old, assignment) = try await claim(0, mailbox, database)
+      let writer = database.guardian(old, assignment)
+      let message = try #require(try await store.claimNext(writer))
+      let (new, newAssignment) = try await claim(0, mailbox, database)
+      let successor = database.guardian(new, newAssignment)
+      let outlook = try await store.outlook(pace: .unlimited, writer: successor)
+      #expect(outlook.uncertain.isEmpty && outlook.due == 3)
+      let again = try #require(try await store.claimNext(successor))
+      #expect(again.id == message.id && again.attempt == 2 && again.recipients == message.recipients)
+      // Frozen between the two commits, it wakes up too late: its octets must not get their end.
+      await #expect(throws: FencedError.self) { try await store.beginHandover(of: message.id, writer: writer) }
+      await #expect(throws: FencedError.self) {
+        try await store.finish(message.id, AttemptResult(state: .sent), writer: writer)
+      }
+      try await store.beginHandover(of: message.id, writer: successor)
+      let sent = AttemptResult(
+        state: .sent, recipients: message.recipients.map { OutgoingRecipient(address: $0, state: .accepted) })
+      try await store.finish(message.id, sent, writer: successor)
+      // Sent again after a lost connection it is the same result.
+      try await store.finish(message.id, sent, writer: successor)
+      let email = try await store.outgoingEmail(message.id, for: database.principal)
+      #expect(email.state == .sent && email.recipients.allSatisfy { $0.state == .accepted })
+    }
+  }
+
+  @Test("steps of many sessions at once: each claims another mailbox's message, a bad result fails alone")
+  func groups() async throws {
+    try await TestDatabase.with { database in
+      let store = database.store
+      _ = try await database.profile()
+      var writers: [SessionGuard] = []
+      for number in 0..<12 {
+        let mailbox = try await database.runningMailbox("g\(number)@example.com")
+        let message = OutgoingSubmission(
+          mailboxID: mailbox.id, recipients: ["to@example.org"], subject: "\(number)",
+          messageID: "\(number)@example.com", raw: .bytes([UInt8](repeating: UInt8(number), count: 10)))
+        _ = try await store.submit(message, by: database.principal)
+        let (lease, assignment) = try await database.assignment(mailbox, .send)
+        writers.append(database.guardian(lease, assignment))
+      }
+      // One comes too late: its mailbox has a newer session.
+      writers[5].generation -= 1
+      let results = await withTaskGroup(of: (Int, ClaimedMessage?, Bool).self) { group in
+        for (number, writer) in writers.enumerated() {
+          group.addTask {
+            do {
+              let message = try await store.claimNext(writer)
+              guard let message else { return (number, nil, false) }
+              try await store.beginHandover(of: message.id, writer: writer)
+              // A text that PostgreSQL cannot hold.
+              let words = number == 7 ? "nul \u{0}" : "fine"
+              let result = AttemptResult(
+                state: .failed,
+                recipients: [
+                  OutgoingRecipient(address: "to@example.org\(number == 7 ? "\u{0}" : "")", state: .failed)
+                ], failure: Failure(.smtpRejected, context: words))
+              try await store.finish(message.id, result, writer: writer)
+              return (number, message, true)
+            } catch {
+              return (number, nil, false)
+            }
+          }
+        }
+        return await group.reduce(into: [(Int, ClaimedMessage?, Bool)]()) { $0.append($1) }
+      }
+      for (number, message, isDone) in results {
+        #expect(isDone == (number != 5 && number != 7), "\(number)")
+        if let message { #expect(message.content.first.octets == [UInt8](repeating: UInt8(number), count: 10)) }
+      }
+      #expect(try await database.int("SELECT count(*) FROM outgoing_email WHERE state = 'failed'") == 10)
+      #expect(try await database.int("SELECT count(*) FROM outgoing_email WHERE state = 'sending'") == 1)
+    }
+  }
+
   @Test("a message that another lane is sending stays its own, unless that lane's session or its epoch has ended")
   func abandoned() async throws {
     try await TestDatabase.with { database in
       let (store, mailbox) = (database.store, try await sender(database))
       let (second, assignment) = try await claim(1, mailbox, database)
       let message = try #require(try await store.claimNext(database.guardian(second, assignment)))
+      try await store.beginHandover(of: message.id, writer: database.guardian(second, assignment))
       let (first, firstAssignment) = try await claim(0, mailbox, database)
       let outlook = try await store.outlook(pace: .unlimited, writer: database.guardian(first, firstAssignment))
       #expect(outlook.uncertain.isEmpty && outlook.lanesAtWork == [1] && outlook.due == 2)

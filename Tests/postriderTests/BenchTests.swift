@@ -65,6 +65,21 @@ struct BenchTests {
     #expect((1...260).contains(try number(object, "starts_per_s")))
   }
 
+  @Test func sendSaysItsFigures() async throws {
+    let object = try await run([
+      "send", "--seconds", "1", "--messages", "200", "--mailboxes", "20", "--large-octets", "1000000",
+    ])
+    for key in [
+      "messages_per_s", "ratio_to_smtp_source", "smtp_source_per_s", "own_us_per_message", "postgres_us_per_message",
+      "big_mb_per_s",
+    ] {
+      #expect(try number(object, key) > 0, "\(key)")
+    }
+    // Small ones may need no more than what is there.
+    #expect((0...64).contains(try number(object, "big_rss_mib")))
+    #expect((object["load"] as? [String: Any])?["sessions"] as? Int == 20)
+  }
+
   @Test func anInterruptLeavesNothingBehind() async throws {
     try await withTemporaryFolder { folder in
       let running = try RunningProgram(
@@ -79,7 +94,10 @@ struct BenchTests {
   }
 
   @Test func wrongOptionsAreRefused() async throws {
-    for arguments in [["queue", "--batch", "0"], ["pipeline", "--workers", "99"], ["schedule", "--interval", "1"]] {
+    for arguments in [
+      ["queue", "--batch", "0"], ["pipeline", "--workers", "99"], ["schedule", "--interval", "1"],
+      ["send", "--messages", "1"],
+    ] {
       #expect(try await Program.run(["bench"] + arguments).exitCode == 64, "\(arguments)")
     }
   }

@@ -32,8 +32,9 @@ struct Migration: Sendable {
     Migration(7, "quarantine", PackageResources._007_quarantine_sql),
     Migration(8, "login_limit", PackageResources._008_login_limit_sql),
     Migration(9, "pace", PackageResources._009_pace_sql),
+    Migration(10, "handover", PackageResources._010_handover_sql),
   ]
 
   /// The schema versions this program works with.
-  static let supported = 9...9
+  static let supported = 10...10
 }

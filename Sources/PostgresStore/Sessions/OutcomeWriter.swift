@@ -3,21 +3,9 @@ import Metrics
 import PostriderCore
 import Synchronization
 
-/// Commits outcomes in groups: it writes at once when idle, and what arrives meanwhile is the next batch. No timer.
+/// Commits outcomes in groups, one of each mailbox at most in a transaction: two of the same rows need two.
 final class OutcomeWriter: Sendable {
-  /// Outcomes in one transaction at most.
-  static let batchLimit = 500
-  /// Outcomes that may wait; a worker has far fewer sessions.
-  static let queueLimit = 100_000
-
-  private struct Waiting {
-    var outcome: SessionOutcome
-    var continuation: CheckedContinuation<OutcomeResult, any Error>
-  }
-
   private struct State {
-    var queue: [Waiting] = []
-    var writing = false
     var runs: Range<Int64> = 0..<0
     var fenced = 0
     var batches = 0
@@ -30,6 +18,7 @@ final class OutcomeWriter: Sendable {
   }
 
   private let pool: ConnectionPool
+  private let group = GroupCommit<SessionOutcome, OutcomeResult>(batchLimit: 500) { $0.writer.job.mailbox }
   private let state = Mutex(State())
   private let batchTimer = Timer(label: "postrider_store_batch_seconds")
 
@@ -52,73 +41,21 @@ final class OutcomeWriter: Sendable {
 
   /// Commits an outcome together with others that wait. Returns when it is durable.
   func commit(_ outcome: SessionOutcome) async throws -> OutcomeResult {
-    try await withCheckedThrowingContinuation { continuation in
-      let (accepted, starts) = state.withLock { state in
-        if state.queue.count >= Self.queueLimit { return (false, false) }
-        state.queue.append(Waiting(outcome: outcome, continuation: continuation))
-        let starts = !state.writing
-        state.writing = true
-        return (true, starts)
-      }
-      if !accepted { continuation.resume(throwing: StoreError.unavailable(reason: "too many outcomes wait")) }
-      // A task of its own: a batch holds many sessions' outcomes and must not end with the session that began it.
-      if starts { Task { await drain() } }
-    }
+    try await group.run(outcome) { try await self.write($0) }
   }
 
-  private func drain() async {
-    while let batch = nextBatch() {
-      await write(batch)
+  private func write(_ outcomes: [SessionOutcome]) async throws -> [OutcomeResult] {
+    let runs = try await takeRuns(outcomes.count)
+    let slots = outcomes.map(slot)
+    state.withLock { $0.batches += 1 }
+    let start = ContinuousClock.now
+    let results = try await pool.transaction(.worker) { db in
+      try OutcomeBatch(outcomes: outcomes, slots: slots, firstRun: runs).write(db)
     }
-  }
-
-  /// What waits, in order, one outcome of each mailbox at most: two of the same rows need two transactions.
-  private func nextBatch() -> [Waiting]? {
-    state.withLock { state in
-      if state.queue.isEmpty {
-        state.writing = false
-        return nil
-      }
-      var batch: [Waiting] = []
-      var rest: [Waiting] = []
-      var mailboxes: Set<MailboxID> = []
-      for waiting in state.queue {
-        if batch.count < Self.batchLimit && mailboxes.insert(waiting.outcome.writer.job.mailbox).inserted {
-          batch.append(waiting)
-        } else {
-          rest.append(waiting)
-        }
-      }
-      state.queue = rest
-      return batch
-    }
-  }
-
-  /// Writes a batch; one that PostgreSQL refuses is split until the bad outcome stands alone, and only that one throws.
-  private func write(_ batch: [Waiting]) async {
-    do {
-      let runs = try await takeRuns(batch.count)
-      let outcomes = batch.map(\.outcome)
-      let slots = outcomes.map(slot)
-      state.withLock { $0.batches += 1 }
-      let start = ContinuousClock.now
-      let results = try await pool.transaction(.worker) { db in
-        try OutcomeBatch(outcomes: outcomes, slots: slots, firstRun: runs).write(db)
-      }
-      batchTimer.record(duration: ContinuousClock.now - start)
-      countFenced(results.count { $0 == .fenced })
-      activity.record(zip(outcomes, results).compactMap { $1 == .fenced ? nil : $0 })
-      for (waiting, result) in zip(batch, results) { waiting.continuation.resume(returning: result) }
-    } catch StoreError.unavailable(let reason) {
-      for waiting in batch { waiting.continuation.resume(throwing: StoreError.unavailable(reason: reason)) }
-    } catch {
-      if batch.count == 1 {
-        batch[0].continuation.resume(throwing: error)
-      } else {
-        await write(Array(batch[..<(batch.count / 2)]))
-        await write(Array(batch[(batch.count / 2)...]))
-      }
-    }
+    batchTimer.record(duration: ContinuousClock.now - start)
+    countFenced(results.count { $0 == .fenced })
+    activity.record(zip(outcomes, results).compactMap { $1 == .fenced ? nil : $0 })
+    return results
   }
 
   /// The slot that a poll served: the last one before it began, whose time the clocks may see differently. Its interval is known from the settings it ran with.

@@ -46,21 +46,22 @@ extension PostgresStore {
         try db.commit()
         return .wait(wait)
       }
-      let taken: (Int64, Int64?)? = try results[0].map { row in
-        _ = try row.dateOrNil()
-        _ = try row.textOrNil()
-        let id = try row.intOrNil()
-        let most = try row.intOrNil()
-        return id.map { ($0, most) }
-      }.first ?? nil
+      let taken: (Int64, Int64?)? =
+        try results[0].map { row in
+          _ = try row.dateOrNil()
+          _ = try row.textOrNil()
+          let id = try row.intOrNil()
+          let most = try row.intOrNil()
+          return id.map { ($0, most) }
+        }.first ?? nil
       guard let (id, most) = taken else {
         try db.commit()
         return .nothing
       }
       let claimed = try db.query(
         """
-        UPDATE outgoing_email SET state = 'sending', fence = $2, lane = $3, attempts = attempts + 1,
-          updated_at = now()
+        UPDATE outgoing_email SET state = 'sending', fence = $2, unsent_fence = $2, lane = $3,
+          attempts = attempts + 1, updated_at = now()
         WHERE id = $1 AND state = 'pending-send' RETURNING \(Self.claimedColumns)
         """, [.int(id), .int(writer.fence.value), .int(Int64(writer.job.lane))])
       return try Self.claimed(claimed, atMost: most.map(Int.init), db, writer)

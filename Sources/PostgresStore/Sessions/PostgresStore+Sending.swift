@@ -2,21 +2,28 @@ import FoundationEssentials
 import PostriderCore
 
 extension PostgresStore {
-  /// What waits to be sent. Messages that an ended session of this lane left in the middle become `uncertain` first.
+  /// What waits to be sent. Messages that an ended session of this lane left in the middle are decided first: those whose
+  /// end may have left become `uncertain`, the others wait again.
   public func outlook(pace: SendPace, writer: SessionGuard) async throws -> OutgoingOutlook {
     let failure = Failure(.smtpUncertain, context: "the session that sent it ended before it wrote the answer")
+    let unsent = Failure(
+      .runAborted, scope: .message, context: "the session that had taken it on ended before its end could leave")
     let mailbox = PostgresValue.id(writer.job.mailbox)
     let statements = [
       Statement(
         """
-        UPDATE outgoing_email SET state = 'uncertain', failure_code = $3, failure = $4::jsonb, updated_at = now()
+        UPDATE outgoing_email SET updated_at = now(),
+          state = CASE WHEN unsent_fence = fence THEN 'pending-send' ELSE 'uncertain' END,
+          failure_code = CASE WHEN unsent_fence = fence THEN $6 ELSE $3 END,
+          failure = CASE WHEN unsent_fence = fence THEN $7 ELSE $4 END::jsonb,
+          next_try_at = CASE WHEN unsent_fence = fence THEN now() ELSE next_try_at END
         WHERE mailbox_id = $1 AND state = 'sending'
           AND (lane = $5 AND fence <> $2 OR fence >> 32 < $2::bigint >> 32)
-        RETURNING id
+        RETURNING id, state
         """,
         [
           mailbox, .int(writer.fence.value), .text(failure.code.rawValue), .text(try PostgresValue.jsonText(failure)),
-          .int(Int64(writer.job.lane)),
+          .int(Int64(writer.job.lane)), .text(unsent.code.rawValue), .text(try PostgresValue.jsonText(unsent)),
         ]),
       Statement(
         """
@@ -40,26 +47,26 @@ extension PostgresStore {
       var row = results[2][0]
       return OutgoingOutlook(
         due: Int(try row.int()), lanesAtWork: try results[3].map { Int(try $0.int()) },
-        uncertain: try results[0].map { try $0.id() }, wait: try Self.wait(results[4]),
-        connections: try results[5].map { Int(try $0.int()) }.first)
+        uncertain: try results[0].map { (try $0.id(), try $0.word() as OutgoingState) }
+          .filter { $0.1 == .uncertain }.map(\.0),
+        wait: try Self.wait(results[4]), connections: try results[5].map { Int(try $0.int()) }.first)
     }
   }
 
   /// Takes on the first message that is due; committed as `sending` with the session's fence when it returns.
+  ///
+  /// Without a quota it is written together with what other sessions do; with one it is counted under a lock.
   public func claimMessage(pace: SendPace, writer: SessionGuard) async throws -> MessageClaim {
+    try Task.checkCancellation()
     if pace != .unlimited { return try await claimMessage(within: pace, writer: writer) }
-    let claim = Statement(
-      """
-      UPDATE outgoing_email SET state = 'sending', fence = $2, lane = $3, attempts = attempts + 1, updated_at = now()
-      WHERE id = (SELECT id FROM outgoing_email
-        WHERE mailbox_id = $1 AND state = 'pending-send' AND next_try_at <= now()
-        ORDER BY priority, next_try_at, id LIMIT 1 FOR UPDATE)
-        AND NOT EXISTS (SELECT FROM send_pace WHERE mailbox_id = $1 AND waits_until > now())
-      RETURNING \(Self.claimedColumns)
-      """, [.id(writer.job.mailbox), .int(writer.fence.value), .int(Int64(writer.job.lane))])
-    return try await guarded(writer, first: [claim]) { db, results in
-      try Self.claimed(results[0], atMost: nil, db, writer)
-    }
+    return try await sending.commit(.claim(writer), writer).map { .message($0) } ?? .nothing
+  }
+
+  /// Notes that the end of a message is about to leave; committed when it returns. Throws ``FencedError`` when the message
+  /// is not this session's any more: then nothing of it may leave.
+  public func beginHandover(of message: OutgoingEmailID, writer: SessionGuard) async throws {
+    try Task.checkCancellation()
+    try await sending.commit(.handover(message, writer), writer)
   }
 
   /// The octets of a message's content from a place on; `nil` behind its end. A content never changes, so no guard is
@@ -84,17 +91,34 @@ extension PostgresStore {
       ])
   }
 
+  /// The beginning of each content, with its place in the list.
+  static func firstPieces(of contents: [StoredMessageContent]) -> Statement {
+    .kept(
+      """
+      SELECT i.place, substring(c.octets FROM 1 FOR $4::bigint::int), octet_length(c.octets)
+      FROM unnest($1, $2, $3) AS i (place, content_id, organization_id)
+      JOIN content_chunk c ON c.content_id = i.content_id AND c.organization_id = i.organization_id AND c.position = 0
+      """,
+      [
+        .ints(contents.indices.map { Int64($0) }), .ints(contents.map(\.id)), .ids(contents.map(\.organizationID)),
+        .int(ContentPiece.maximumOctets),
+      ])
+  }
+
   static func piece(_ rows: ResultSet, at place: ContentPlace) throws -> ContentPiece? {
-    try rows.map { row in
-      let octets = try row.bytes()
-      let end = place.offset + Int64(octets.count)
-      let chunkOctets = try row.int()
-      let isChunkRead = octets.isEmpty || end >= chunkOctets
-      return ContentPiece(
-        octets: octets,
-        next: isChunkRead
-          ? ContentPlace(chunk: place.chunk + 1, offset: 0) : ContentPlace(chunk: place.chunk, offset: end))
-    }.first
+    try rows.map { row in try piece(&row, at: place) }.first
+  }
+
+  /// Reads a piece and how long its chunk is.
+  static func piece(_ row: inout Row, at place: ContentPlace) throws -> ContentPiece {
+    let octets = try row.bytes()
+    let end = place.offset + Int64(octets.count)
+    let chunkOctets = try row.int()
+    let isChunkRead = octets.isEmpty || end >= chunkOctets
+    return ContentPiece(
+      octets: octets,
+      next: isChunkRead
+        ? ContentPlace(chunk: place.chunk + 1, offset: 0) : ContentPlace(chunk: place.chunk, offset: end))
   }
 
   /// Remembers a message that a session sends from its mailbox to itself, and forgets those of a month ago.
@@ -113,38 +137,6 @@ extension PostgresStore {
 
   /// Writes what became of an attempt. Throws ``FencedError`` when the message is not this session's any more.
   public func finish(_ message: OutgoingEmailID, _ result: AttemptResult, writer: SessionGuard) async throws {
-    let failure = try result.failure.map { try PostgresValue.jsonText($0) }
-    let change = Statement(
-      """
-      UPDATE outgoing_email SET state = $3, failure_code = $4, failure = $5::jsonb,
-        next_try_at = coalesce($6, next_try_at), updated_at = now(),
-        sent_at = CASE WHEN $3 IN ('sent', 'partly-sent') THEN now() ELSE sent_at END
-      WHERE id = $1 AND state = 'sending' AND fence = $2 AND organization_id = $7 RETURNING id
-      """,
-      [
-        .id(message), .int(writer.fence.value), .text(result.state.rawValue), .text(result.failure?.code.rawValue),
-        .text(failure), .time(result.nextTryAt), .id(writer.organizationID),
-      ])
-    let recipients = Statement(
-      """
-      UPDATE outgoing_recipient r SET state = i.state, failure_code = i.code, failure = i.failure::jsonb
-      FROM unnest($2, $3, $4, $5) AS i (address, state, code, failure)
-      WHERE r.email_id = $1 AND r.address = i.address AND r.state = 'pending'
-      """,
-      [
-        .id(message), .texts(result.recipients.map(\.address)), .texts(result.recipients.map(\.state.rawValue)),
-        .texts(result.recipients.map(\.failure?.code.rawValue)),
-        .texts(try result.recipients.map { try $0.failure.map { try PostgresValue.jsonText($0) } }),
-      ])
-    do {
-      try await pool.transaction(.worker) { db in
-        let results = try db.pipeline([change, recipients])
-        guard results[0].count == 1 else { throw FencedError(writer: writer) }
-        try db.commit()
-      }
-    } catch let error as FencedError {
-      outcomes.countFenced()
-      throw error
-    }
+    try await sending.commit(.finish(message, result, writer), writer)
   }
 }

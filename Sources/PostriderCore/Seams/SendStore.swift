@@ -168,8 +168,8 @@ public struct AttemptResult: Hashable, Sendable {
 /// What a sending session needs of PostgreSQL. Calls throw ``StoreError``, and ``FencedError`` when a newer session or a
 /// change of profile came before.
 public protocol SendStore: Sendable {
-  /// What waits. Messages that an ended session of this lane, or of an epoch before, left in the middle become
-  /// `uncertain` first.
+  /// What waits. Messages that an ended session of this lane, or of an epoch before, left in the middle are decided first:
+  /// those whose end may have left become `uncertain`, the others wait again.
   func outlook(pace: SendPace, writer: SessionGuard) async throws -> OutgoingOutlook
 
   /// Takes on the first message that is due, by priority, next try and age, and counts it, in the same transaction,
@@ -180,6 +180,10 @@ public protocol SendStore: Sendable {
 
   /// Remembers what a server's answer changes about how the mailbox sends.
   func adapt(_ adaptation: SendAdaptation, writer: SessionGuard) async throws
+
+  /// Notes that the end of a message is about to leave. From then on, and not before, a session that dies leaves it
+  /// `uncertain`. Committed when it returns.
+  func beginHandover(of message: OutgoingEmailID, writer: SessionGuard) async throws
 
   /// The octets of a message's content from a place on; `nil` behind its end.
   func piece(of content: StoredMessageContent, at place: ContentPlace) async throws -> ContentPiece?

@@ -5,7 +5,7 @@ import Foundation
 struct BenchCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "bench",
-    abstract: "Measures the queue, the pipeline around a session, and the schedule on this machine.",
+    abstract: "Measures the queue, the pipeline around a session, the schedule, and sending on this machine.",
     discussion: """
       Each benchmark starts a PostgreSQL and a Redis of its own, measures what the bare servers reach in the same run,
       and leaves nothing behind. Use a release build: swift build -c release
@@ -14,8 +14,11 @@ struct BenchCommand: AsyncParsableCommand {
         postrider bench queue                    claims and completions under limits, start latency, fairness
         postrider bench pipeline --json          whole jobs with their outcome in PostgreSQL, as one JSON object
         postrider bench schedule --mailboxes 100000
+        postrider bench send                     mail to a sink, beside smtp-source
       """,
-    subcommands: [BenchQueueCommand.self, BenchPipelineCommand.self, BenchScheduleCommand.self])
+    subcommands: [
+      BenchQueueCommand.self, BenchPipelineCommand.self, BenchScheduleCommand.self, BenchSendCommand.self,
+    ])
 }
 
 /// What every benchmark can be told.

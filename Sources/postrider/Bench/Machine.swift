@@ -58,6 +58,14 @@ enum Machine {
       + Double(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1_000_000
   }
 
+  /// Memory of this process that is resident, octets; 0 where /proc does not tell.
+  static var residentBytes: Int {
+    // Size and resident size in pages (proc(5)).
+    let text = (try? String(contentsOfFile: "/proc/self/statm", encoding: .utf8)) ?? ""
+    let pages = text.split(separator: " ").dropFirst().first.flatMap { Int($0) } ?? 0
+    return pages * Int(sysconf(Int32(_SC_PAGESIZE)))
+  }
+
   private static func ticks(_ process: Int32, withEndedChildren: Bool) -> (ticks: Int, parent: Int32)? {
     guard let text = try? String(contentsOfFile: "/proc/\(process)/stat", encoding: .utf8),
       let end = text.lastIndex(of: ")")

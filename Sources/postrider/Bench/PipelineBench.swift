@@ -10,6 +10,7 @@ final class Counted: Sendable {
   var value: Int { count.load(ordering: .relaxed) }
 
   func add() { count.add(1, ordering: .relaxed) }
+  func raise(to value: Int) { count.max(value, ordering: .relaxed) }
 }
 
 /// `bench pipeline`: jobs are enqueued, claimed, checked, run as sessions that do nothing, committed and completed.

@@ -7,7 +7,7 @@ import PostriderCore
 import RedisQueue
 import Worker
 
-/// Real workers over real PostgreSQL and Redis whose sessions speak to nobody.
+/// Real workers over real PostgreSQL and Redis; with a stand-in their sessions speak to nobody.
 struct WorkerRig: Sendable {
   let store: PostgresStore
   /// The queue of whoever enqueues. Each worker has a store and a queue of its own, as a process would.
@@ -21,17 +21,20 @@ struct WorkerRig: Sendable {
     var claimBatch = 32
   }
 
-  /// Makes workers that run `session` for each claimed job; nothing runs before ``run(_:)``.
+  /// Makes workers that run `session`, or a real session, for each claimed job; nothing runs before ``run(_:)``. Real
+  /// sessions ask the guards of servers and profiles as those of a worker process do.
   init(
-    databaseURL: String, redisURL: String, options: Options, settingsCache: Int, session: @escaping SessionStandIn
+    databaseURL: String, redisURL: String, options: Options, settingsCache: Int, keyRing: KeyRing? = nil,
+    egress: EgressPolicy = EgressPolicy(), session: SessionStandIn? = nil
   ) throws {
     let logger = Logger(label: "postrider.bench")
     store = PostgresStore(configuration: PostgresStoreConfiguration(url: databaseURL), logger: logger)
     queue = RedisJobQueue(configuration: try RedisQueueConfiguration(url: redisURL), logger: logger)
-    let client = MailClient(group: MultiThreadedEventLoopGroup.singleton, egress: EgressPolicy())
+    let client = MailClient(group: MultiThreadedEventLoopGroup.singleton, egress: egress)
     workers = try (0..<options.workers).map { number in
       let store = PostgresStore(
-        configuration: PostgresStoreConfiguration(url: databaseURL, settingsCacheCapacity: settingsCache),
+        configuration: PostgresStoreConfiguration(
+          url: databaseURL, keyRing: keyRing, settingsCacheCapacity: settingsCache),
         logger: logger)
       let queue = RedisJobQueue(configuration: try RedisQueueConfiguration(url: redisURL), logger: logger)
       var configuration = WorkerConfiguration(name: "bench-\(number)")
@@ -40,7 +43,10 @@ struct WorkerRig: Sendable {
       configuration.grace = .seconds(2)
       return (
         WorkerService(
-          store: store, queue: queue, client: client, configuration: configuration, logger: logger, standIn: session),
+          store: store, queue: queue, client: client,
+          serverGuard: session == nil ? RedisServerGuard(queue: queue, rules: BreakerRules()) : nil,
+          haltGuard: session == nil ? RedisServerGuard(queue: queue, rules: .halts) : nil,
+          configuration: configuration, logger: logger, standIn: session),
         queue, store
       )
     }
