@@ -91,7 +91,8 @@ struct APICommand: AsyncParsableCommand {
 extension Deployment {
   func scheduler(store: any SchedulerStore, queue: any JobQueue) -> SchedulerService {
     SchedulerService(
-      store: store, queue: queue, configuration: SchedulerConfiguration(holder: Self.processName()), logger: logger)
+      store: store, queue: queue, configuration: SchedulerConfiguration(holder: Self.processName()),
+      logger: logger(.scheduler))
   }
 
   /// Breakers and login budgets beside the queue, and the gauge of the open ones.
@@ -123,6 +124,6 @@ extension Deployment {
     configuration.egressID = settings.text(.egressID) ?? configuration.egressID
     return WorkerService(
       store: store, queue: queue, client: try mailClient(), serverGuard: serverGuard, haltGuard: haltGuard,
-      configuration: configuration, logger: logger)
+      configuration: configuration, logger: logger(.worker))
   }
 }
