@@ -12,7 +12,8 @@ struct RestoreTests {
   private static func server(_ name: String, in directory: DataDirectory) async throws -> PrivatePostgres {
     var options = PrivatePostgres.Options()
     options.name = name
-    options.isDurable = false
+    // As in earnest, so that the doctor has nothing to say.
+    options.isDurable = true
     let postgres = try await PrivatePostgres.start(in: directory, options: options)
     try await postgres.execute(
       """
