@@ -14,8 +14,9 @@ func library(_ name: String, _ dependencies: [Target.Dependency] = [], resources
   .target(name: name, dependencies: dependencies, resources: resources, swiftSettings: shared)
 }
 
-func tests(of name: String, _ dependencies: [Target.Dependency] = []) -> Target {
-  .testTarget(name: "\(name)Tests", dependencies: [.byName(name: name)] + dependencies, swiftSettings: shared)
+func tests(of name: String, _ dependencies: [Target.Dependency] = [], exclude: [String] = []) -> Target {
+  .testTarget(
+    name: "\(name)Tests", dependencies: [.byName(name: name)] + dependencies, exclude: exclude, swiftSettings: shared)
 }
 
 let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
@@ -103,7 +104,7 @@ let package = Package(
 
     tests(of: "PostriderCore"),
     tests(of: "Telemetry", [metrics]),
-    tests(of: "RedisQueue", ["PostriderTesting", nioCore, nioPosix, logging]),
+    tests(of: "RedisQueue", ["PostriderTesting", nioCore, nioPosix, logging], exclude: ["Previous"]),
     tests(of: "PostgresStore", ["PostriderTesting"]),
     tests(of: "MailProtocols", ["PostriderTesting", "PrivateServers", nioEmbedded, nioTestUtils, crypto, logging]),
     tests(of: "MailMessage"),
@@ -128,6 +129,12 @@ let package = Package(
     .testTarget(
       name: "EndToEndTests", dependencies: ["PostriderTesting", "PostriderCore", "postrider"],
       swiftSettings: shared),
+    .testTarget(
+      name: "DeploymentTests",
+      dependencies: [
+        "PostriderTesting", "PostriderCore", "PostgresStore", "RedisQueue", "PrivateServers", "Telemetry", "postrider",
+        logging,
+      ], swiftSettings: shared),
     .testTarget(
       name: "ChaosTests",
       dependencies: [

@@ -16,9 +16,9 @@ build_packages=(
 # What `postrider dev --sandbox` and the tests start.
 # shellcheck disable=SC2034
 server_packages=(redis-server postgresql-15 dovecot-core dovecot-pop3d postfix openssl ca-certificates procps util-linux)
-# What only the tests start: Prometheus, and a Kerberos realm with a mail server that knows it.
+# What only the tests start: Prometheus, a Kerberos realm with a mail server that knows it, and a pooler.
 # shellcheck disable=SC2034
-test_packages=(prometheus dovecot-gssapi krb5-kdc krb5-admin-server)
+test_packages=(prometheus dovecot-gssapi krb5-kdc krb5-admin-server pgbouncer)
 # Mail servers that only the tests start, beside Postfix. Debian allows one mail server on a machine, so these are unpacked
 # into a folder and started from there; what they load is installed.
 # shellcheck disable=SC2034
@@ -111,7 +111,7 @@ install_as_root() {
     # Also when apt-get was stopped half-way: whatever it had brought by then.
     if command -v systemctl >/dev/null 2>&1; then
       LC_ALL=C comm -13 <(printf '%s\n' "$before") <(installed_packages) |
-        grep -E '^(redis-server|postgresql|dovecot|postfix|prometheus|krb5-)' | xargs -r dpkg -L |
+        grep -E '^(redis-server|postgresql|dovecot|postfix|prometheus|krb5-|pgbouncer)' | xargs -r dpkg -L |
         sed -nE 's|^(/usr)?/lib/systemd/system/([^/@]+\.(service\|socket\|timer\|path))$|\2|p' |
         while read -r unit; do systemctl disable "$unit" >/dev/null 2>&1 </dev/null || true; done
     fi

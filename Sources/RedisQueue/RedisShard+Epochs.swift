@@ -5,14 +5,16 @@ extension RedisShard {
   ///
   /// - Throws: ``JobQueueError/misconfigured(reason:)`` when the queue has another number of shards; nothing changes then.
   func open(epoch: Int64, delay: Duration) async throws(JobQueueError) {
-    let arguments = [String(max(0, delay.milliseconds)), String(count)]
+    let arguments = [String(max(0, delay.milliseconds)), String(count), String(RedisLayout.version)]
     let (reply, session) = try await evaluate(.open, epoch: epoch, arguments)
-    guard case .array(let held) = reply, held.count == 3, let opened = held[0].integer else {
+    guard case .array(let held) = reply, held.count == 4, let opened = held[0].integer else {
       throw Self.unexpected(reply, from: .open)
     }
     try check(shards: held[2])
-    // An equal epoch of another server stays lost.
-    if held[1].string == session.server.runID { epochs.learn(opened) }
+    // An equal epoch of another server stays lost, and so does a newer one of another layout.
+    if held[1].string == session.server.runID, RedisLayout.number(held[3]) == RedisLayout.version {
+      epochs.learn(opened)
+    }
   }
 
   /// Walks over the keys in small steps and unlinks what belongs to epochs before the present one.

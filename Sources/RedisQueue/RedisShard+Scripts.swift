@@ -16,28 +16,64 @@ extension RedisShard {
     let (reply, session) = try await evaluate(script, epoch: epoch, arguments)
     guard case .error(let text) = reply else { return reply }
     if text.contains("non local key") { throw await slotMoves(session, epoch) }
+    if text.hasPrefix("EPOCHLOST other") { throw try await otherEpoch(text, epoch) }
     throw failure(text, of: script, in: epoch)
   }
 
   /// The epoch this process works in, read from the server when it knows none.
   func workingEpoch() async throws(JobQueueError) -> Int64 {
     if let epoch = epochs.current { return epoch }
-    guard let epoch = try await currentEpoch() else {
+    switch try await heldEpoch() {
+    case .ours(let epoch):
+      epochs.learn(epoch)
+      return epoch
+    case .none:
       throw .epochLost(reason: "the server holds no epoch of this start; it was emptied, restarted or replaced")
+    case .otherLayout(let layout):
+      throw .epochLost(
+        reason: """
+          the queue in Redis has layout \(layout), this program works with \(RedisLayout.version): the leading scheduler is \
+          of another release. This process waits until a scheduler of its own release leads
+          """)
     }
-    epochs.learn(epoch)
-    return epoch
   }
 
-  /// The epoch the server holds, or `nil` when it was emptied or replaced.
+  /// The epoch the server holds, or `nil` when it was emptied or replaced, or when the epoch has another layout: a leader
+  /// then opens one of its own.
   ///
   /// - Throws: ``JobQueueError/misconfigured(reason:)`` when the queue has another number of shards.
   func currentEpoch() async throws(JobQueueError) -> Int64? {
-    let (reply, session) = try await send { _ in ["HMGET", epochKey, "epoch", "run_id", "shards"] }
+    guard case .ours(let epoch) = try await heldEpoch() else { return nil }
+    return epoch
+  }
+
+  private enum HeldEpoch {
+    case none
+    case ours(Int64)
+    case otherLayout(Int64)
+  }
+
+  private func heldEpoch() async throws(JobQueueError) -> HeldEpoch {
+    let (reply, session) = try await send { _ in ["HMGET", epochKey, "epoch", "run_id", "shards", "layout"] }
     if case .error(let text) = reply { throw RedisConnection.refusal(of: "HMGET", text) }
-    guard case .array(let held) = reply, held.count == 3, held[1].string == session.server.runID else { return nil }
+    guard case .array(let held) = reply, held.count == 4, held[1].string == session.server.runID,
+      let epoch = held[0].integer
+    else { return .none }
+    let layout = RedisLayout.number(held[3])
+    guard layout == RedisLayout.version else { return .otherLayout(layout) }
     try check(shards: held[2])
-    return held[0].integer
+    return .ours(epoch)
+  }
+
+  /// The server holds another epoch than the caller worked in. A newer one is used from the next call on, which reads
+  /// whether its layout is known.
+  private func otherEpoch(_ text: String, _ epoch: Int64) async throws(JobQueueError) -> JobQueueError {
+    let held = text.split(separator: " ").last.flatMap { Int64($0) } ?? 0
+    if held > epoch {
+      epochs.forget(epoch)
+      _ = try await workingEpoch()
+    }
+    return .epochLost(reason: "the server holds epoch \(held), this process worked in \(epoch)")
   }
 
   /// Compares the number of shards that the queue was installed with.
@@ -83,11 +119,6 @@ extension RedisShard {
     case "NOTOPEN": return .notOpenYet(milliseconds: words.last.flatMap { Int($0) } ?? 0)
     case "EPOCHLOST":
       switch words.dropFirst().first {
-      case "other":
-        let held = words.last.flatMap { Int64($0) } ?? 0
-        // The server's own and newer: the next call uses it.
-        if held > epoch { epochs.learn(held) }
-        return .epochLost(reason: "the server holds epoch \(held), this process worked in \(epoch)")
       case "server":
         epochs.forget(epoch)
         return .epochLost(reason: "the server was restarted or is another one than the one opened")

@@ -47,8 +47,10 @@ public struct LineLogHandler: LogHandler {
   }
 
   /// Makes every `Logger` of the process write this way. Once, at the start of the program.
-  public static func bootstrap(format: LogFormat, level: Logger.Level) {
-    LoggingSystem.bootstrap { LineLogHandler(label: $0, format: format, level: level) }
+  ///
+  /// - Parameter levels: Levels of single labels (`postrider.store`), over `level`.
+  public static func bootstrap(format: LogFormat, level: Logger.Level, levels: [String: Logger.Level] = [:]) {
+    LoggingSystem.bootstrap { LineLogHandler(label: $0, format: format, level: levels[$0] ?? level) }
   }
 
   /// Metadata of every line.

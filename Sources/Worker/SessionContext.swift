@@ -48,7 +48,8 @@ struct SessionContext: Sendable {
       switch settings.credentialsProblem {
       case .credentialsAmbiguous?: throw Failure(.credentialsAmbiguous, context: "the user name of \(settings.address)")
       case let problem?:
-        throw Failure(problem, context: "the password of \(source == .profile ? "the profile" : settings.address)")
+        let whose = "the password of \(source == .profile ? "the profile" : settings.address)"
+        throw Failure(problem, context: settings.credentialsProblemDetail.map { "\(whose): \($0)" } ?? whose)
       case nil:
         throw Failure(
           .credentialsMissing, scope: source == .profile ? .profile : .mailbox,

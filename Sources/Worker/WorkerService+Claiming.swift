@@ -62,6 +62,8 @@ extension WorkerService {
         var leases: [Lease] = []
         do {
           defer { slots.release(free - leases.count) }
+          // Before the claim: what this worker may not run is left to those that may.
+          try await store.checkSchema()
           let claim = try await queue.claim(limit: free, worker: configuration.name)
           leases = claim.leases
           metrics.reclaimed(claim.reclaimed)

@@ -24,7 +24,10 @@ struct Postrider: AsyncParsableCommand {
       CommandGroup(name: "Administration", subcommands: Administration.commands),
       CommandGroup(name: "Diagnosis", subcommands: [AnalyzeCommand.self, DoctorCommand.self]),
       CommandGroup(
-        name: "Operation", subcommands: [KeysCommand.self, ConfigCommand.self, HealthCommand.self, BenchCommand.self]),
+        name: "Operation",
+        subcommands: [
+          KeysCommand.self, ConfigCommand.self, HealthCommand.self, BenchCommand.self, CapacityCommand.self,
+        ]),
     ])
 
   /// Ends with the exit codes of sysexits.h where they say more than 1.

@@ -31,7 +31,8 @@ struct SchemaTests {
   func refusesForeignSchema() async throws {
     try await TestDatabase.with { database in
       let migrator = { @Sendable in Migrator(url: database.server.url("pr_owner", database.name), logger: .test) }
-      try await database.sql("INSERT INTO schema_migration (version, name, checksum) VALUES (99, 'future', 'x')")
+      try await database.sql(
+        "INSERT INTO schema_migration (version, name, checksum, works_with) VALUES (99, 'future', 'x', 99)")
       await #expect(throws: StoreError.self) { try await migrator().migrate() }
       let error = await #expect(throws: StoreError.self) { try await database.store.checkHealth() }
       #expect(error?.description.contains("newer release") == true)

@@ -3,6 +3,8 @@ import PostriderCore
 extension PostgresStore {
   /// The person behind a bearer token; `nil` for an unknown, revoked or expired one.
   public func principal(token: Secret) async throws -> Principal? {
+    // Every request comes by here, so none works with a schema that does not fit.
+    try await schema.pass()
     let hash = Token.hash(token)
     return try await pool.transaction(.token(hash: hash)) { db in
       // The first statement sees the one token whose hash is known; it opens its organization for the second.

@@ -6,11 +6,6 @@ import PostriderCore
 /// Calls throw ``StoreError``. Close it in the end.
 public struct DatabaseExamination: Sendable {
   private let connection: PostgresConnection
-  /// Every column that holds values of the key ring.
-  private static let sealedColumns = [
-    ("mailbox", "password"), ("server_profile", "incoming_password"), ("server_profile", "outgoing_password"),
-  ]
-
   /// Over one connection, by a libpq URI; connects when first used.
   public init(url: String) {
     connection = PostgresConnection(
@@ -94,32 +89,33 @@ public struct DatabaseExamination: Sendable {
 
   /// The stored secrets by column and key, and whether the ring opens them: one value of each is tried.
   public func sealedGroups(_ ring: KeyRing) async throws -> [SealedGroup] {
-    let union = Self.sealedColumns.map { table, column in
+    let union = SealedColumn.all.enumerated().map { index, sealed in
       """
-      SELECT '\(table)' AS relation, '\(column)' AS attribute, id,
-        CASE WHEN octet_length(\(column)) > 2 THEN substring(\(column) FROM 3 FOR get_byte(\(column), 1)) END AS key
-      FROM \(table) WHERE \(column) IS NOT NULL
+      SELECT \(index)::bigint AS place, \(sealed.key) AS row, \(sealed.keyID) AS key
+      FROM \(sealed.table) WHERE \(sealed.column) IS NOT NULL
       """
     }.joined(separator: " UNION ALL ")
     return try await transaction { db in
       let groups = try db.query(
         """
-        SELECT relation, attribute, key, count(*), min(id) FROM (\(union)) AS sealed
-        GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+        SELECT place, key, count(*), min(row) FROM (\(union)) AS sealed GROUP BY 1, 2 ORDER BY 1, 2
         """
       ).map { row in
         (
-          table: try row.text(), column: try row.text(), key: try row.bytesOrNil(), count: Int(try row.int()),
-          id: try row.int()
+          column: SealedColumn.all[Int(try row.int())], key: try row.bytesOrNil(), count: Int(try row.int()),
+          row: try row.int()
         )
       }
       return try groups.map { group in
         let sample =
-          try db.query("SELECT \(group.column) FROM \(group.table) WHERE id = $1", [.int(group.id)])
+          try db.query(
+            "SELECT \(group.column.column) FROM \(group.column.table) WHERE \(group.column.key) = $1", [.int(group.row)]
+          )
           .map { try $0.bytesOrNil() }.first ?? nil
-        let place = SealedPlace(table: group.table, column: group.column, row: group.id)
+        let place = group.column.place(group.row)
         return SealedGroup(
-          place: "\(group.table).\(group.column)", keyID: group.key.map { String(decoding: $0, as: UTF8.self) } ?? "",
+          place: "\(group.column.table).\(group.column.column)",
+          keyID: group.key.map { String(decoding: $0, as: UTF8.self) } ?? "",
           count: group.count, state: ring.state(of: sample ?? [], at: place))
       }
     }

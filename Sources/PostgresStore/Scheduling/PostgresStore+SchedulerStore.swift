@@ -3,6 +3,8 @@ import PostriderCore
 extension PostgresStore {
   /// Becomes or stays the leader for `duration`; `nil` while somebody else is.
   public func lead(holder: String, duration: Duration) async throws -> LeadershipTerm? {
+    // Whoever leads writes to the schedule of everybody.
+    try await schema.pass()
     // Trust is counted from before the request leaves: the database's own deadline is later.
     let start = ContinuousClock.now
     let term: Int64? = try await pool.transaction(.worker) { db in

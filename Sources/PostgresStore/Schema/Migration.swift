@@ -9,16 +9,24 @@ struct Migration: Sendable {
   var name: String
   /// The statements.
   var sql: String
+  /// The newest migration that a program must know to go on working once this one is applied; `nil` when it only adds and
+  /// every program that worked before goes on. Set where something is taken away (D150).
+  var worksWith: Int?
 
   /// SHA-256 of the statements in hexadecimal: an applied migration is never edited.
   var checksum: String {
     SHA256.hash(data: Data(sql.utf8)).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
   }
 
-  private init(_ version: Int, _ name: String, _ octets: [UInt8]) {
+  private init(_ version: Int, _ name: String, _ octets: [UInt8], worksWith: Int? = nil) {
+    self.init(version: version, name: name, sql: String(decoding: octets, as: UTF8.self), worksWith: worksWith)
+  }
+
+  init(version: Int, name: String, sql: String, worksWith: Int? = nil) {
     self.version = version
     self.name = name
-    sql = String(decoding: octets, as: UTF8.self)
+    self.sql = sql
+    self.worksWith = worksWith
   }
 
   /// All of them, oldest first. The build names a resource after its file, the first digit becoming `_`.
@@ -34,7 +42,4 @@ struct Migration: Sendable {
     Migration(9, "pace", PackageResources._009_pace_sql),
     Migration(10, "handover", PackageResources._010_handover_sql),
   ]
-
-  /// The schema versions this program works with.
-  static let supported = 10...10
 }

@@ -11,6 +11,8 @@ public struct MigrationStatus: Hashable, Sendable, Codable {
   public var name: String
   /// When it was applied; `nil` when it was not.
   public var appliedAt: Date?
+  /// Whether this program has it; else it is of a newer release.
+  public var isKnown = true
 }
 
 /// Brings a database's schema up to this program's, forward only.
@@ -21,6 +23,7 @@ public struct Migrator: Sendable {
   private let connection: PostgresConnection
   private let applicationURL: ConnectionURL
   private let logger: Logger
+  private let migrations: [Migration]
 
   /// A migrator for one database.
   ///
@@ -30,6 +33,12 @@ public struct Migrator: Sendable {
   ///     is missing, and granted what they need. `nil`: the same.
   ///   - logger: Told of each migration.
   public init(url: String, applicationURL: String? = nil, logger: Logger) {
+    self.init(url: url, applicationURL: applicationURL, migrations: Migration.all, logger: logger)
+  }
+
+  /// The same with the migrations of another release.
+  init(url: String, applicationURL: String? = nil, migrations: [Migration], logger: Logger) {
+    self.migrations = migrations
     connection = PostgresConnection(
       url: ConnectionURL(url),
       options: PostgresConnection.Options(
@@ -44,7 +53,9 @@ public struct Migrator: Sendable {
     let user = try applicationURL.userName()
     let password = try applicationURL.password()
     do {
-      return try await connection.run { [logger] db in try db.migrate(user, password: password, logger) }
+      return try await connection.run { [logger, migrations] db in
+        try db.migrate(user, password: password, migrations, logger)
+      }
     } catch {
       await connection.close()
       throw Self.explain(error)
@@ -54,12 +65,15 @@ public struct Migrator: Sendable {
   /// What the database has and lacks. Throws ``StoreError``.
   public func status() async throws -> [MigrationStatus] {
     do {
-      return try await connection.run { db in
+      return try await connection.run { [migrations] db in
         let applied = try db.appliedMigrations()
-        return Migration.all.map { migration in
+        let known = migrations.map { migration in
           MigrationStatus(
             version: migration.version, name: migration.name, appliedAt: applied[migration.version]?.appliedAt)
         }
+        let newer = applied.filter { version, _ in !migrations.contains { $0.version == version } }
+          .map { MigrationStatus(version: $0, name: $1.name, appliedAt: $1.appliedAt, isKnown: false) }
+        return (known + newer).sorted { $0.version < $1.version }
       }
     } catch {
       throw Self.explain(error)
@@ -78,12 +92,18 @@ public struct Migrator: Sendable {
 }
 
 struct AppliedMigration {
+  var name: String
   var checksum: String
+  /// What it demands of programs; see ``Migration/worksWith``.
+  var worksWith: Int?
   var appliedAt: Date
 }
 
 extension PostgresConnection {
-  fileprivate func migrate(_ applicationUser: String?, password: Secret?, _ logger: Logger) throws -> [Int] {
+  fileprivate func migrate(
+    _ applicationUser: String?, password: Secret?, _ migrations: [Migration], _ logger: Logger
+  ) throws -> [Int] {
+    try requireDirectConnection()
     // Session lock of this database; waits for another migrator, not for ever.
     try query("SELECT set_config('lock_timeout', '120000', false)")
     try query("SELECT pg_advisory_lock(7406100, 0)")
@@ -92,14 +112,15 @@ extension PostgresConnection {
       """
       CREATE TABLE IF NOT EXISTS schema_migration (
         version int PRIMARY KEY, name text NOT NULL, checksum text NOT NULL,
-        applied_at timestamptz NOT NULL DEFAULT now())
+        applied_at timestamptz NOT NULL DEFAULT now(), works_with int)
       """)
+    try ensureRuleColumn()
     try ensureRoles()
     if let applicationUser { try ensureLoginRole(applicationUser, password: password, logger) }
     let applied = try appliedMigrations()
-    try check(applied)
+    try check(applied, migrations, logger)
     var done: [Int] = []
-    for migration in Migration.all where applied[migration.version] == nil {
+    for migration in migrations where applied[migration.version] == nil {
       try apply(migration, logger)
       done.append(migration.version)
       logger.notice(
@@ -113,26 +134,54 @@ extension PostgresConnection {
 
   fileprivate func appliedMigrations() throws -> [Int: AppliedMigration] {
     guard try query("SELECT to_regclass('schema_migration') IS NOT NULL").first?.isTrue == true else { return [:] }
-    let rows = try query("SELECT version, checksum, applied_at FROM schema_migration").map { row in
-      (Int(try row.int()), AppliedMigration(checksum: try row.text(), appliedAt: try row.date()))
+    let rows = try query(
+      "SELECT version, name, checksum, applied_at, (to_jsonb(m) ->> 'works_with')::int FROM schema_migration m"
+    ).map { (row: inout Row) -> (Int, AppliedMigration) in
+      let version = Int(try row.int())
+      var applied = AppliedMigration(
+        name: try row.text(), checksum: try row.text(), appliedAt: try row.date())
+      applied.worksWith = try row.intOrNil().map(Int.init)
+      return (version, applied)
     }
     return Dictionary(uniqueKeysWithValues: rows)
   }
 
-  private func check(_ applied: [Int: AppliedMigration]) throws(StoreError) {
-    let known = Dictionary(uniqueKeysWithValues: Migration.all.map { ($0.version, $0.checksum) })
+  /// A pooler tells its clients a process number of its own. Behind one in transaction mode the lock would be taken on
+  /// whichever connection is free and stay there.
+  private func requireDirectConnection() throws {
+    let told = Int64(PQbackendPID(try open()))
+    if try query("SELECT pg_backend_pid()::bigint").map({ try $0.int() }) == [told] { return }
+    throw StoreError.schema(
+      reason:
+        "migrations need a direct connection, and this URL leads through a pooler, which lends another connection for"
+        + " each transaction; give a direct URL in POSTRIDER_DATABASE_MIGRATE_URL")
+  }
+
+  /// Databases of releases before the rule (D150) lack its column.
+  private func ensureRuleColumn() throws {
+    let column = "SELECT FROM pg_attribute WHERE attrelid = 'schema_migration'::regclass AND attname = 'works_with'"
+    if try query(column).count == 0 { try query("ALTER TABLE schema_migration ADD COLUMN works_with int") }
+  }
+
+  /// Refuses a database of another build, or of a newer release that this program does not fit. One that it fits is left
+  /// as it is, so that going back to the release before needs nothing undone.
+  private func check(_ applied: [Int: AppliedMigration], _ migrations: [Migration], _ logger: Logger) throws {
+    let known = Dictionary(uniqueKeysWithValues: migrations.map { ($0.version, $0.checksum) })
     for (version, migration) in applied {
-      guard let checksum = known[version] else {
-        throw .schema(
-          reason: "the database has migration \(version), which this program does not know: it belongs to a newer"
-            + " release; use that one")
-      }
-      if checksum != migration.checksum {
-        throw .schema(
+      if let checksum = known[version], checksum != migration.checksum {
+        throw StoreError.schema(
           reason: "migration \(version) was applied with other contents than this program holds; the database belongs"
             + " to another build")
       }
     }
+    guard let newest = applied.keys.max(), known[newest] == nil else { return }
+    let rule = SchemaRule(needed: 0, newest: migrations.last?.version ?? 0)
+    if let refusal = rule.refusal(version: newest, worksWith: applied.values.compactMap(\.worksWith).max() ?? 0) {
+      throw refusal
+    }
+    logger.notice(
+      "The schema is of a newer release that works with this one; nothing is changed",
+      metadata: ["schema.version": "\(newest)"])
   }
 
   /// Applies one migration in a transaction. It gives up a lock it cannot get within 5 s, so that it never stands in
@@ -144,8 +193,11 @@ extension PostgresConnection {
         try script("BEGIN; SET LOCAL lock_timeout = '5s'")
         try script(migration.sql)
         try query(
-          "INSERT INTO schema_migration (version, name, checksum) VALUES ($1, $2, $3)",
-          [.int(Int64(migration.version)), .text(migration.name), .text(migration.checksum)])
+          "INSERT INTO schema_migration (version, name, checksum, works_with) VALUES ($1, $2, $3, $4)",
+          [
+            .int(Int64(migration.version)), .text(migration.name), .text(migration.checksum),
+            .int(migration.worksWith.map(Int64.init)),
+          ])
         try script("COMMIT")
         return
       } catch let error as PostgresError {

@@ -73,6 +73,9 @@ extension PostgresStore {
         userName: sealed.userName, proof: proof, authorizationIdentity: sealed.authorizationIdentity)
     } catch {
       settings.credentialsProblem = .credentialsUnreadable
+      if case .missingKey(let id) = error {
+        settings.credentialsProblemDetail = "its key \(id) is not in the worker's key ring"
+      }
       logger.error(
         "A stored password cannot be decrypted",
         metadata: ["mailbox.id": "\(settings.mailboxID)", "profile.id": "\(settings.profileID)", "error": "\(error)"])

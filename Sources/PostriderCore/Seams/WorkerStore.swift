@@ -63,6 +63,8 @@ public struct SessionSettings: Hashable, Sendable {
   public var outgoingCredentials: Credentials?
   /// Why stored credentials are absent above although they may be used; `nil` when nothing is wrong with them.
   public var credentialsProblem: FailureCode?
+  /// What is known of that problem in a few words, such as the id of a key that is not in the key ring.
+  public var credentialsProblemDetail: String?
   /// How each direction is synchronized.
   public var incomingMethod: SyncMethod
   /// See ``incomingMethod``.
@@ -485,6 +487,10 @@ public enum OutcomeResult: Hashable, Sendable {
 
 /// What a worker needs of PostgreSQL. Calls throw ``StoreError``.
 public protocol WorkerStore: SendStore {
+  /// Throws ``StoreError/schema(reason:)`` while this program must not work with the database's schema. Asked before each
+  /// claim, so it has to cost nothing.
+  func checkSchema() async throws
+
   /// Checks a claimed batch with one statement on the hot rows and adds the (cached) settings.
   func check(_ leases: [Lease]) async throws -> [JobID: CheckedJob]
 

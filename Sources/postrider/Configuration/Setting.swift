@@ -11,6 +11,8 @@ struct Setting: Sendable {
     case choice([String])
     case list
     case path
+    /// `part=level,…`, see ``LogPart``.
+    case levels
   }
 
   /// The dotted key in a file: `database.url`. In the environment `POSTRIDER_DATABASE_URL`.
@@ -55,6 +57,7 @@ struct Setting: Sendable {
     case .choice(let words): words.joined(separator: ", ")
     case .list: "comma-separated list"
     case .path: "path"
+    case .levels: "part=level,…; parts: \(LogPart.allCases.map(\.rawValue).joined(separator: ", "))"
     }
   }
 
@@ -147,6 +150,8 @@ struct Setting: Sendable {
   static let workerSpool = Setting("worker.spool", .path, "/tmp", "Where large messages wait while they arrive.")
   static let logLevel = Setting(
     "log.level", .choice(["trace", "debug", "info", "notice", "warning", "error"]), "info", "What is logged.")
+  static let logLevels = Setting(
+    "log.levels", .levels, nil, "Other levels of single parts of a process: store=debug,queue=warning.")
   static let logFormat = Setting("log.format", .choice(["text", "json"]), "text", "How it is logged.")
 
   static let all = [
@@ -154,6 +159,6 @@ struct Setting: Sendable {
     redisSentinelUser, redisSentinelPassword, redisCAFile, redisCertificateFile, redisKeyFile, redisServerName,
     queueLease, queueShards, keysRing, keysFile, egressAllow, egressPorts, egressID, allowsNonTLS, apiHost, apiPort,
     apiSocket, apiMaximumMessage, apiSpool, allowsInsecureCredentials, scaleTarget, scaleSlots, probeHost, probePort,
-    workerSessions, workerGrace, workerHelo, workerRoundTrip, workerSpool, logLevel, logFormat,
+    workerSessions, workerGrace, workerHelo, workerRoundTrip, workerSpool, logLevel, logLevels, logFormat,
   ]
 }

@@ -147,6 +147,7 @@ extension Setting {
     let shown = isSecret ? "the value" : "`\(value)`"
     switch kind {
     case .text, .path, .list: return nil
+    case .levels: return LogPart.levels(value) == nil ? "\(shown) must be \(range)" : nil
     case .url(let schemes):
       return schemes.contains { value.hasPrefix("\($0)://") } ? nil : "\(shown) must begin with \(range)"
     case .number(let range):

@@ -14,7 +14,7 @@ extension Deployment {
       host: settings.text(.probeHost), port: settings.number(.probePort),
       checks: [
         ("postgresql", { try await store.checkHealth() }), ("redis", { try await queue.checkHealth() }),
-      ], liveness: { pulse?.isAlive() ?? true }, registry: registry, logger: logger)
+      ], liveness: { pulse?.isAlive() ?? true }, registry: registry, logger: logger(.probes))
   }
 
   /// The REST API on its TCP port and, where configured, on a Unix socket.
@@ -30,6 +30,7 @@ extension Deployment {
     configuration.scale = ScaleRule(
       targetSeconds: Double(settings.number(.scaleTarget)), slotsPerWorker: settings.number(.scaleSlots),
       assumedSlotsPerWorker: settings.number(.workerSessions))
-    return AdminServer(configuration: configuration, store: store, queue: queue, registry: registry, logger: logger)
+    return AdminServer(
+      configuration: configuration, store: store, queue: queue, registry: registry, logger: logger(.api))
   }
 }

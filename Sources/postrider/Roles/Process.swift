@@ -58,18 +58,25 @@ struct Deployment: Sendable {
   let settings: Settings
   let logger: Logger
   let registry: PrometheusRegistry
+  private let hasParts: Bool
+
+  /// The logger of a part; where one process is everything (`postrider dev`), the one for all.
+  func logger(_ part: LogPart) -> Logger { hasParts ? part.logger : logger }
 
   /// Starts logging and metrics of a role's process, once.
   init(_ settings: Settings, role: String) {
     let level = Logger.Level(rawValue: settings.text(.logLevel) ?? "info") ?? .info
-    LineLogHandler.bootstrap(format: settings.text(.logFormat) == "json" ? .json : .text, level: level)
-    self.init(settings, logger: Logger(label: "postrider.\(role)"))
+    LineLogHandler.bootstrap(
+      format: settings.text(.logFormat) == "json" ? .json : .text, level: level,
+      levels: settings.text(.logLevels).flatMap(LogPart.levels) ?? [:])
+    self.init(settings, logger: Logger(label: "postrider.\(role)"), hasParts: true)
   }
 
   /// Starts metrics of a process that logs already, once.
-  init(_ settings: Settings, logger: Logger) {
+  init(_ settings: Settings, logger: Logger, hasParts: Bool = false) {
     self.settings = settings
     self.logger = logger
+    self.hasParts = hasParts
     registry = PrometheusRegistry()
     registry.setBuildInfo(version: Version.text, commit: "", swift: Self.swiftVersion)
     ProcessCollector.register(in: registry)
@@ -95,11 +102,11 @@ struct Deployment: Sendable {
       configuration: PostgresStoreConfiguration(
         url: try settings.required(.databaseURL), directURL: settings.text(.databaseDirectURL),
         poolSize: settings.number(.databasePool), keyRing: try settings.keyRing()),
-      logger: logger)
+      logger: logger(.store))
   }
 
   func queue() throws -> RedisJobQueue {
-    RedisJobQueue(configuration: try settings.queueConfiguration(), logger: logger)
+    RedisJobQueue(configuration: try settings.queueConfiguration(), logger: logger(.queue))
   }
 
   func mailClient() throws -> MailClient {
@@ -136,7 +143,8 @@ extension Deployment {
     var configuration = ServiceGroupConfiguration(
       services: services.map {
         .init(service: $0, successTerminationBehavior: .gracefullyShutdownGroup)
-      }, gracefulShutdownSignals: [.sigterm, .sigint], logger: logger)
+      }, gracefulShutdownSignals: [.sigterm, .sigint],
+      logger: logger(.process))
     // A service that neither stops nor is cancelled in time must not keep the process alive.
     configuration.maximumGracefulShutdownDuration = grace + Self.stopMargin
     configuration.maximumCancellationDuration = Self.stopMargin

@@ -93,7 +93,7 @@ extension Deployment {
   func scheduler(store: any SchedulerStore, queue: any JobQueue) -> SchedulerService {
     var configuration = SchedulerConfiguration(holder: Self.processName())
     configuration.composeAlertMail = { try AlertMessage.submission(of: $0) }
-    return SchedulerService(store: store, queue: queue, configuration: configuration, logger: logger)
+    return SchedulerService(store: store, queue: queue, configuration: configuration, logger: logger(.scheduler))
   }
 
   /// Breakers and login budgets beside the queue, and the gauge of the open ones.
@@ -126,6 +126,6 @@ extension Deployment {
     configuration.egressID = settings.text(.egressID) ?? configuration.egressID
     return WorkerService(
       store: store, queue: queue, client: try mailClient(), serverGuard: serverGuard, haltGuard: haltGuard,
-      configuration: configuration, logger: logger)
+      configuration: configuration, logger: logger(.worker))
   }
 }

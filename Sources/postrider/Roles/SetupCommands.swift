@@ -30,7 +30,8 @@ struct MigrateCommand: AsyncParsableCommand {
     do {
       if status {
         for migration in try await migrator.status() {
-          print("\(migration.version)  \(migration.name)  \(migration.appliedAt.map { "applied \($0)" } ?? "missing")")
+          let state = migration.appliedAt.map { "applied \($0)" } ?? "missing"
+          print("\(migration.version)  \(migration.name)  \(state)\(migration.isKnown ? "" : ", of a newer release")")
         }
       } else {
         let applied = try await migrator.migrate()
@@ -75,58 +76,6 @@ struct InitCommand: AsyncParsableCommand {
       print(token.revealed)
     } catch StoreError.unavailable(let reason) {
       throw ServiceUnreachable(description: "PostgreSQL cannot be reached: \(reason)")
-    }
-  }
-}
-
-/// `postrider keys`
-struct KeysCommand: AsyncParsableCommand {
-  static let configuration = CommandConfiguration(
-    commandName: "keys", abstract: "The key ring that stored passwords are encrypted with.",
-    subcommands: [Generate.self])
-
-  /// `postrider keys generate`
-  struct Generate: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(
-      abstract: "Makes a key ring with one fresh key.",
-      discussion: """
-        Without it stored passwords cannot be read: back it up, apart from the database.
-
-        Examples:
-          postrider keys generate                               prints it
-          postrider keys generate --file /etc/postrider/keys    writes it (mode 0600)
-        """)
-
-    @Option(name: .long, help: ArgumentHelp("Write to this file; refuses to replace one.", valueName: "file"))
-    var file: String?
-
-    @Flag(name: .long, help: "With --file: do nothing when the file is there already.")
-    var ifMissing = false
-
-    @Option(name: .long, help: "With --file: the file's mode, in octal.")
-    var mode = "0600"
-
-    func validate() throws {
-      guard Int(mode, radix: 8).map({ (0...0o777).contains($0) }) == true else {
-        throw ValidationError("--mode must be an octal file mode such as 0600")
-      }
-    }
-
-    func run() async throws {
-      let text = KeyRing.generate().text.revealed
-      guard let file else {
-        print(text, terminator: text.hasSuffix("\n") ? "" : "\n")
-        return
-      }
-      if FileManager.default.fileExists(atPath: file) {
-        if ifMissing { return }
-        throw ValidationError("\(file) exists; a key ring is never replaced, because what it encrypted would be lost")
-      }
-      guard
-        FileManager.default.createFile(
-          atPath: file, contents: Data(text.utf8), attributes: [.posixPermissions: Int(mode, radix: 8) ?? 0o600])
-      else { throw ValidationError("cannot write \(file); check the directory and its rights") }
-      print("Wrote \(file). Back it up: without it stored passwords cannot be read.")
     }
   }
 }
