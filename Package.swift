@@ -89,7 +89,8 @@ let package = Package(
       dependencies: [
         "PostriderCore", "Telemetry", "RedisQueue", "PostgresStore", "MailProtocols", "MailMessage", "Scheduler",
         "Worker",
-        "AdminServer", "PrivateServers", "CHiredis", "CLibPQ", nioCore, nioPosix, hummingbird, httpClient, lifecycle,
+        "AdminServer", "PrivateServers", "CHiredis", "CLibPQ", nioCore, nioPosix, nioSSL, hummingbird, httpClient,
+        lifecycle,
         configuration,
         arguments,
         logging, metrics,
@@ -144,3 +145,14 @@ let package = Package(
       swiftSettings: shared),
   ]
 )
+
+// The parsers under libFuzzer (ops/fuzz): a program of its own, which only a compiler with `-sanitize=fuzzer` can link.
+if ProcessInfo.processInfo.environment["POSTRIDER_FUZZ"] != nil {
+  package.products.append(.executable(name: "postrider-fuzz", targets: ["postrider-fuzz"]))
+  package.targets.append(
+    .executableTarget(
+      name: "postrider-fuzz", dependencies: ["PostriderCore", "MailProtocols", "MailMessage", nioCore],
+      path: "Sources/Fuzz", exclude: ["Seeds"],
+      swiftSettings: shared + [.unsafeFlags(["-parse-as-library"])],
+      linkerSettings: [.unsafeFlags(["-sanitize=fuzzer"])]))
+}

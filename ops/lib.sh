@@ -27,6 +27,18 @@ unpacked_packages=(exim4-daemon-light opensmtpd)
 unpacked_libraries=(
   libdb5.3 libgnutls-dane0 libgnutls30 libidn12 libidn2-0 libnsl2 libpcre2-8-0 libevent-2.1-7 libpam0g libssl3
 )
+# POP3 servers that only the tests start. Installed, they would conflict with each other, ask questions and start by
+# themselves, so they are fetched and unpacked into a folder; the libraries that they need stand beside them.
+# shellcheck disable=SC2034
+mail_server_packages=(
+  popa3d
+  mailutils-pop3d mailutils-common libmailutils9 libmu-dbm9 libkyotocabinet16v5 liblzo2-2 libgdbm6 libmariadb3 libnsl2
+  libtirpc3 libldap-2.5-0 libgssglue1 libntlm0 libwrap0
+  courier-pop courier-base courier-authdaemon courier-authlib courier-authlib-userdb libcourier-unicode4 libltdl7 libidn12
+  libpcre3
+  cyrus-common cyrus-pop3d sasl2-bin libsasl2-2 libsasl2-modules libsasl2-modules-db libical3 libxapian30 libicu72
+  libjansson4 libzephyr4 libclamav12
+)
 
 say() { printf '\033[1m▸ %s\033[0m\n' "$*" >&2; }
 
@@ -89,6 +101,30 @@ POSTRIDER_MAIL_SERVERS to a folder with the unpacked packages ${unpacked_package
   (cd "$2" && apt-get -q -o APT::Sandbox::User=root download "$1") && return
   as_root apt-get update -q
   (cd "$2" && apt-get -q -o APT::Sandbox::User=root download "$1")
+}
+
+# Fetches the named Debian packages into a folder, unpacked as they would lie below /, and installs nothing. What is
+# there already from an earlier call with the same names stays.
+fetch_packages() {
+  local folder=$1 archive
+  shift
+  [ "$(cat "$folder/.packages" 2>/dev/null)" != "$*" ] || return 0
+  command -v apt-get >/dev/null 2>&1 || die "these are fetched with apt-get, which was not found: $*"
+  say "Fetching $*"
+  rm -rf "$folder"
+  mkdir -p "$folder/.archives"
+  (
+    cd "$folder/.archives"
+    apt-get download -q "$@" >&2 || { as_root apt-get update -q >&2 && apt-get download -q "$@" >&2; }
+  ) || die "apt-get download failed; see above"
+  for archive in "$folder"/.archives/*.deb; do dpkg -x "$archive" "$folder" || die "$archive cannot be unpacked"; done
+  # As on a system where both are one.
+  if [ -d "$folder/lib" ]; then
+    cp -a "$folder/lib/." "$folder/usr/lib/"
+    rm -rf "${folder:?}/lib"
+  fi
+  rm -rf "$folder/.archives"
+  printf '%s' "$*" >"$folder/.packages"
 }
 
 is_installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }

@@ -1,6 +1,14 @@
 import CGMime
 import PostriderCore
 
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#else
+  import Darwin
+#endif
+
 /// Goes through a message's parts once, picks the bodies and lists the rest as attachments.
 struct BodyWalker {
   private let limits: MessageLimits
@@ -9,8 +17,20 @@ struct BodyWalker {
   private(set) var html: String?
   private(set) var attachments: [ParsedAttachment] = []
   private(set) var problems: [String] = []
+  /// Why attachments could not be kept; the message is not read then.
+  private(set) var spoolFailure: RawMessageError?
+  /// What attachments may still take in memory.
+  private var memoryLeft: Int
 
-  init(limits: MessageLimits) { self.limits = limits }
+  init(limits: MessageLimits) {
+    self.limits = limits
+    memoryLeft = limits.spoolDirectory == nil ? .max : limits.attachmentMemoryOctets
+  }
+
+  /// Removes the attachments' files.
+  func removeFiles() {
+    for case let content? in attachments.map(\.spooled) { MessageFiles.remove(content) }
+  }
 
   mutating func walk(_ root: UnsafeMutablePointer<GMimeObject>) {
     visit(root, depth: 1)
@@ -95,10 +115,30 @@ struct BodyWalker {
   private mutating func addAttachment(
     _ part: UnsafeMutablePointer<GMimePart>, _ object: UnsafeMutablePointer<GMimeObject>
   ) {
-    let content = ContentReader.read(part, limit: limits.maximumAttachmentOctets + 1)
-    add(
-      content.bytes, sizeOctets: content.sizeOctets, type: contentType(object),
-      name: g_mime_part_get_filename(part).flatMap { TextSanitizer.fileName(String(cString: $0)) })
+    let name = g_mime_part_get_filename(part).flatMap { TextSanitizer.fileName(String(cString: $0)) }
+    let type = contentType(object)
+    var size: Int64 = 0
+    let maximum = limits.maximumAttachmentOctets
+    let content = spooled { spool in
+      ContentReader.decode(part) { piece in
+        size += Int64(piece.count)
+        // Read on only to count.
+        if size > maximum { spool.remove() } else { spool.append(Array(piece)) }
+        return spool.failure == nil
+      }
+    }
+    add(content, sizeOctets: size, type: type, name: name)
+  }
+
+  /// Collects what the closure gives, in memory or in a file; `nil` when it cannot be kept.
+  private mutating func spooled(_ fill: (inout AttachmentSpool) -> Void) -> Content? {
+    var spool = AttachmentSpool(directory: limits.spoolDirectory, memoryOctets: min(memoryLeft, 65_536))
+    if limits.spoolDirectory == nil { spool = AttachmentSpool(directory: nil, memoryOctets: .max) }
+    fill(&spool)
+    let content = spool.finish()
+    if let failure = spool.failure { spoolFailure = failure }
+    if case .bytes(let bytes)? = content, memoryLeft != .max { memoryLeft -= bytes.count }
+    return content
   }
 
   /// A message in a message is an attachment, written out as it stands and not looked into.
@@ -108,7 +148,7 @@ struct BodyWalker {
     var name = g_mime_object_get_content_disposition_parameter(object, "filename")
       .flatMap { TextSanitizer.fileName(String(cString: $0)) }
     guard let message = g_mime_message_part_get_message(nested) else {
-      add([], sizeOctets: 0, type: contentType(object), name: name)
+      add(.bytes([]), sizeOctets: 0, type: contentType(object), name: name)
       return
     }
     if name == nil, let subject = g_mime_message_get_subject(message) {
@@ -119,22 +159,50 @@ struct BodyWalker {
     guard let counter = Owned(g_mime_stream_null_new()) else { return }
     g_mime_object_write_to_stream(written, nil, counter.pointer)
     let size = Int64(postrider_written_count(counter.pointer))
+    let type = contentType(object)
+    guard size <= limits.maximumAttachmentOctets else { return add(nil, sizeOctets: size, type: type, name: name) }
+    if let directory = limits.spoolDirectory, size > min(memoryLeft, 65_536) {
+      return add(writeFile(written, in: directory, size), sizeOctets: size, type: type, name: name)
+    }
     var bytes: [UInt8] = []
-    if size <= limits.maximumAttachmentOctets, let memory = Owned(g_mime_stream_mem_new()) {
+    if let memory = Owned(g_mime_stream_mem_new()) {
       g_mime_object_write_to_stream(written, nil, memory.pointer)
       if let array = postrider_written_bytes(memory.pointer), let data = array.pointee.data {
         bytes = Array(UnsafeBufferPointer(start: data, count: Int(array.pointee.len)))
       }
     }
-    add(bytes, sizeOctets: size, type: contentType(object), name: name)
+    if memoryLeft != .max { memoryLeft -= bytes.count }
+    add(.bytes(bytes), sizeOctets: size, type: type, name: name)
   }
 
-  private mutating func add(_ bytes: [UInt8], sizeOctets: Int64, type: String, name: String?) {
+  /// Writes an inner message to a file, never holding it whole.
+  private mutating func writeFile(
+    _ object: UnsafeMutablePointer<GMimeObject>?, in directory: String, _ size: Int64
+  ) -> Content? {
+    let path = MessageFiles.newPath(in: directory)
+    guard let file = Owned(g_mime_stream_fs_open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600, nil)) else {
+      spoolFailure = .notKept(reason: "the file \(path) cannot be written")
+      return nil
+    }
+    // The number that the library returns counts some line ends twice; where the stream stands is what was written.
+    let isWritten = g_mime_object_write_to_stream(object, nil, file.pointer) >= 0
+    let end = g_mime_stream_tell(file.pointer)
+    if !isWritten || end != size || g_mime_stream_close(file.pointer) != 0 {
+      spoolFailure = .notKept(reason: "the file \(path) cannot be written: \(String(cString: strerror(errno)))")
+      MessageFiles.remove(.file(path: path, sizeOctets: size))
+      return nil
+    }
+    return .file(path: path, sizeOctets: size)
+  }
+
+  private mutating func add(_ content: Content?, sizeOctets: Int64, type: String, name: String?) {
     let isDropped = sizeOctets > limits.maximumAttachmentOctets
-    attachments.append(
-      ParsedAttachment(
-        record: AttachmentRecord(fileName: name, contentType: type, sizeOctets: sizeOctets, dropped: isDropped),
-        content: isDropped ? nil : bytes))
+    let record = AttachmentRecord(fileName: name, contentType: type, sizeOctets: sizeOctets, dropped: isDropped)
+    switch content {
+    case _ where isDropped: attachments.append(ParsedAttachment(record: record, content: nil))
+    case .bytes(let bytes)?: attachments.append(ParsedAttachment(record: record, content: bytes))
+    case let file: attachments.append(ParsedAttachment(record: record, content: nil, spooled: file))
+    }
   }
 
   private func isType(_ object: UnsafeMutablePointer<GMimeObject>, _ type: String, _ subtype: String) -> Bool {

@@ -17,10 +17,23 @@ struct ContentReader {
     _ part: UnsafeMutablePointer<GMimePart>, limit: Int64, charset: String? = nil, stopsAtLimit: Bool = false
   ) -> Content {
     var result = Content(bytes: [], sizeOctets: 0)
+    decode(part, charset: charset) { piece in
+      result.sizeOctets += Int64(piece.count)
+      let room = Int(min(limit - Int64(result.bytes.count), Int64(piece.count)))
+      if room > 0 { result.bytes.append(contentsOf: piece.prefix(room)) }
+      return !(stopsAtLimit && result.sizeOctets > limit)
+    }
+    return result
+  }
+
+  /// Decodes piece by piece, as long as the closure says that it wants more.
+  static func decode(
+    _ part: UnsafeMutablePointer<GMimePart>, charset: String? = nil, _ take: (UnsafeRawBufferPointer) -> Bool
+  ) {
     guard let content = g_mime_part_get_content(part), let source = g_mime_data_wrapper_get_stream(content)
-    else { return result }
+    else { return }
     g_mime_stream_reset(source)
-    guard let filtered = Owned(postrider_filtered(source)) else { return result }
+    guard let filtered = Owned(postrider_filtered(source)) else { return }
     let encoding = g_mime_data_wrapper_get_encoding(content)
     switch encoding {
     case GMIME_CONTENT_ENCODING_BASE64, GMIME_CONTENT_ENCODING_QUOTEDPRINTABLE, GMIME_CONTENT_ENCODING_UUENCODE:
@@ -43,13 +56,9 @@ struct ContentReader {
           continue
         }
         empty = 0
-        result.sizeOctets += Int64(count)
-        let room = Int(min(limit - Int64(result.bytes.count), Int64(count)))
-        if room > 0 { result.bytes.append(contentsOf: UnsafeRawBufferPointer(start: base, count: room)) }
-        if stopsAtLimit && result.sizeOctets > limit { return }
+        if !take(UnsafeRawBufferPointer(start: base, count: count)) { return }
       }
     }
-    return result
   }
 
   /// The body text of a `text/*` part as UTF-8, and whether it was cut.

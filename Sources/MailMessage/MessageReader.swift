@@ -14,7 +14,8 @@ import PostriderCore
 /// Nothing a message holds is an error: what cannot be understood is left out and named in
 /// ``ParsedMessage/problems``. Calls are synchronous, share nothing and may run side by side.
 public enum MessageReader {
-  /// Reads a message held in memory. Throws nothing for any octets; the error belongs to the file form.
+  /// Reads a message held in memory. Throws nothing for any octets; the error belongs to files, of the message or of its
+  /// attachments.
   public static func parse(
     _ bytes: [UInt8], limits: MessageLimits = MessageLimits()
   ) throws(MessageError) -> ParsedMessage {
@@ -24,7 +25,7 @@ public enum MessageReader {
     guard let stream = Owned(GMimeLibrary.memoryStream(bytes)) else {
       return ParsedMessage(envelope: MessageEnvelope())
     }
-    return parse(stream, cut: scan.cut, limits: limits)
+    return try parse(stream, cut: scan.cut, limits: limits)
   }
 
   /// Reads a message from a file without loading it whole: at most one attachment's limit at a time beside what the
@@ -59,15 +60,15 @@ public enum MessageReader {
     lseek(descriptor, 0, SEEK_SET)
     // The stream owns the descriptor from here on and closes it with its last reference.
     guard let stream = Owned(g_mime_stream_fs_new(descriptor)) else { throw .unreadable(reason: "out of memory") }
-    return parse(stream, cut: cut, limits: limits)
+    return try parse(stream, cut: cut, limits: limits)
   }
 
   private static func parse(
     _ stream: borrowing Owned<GMimeStream>, cut: (offset: Int64, reason: String)?, limits: MessageLimits
-  ) -> ParsedMessage {
+  ) throws(MessageError) -> ParsedMessage {
     let warnings = ParserWarnings()
     // Header fields are parsed when they are asked for and warn then, so the collector outlives every GMime object.
-    return withExtendedLifetime(warnings) {
+    let (parsed, failure) = withExtendedLifetime(warnings) { () -> (ParsedMessage, RawMessageError?) in
       var result = ParsedMessage(envelope: MessageEnvelope())
       let options = g_mime_parser_options_new()
       defer { g_mime_parser_options_free(options) }
@@ -75,14 +76,14 @@ public enum MessageReader {
       let start = g_mime_stream_tell(stream.pointer)
       guard let source = Owned(g_mime_stream_substream(stream.pointer, start, cut.map { gint64($0.offset) } ?? -1)),
         let parser = Owned(g_mime_parser_new_with_stream(source.pointer))
-      else { return result }
+      else { return (result, nil) }
       g_mime_parser_set_format(parser.pointer, GMIME_FORMAT_MESSAGE)
       // Contents stay in the stream and are read from there, not copied.
       g_mime_parser_set_persist_stream(parser.pointer, 1)
       guard let message = Owned(g_mime_parser_construct_message(parser.pointer, options)) else {
         result.text = rawText(stream, limits)
         result.problems = ["the message is empty or has no structure"]
-        return result
+        return (result, nil)
       }
       let reader = EnvelopeReader(message.pointer)
       result.envelope = reader.envelope()
@@ -90,6 +91,7 @@ public enum MessageReader {
       result.messageClass = reader.messageClass(result.notification)
       var walker = BodyWalker(limits: limits)
       if let root = g_mime_message_get_mime_part(message.pointer) { walker.walk(root) }
+      if walker.spoolFailure != nil { walker.removeFiles() }
       result.text = walker.text
       result.html = walker.html
       result.attachments = walker.attachments
@@ -97,8 +99,10 @@ public enum MessageReader {
         result.text = rawText(stream, limits)
       }
       result.problems = Array(((cut.map { [$0.reason] } ?? []) + walker.problems + warnings.texts).prefix(50))
-      return result
+      return (result, walker.spoolFailure)
     }
+    if case .notKept(let reason)? = failure { throw .unreadable(reason: reason) }
+    return parsed
   }
 
   /// What is no message at all, bare lines without a header, is at least a text; `nil` when there is nothing.

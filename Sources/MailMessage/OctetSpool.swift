@@ -86,6 +86,42 @@ struct OctetSpool {
   }
 }
 
+/// Collects the decoded octets of one attachment; what cannot be written is told at the end.
+struct AttachmentSpool {
+  private var spool: OctetSpool
+  private var isDropped = false
+  /// Why it could not be kept.
+  private(set) var failure: RawMessageError?
+
+  /// Without a directory everything stays in memory.
+  init(directory: String?, memoryOctets: Int) {
+    spool = OctetSpool(directory: directory ?? "", memoryOctets: memoryOctets)
+  }
+
+  mutating func append(_ octets: [UInt8]) {
+    guard failure == nil, !isDropped else { return }
+    do throws(RawMessageError) { try spool.append(octets) } catch { fail(error) }
+  }
+
+  /// Forgets what came, and what comes.
+  mutating func remove() {
+    isDropped = true
+    spool.remove()
+  }
+
+  /// What came; `nil` when it was forgotten or could not be kept.
+  mutating func finish() -> Content? {
+    guard failure == nil, !isDropped else { return nil }
+    do throws(RawMessageError) { return try spool.finish() } catch { fail(error) }
+    return nil
+  }
+
+  private mutating func fail(_ error: RawMessageError) {
+    failure = error
+    spool.remove()
+  }
+}
+
 /// The system's `write`, which a method of the same name hides.
 private func systemWrite(_ descriptor: Int32, _ bytes: UnsafeRawPointer?, _ count: Int) -> Int {
   write(descriptor, bytes, count)

@@ -4,13 +4,16 @@ import PostriderCore
 public struct ParsedAttachment: Hashable, Sendable {
   /// What is listed.
   public var record: AttachmentRecord
-  /// The decoded octets; `nil` when it is above the limit (``AttachmentRecord/dropped``).
+  /// The decoded octets; `nil` when it is above the limit (``AttachmentRecord/dropped``), or in a file.
   public var content: [UInt8]?
+  /// The decoded octets in a file that belongs to the caller: only with ``MessageLimits/spoolDirectory``.
+  public var spooled: Content?
 
   /// Describes an attachment.
-  public init(record: AttachmentRecord, content: [UInt8]?) {
+  public init(record: AttachmentRecord, content: [UInt8]?, spooled: Content? = nil) {
     self.record = record
     self.content = content
+    self.spooled = spooled
   }
 }
 

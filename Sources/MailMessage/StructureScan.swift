@@ -10,13 +10,17 @@
 ///
 /// GMime builds an object for each header line and each part while it parses, with no limit of its own. The scan counts
 /// the lines that could become one, generously, and answers the offset at which to cut. It reads each octet once and
-/// keeps only counters. `message/…` and digests make the block after a header a header again, so both are followed.
+/// keeps only counters and the beginnings of boundaries. `message/…` and digests make the block after a header a header
+/// again, so both are followed.
 struct StructureScan {
   private let limits: MessageLimits
   private var offset: Int64 = 0
   private var lineStart: Int64 = 0
   private var lineOctets = 0
   private var prefix: (UInt8, UInt8) = (0, 0)
+  /// Octets 3 to 10 of a line that begins with two hyphens, the first of them in the highest place.
+  private var linePrefix: UInt64 = 0
+  private var boundaries = BoundaryNames()
   private var inHeader = true
   private var blockNamesMessage = false
   private var sawDigest = false
@@ -35,7 +39,7 @@ struct StructureScan {
     guard cut == nil, let base = bytes.baseAddress else { return }
     var index = 0
     while index < bytes.count {
-      if !inHeader && lineOctets >= 2 {
+      if !inHeader && lineOctets >= 2 && (lineOctets >= 10 || prefix != (0x2D, 0x2D)) {
         // Nothing in the rest of a body line matters.
         guard let found = memchr(base + index, 0x0A, bytes.count - index) else {
           offset += Int64(bytes.count - index)
@@ -52,8 +56,15 @@ struct StructureScan {
         endLine()
         lineStart = offset
         lineOctets = 0
+        linePrefix = 0
       } else if byte != 0x0D || lineOctets > 0 {
-        if lineOctets == 0 { prefix.0 = byte } else if lineOctets == 1 { prefix.1 = byte }
+        if lineOctets == 0 {
+          prefix.0 = byte
+        } else if lineOctets == 1 {
+          prefix.1 = byte
+        } else if lineOctets < 10 {
+          linePrefix |= UInt64(byte) << UInt64(8 * (9 - lineOctets))
+        }
         lineOctets += 1
         if inHeader { noteHeader(byte) }
       }
@@ -64,6 +75,7 @@ struct StructureScan {
   private mutating func noteHeader(_ byte: UInt8) {
     headerOctets += 1
     word.append(byte)
+    boundaries.read(byte, after: word)
     if byte == UInt8(ascii: "/") && word.endsWith("message") { blockNamesMessage = true }
     if word.endsWith("digest") { sawDigest = true }
     if headerOctets > limits.maximumHeaderOctets {
@@ -72,8 +84,9 @@ struct StructureScan {
   }
 
   private mutating func endLine() {
+    if inHeader { boundaries.endLine() }
     if lineOctets >= 2 && prefix == (0x2D, 0x2D) {
-      delimiterLines += 1
+      if boundaries.mayDelimit(linePrefix) { delimiterLines += 1 }
       inHeader = true
       blockNamesMessage = sawDigest
       if delimiterLines > limits.maximumDelimiterLines {
@@ -95,18 +108,28 @@ struct StructureScan {
 }
 
 /// The last eight octets, lower case, in one number.
-private struct RollingWord {
-  private var value: UInt64 = 0
+struct RollingWord {
+  private(set) var value: UInt64 = 0
 
   mutating func append(_ byte: UInt8) {
     value = value << 8 | UInt64(byte >= 0x41 && byte <= 0x5A ? byte | 0x20 : byte)
   }
 
-  /// Whether a word of at most seven letters came just before the last octet, or ends with it.
+  /// Whether a word of at most eight letters came just before the last octet, where that fits, or ends with it.
   func endsWith(_ text: StaticString) -> Bool {
+    let (wanted, mask) = Self.pattern(text)
+    return value & mask == wanted || text.utf8CodeUnitCount < 8 && (value >> 8) & mask == wanted
+  }
+
+  /// Whether a word of at most seven letters came just before the last octet.
+  func isBehind(_ text: StaticString) -> Bool {
+    let (wanted, mask) = Self.pattern(text)
+    return (value >> 8) & mask == wanted
+  }
+
+  private static func pattern(_ text: StaticString) -> (wanted: UInt64, mask: UInt64) {
     var wanted: UInt64 = 0
     text.withUTF8Buffer { for byte in $0 { wanted = wanted << 8 | UInt64(byte) } }
-    let mask = (UInt64(1) << UInt64(text.utf8CodeUnitCount * 8)) - 1
-    return value & mask == wanted || (value >> 8) & mask == wanted
+    return (wanted, UInt64.max >> UInt64(64 - text.utf8CodeUnitCount * 8))
   }
 }

@@ -83,6 +83,9 @@ final class ScriptHandler: ChannelDuplexHandler {
     case .flood(let text):
       flood(text, context)
       return true
+    case .stream(let piece):
+      stream(piece, 0, isFirst: true, context)
+      return true
     case .startTLS(let identity):
       do {
         try context.pipeline.syncOperations.addHandler(identity.makeHandler(), position: .first)
@@ -152,6 +155,28 @@ final class ScriptHandler: ChannelDuplexHandler {
     }
     // Not at once: a task that schedules itself without delay keeps the loop from ever looking at its sockets.
     context.eventLoop.assumeIsolated().scheduleTask(in: .microseconds(500)) { self.flood(text, context) }
+  }
+
+  /// Sends pieces while the client takes them, some per turn of the event loop.
+  private func stream(
+    _ piece: @escaping @Sendable (Int) -> String?, _ first: Int, isFirst: Bool, _ context: ChannelHandlerContext
+  ) {
+    isBusy = true
+    guard context.channel.isActive else { return }
+    var number = first
+    while context.channel.isWritable, number < first + 16 {
+      guard let text = piece(number) else {
+        isBusy = false
+        // The first call comes from the loop over the steps, which goes on by itself.
+        if !isFirst { run(context) }
+        return
+      }
+      send(text, context)
+      number += 1
+    }
+    context.eventLoop.assumeIsolated().scheduleTask(in: .microseconds(200)) { [number] in
+      self.stream(piece, number, isFirst: false, context)
+    }
   }
 
   private func drip(_ octets: ArraySlice<UInt8>, _ pause: TimeAmount, _ context: ChannelHandlerContext) {

@@ -30,6 +30,8 @@ public final class ScriptedMailServer: Sendable {
     case drip(String, every: Duration)
     /// Sends the same text again and again, as fast as the client takes it.
     case flood(String)
+    /// Sends what the closure gives for 0, 1, 2 …, as fast as the client takes it, until it gives `nil`.
+    case stream(@Sendable (Int) -> String?)
     /// Takes a TLS handshake from here on.
     case startTLS(ScriptedTLS)
     /// Stops reading: what the client sends fills its buffers.

@@ -7,10 +7,13 @@ extension TestCluster {
   public func profile(
     _ name: String = "Profile", incoming: ServerDraft, outgoing: ServerDraft = ServerDraft(host: "127.0.0.1", port: 1),
     sameCredentials: Bool = true, connections: Int = 10, timeoutSeconds: Int = 20, caPEM: String? = nil,
-    processEmailFrom: Date? = nil
+    processEmailFrom: Date? = nil, type: ProfileType = .pop3SMTP
   ) async throws -> ServerProfile {
+    var (incoming, outgoing) = (incoming, outgoing)
+    incoming.allowClearText()
+    outgoing.allowClearText()
     let draft = ProfileDraft(
-      name: name, type: .pop3SMTP, incoming: incoming, outgoing: outgoing, useSameSettingsForOutgoing: sameCredentials,
+      name: name, type: type, incoming: incoming, outgoing: outgoing, useSameSettingsForOutgoing: sameCredentials,
       processEmailFrom: processEmailFrom, minimumPollingIntervalMinutes: 1, maximumConcurrentConnections: connections,
       connectionTimeoutSeconds: timeoutSeconds, caCertificatesPEM: caPEM)
     return try await store.createProfile(try ProfileRules(allowsNonTLSMail: true).resolve(draft), by: principal)
@@ -130,5 +133,13 @@ extension TestCluster {
   public func alerts(of mailbox: MailboxID? = nil) async throws -> [Alert] {
     let page = try await store.alerts(AlertFilter(mailboxID: mailbox), PageRequest(limit: 500), for: principal)
     return mailbox == nil ? page.items.filter { $0.profileID != nil } : page.items
+  }
+}
+
+extension ServerDraft {
+  /// Without TLS a password goes in the clear only where a profile names such a mechanism; the tests' do.
+  fileprivate mutating func allowClearText() {
+    let takesPassword = credentials == nil || credentials == .mailbox || credentials == .profile
+    if tls == TLSMode.none, mechanism == nil, takesPassword { mechanism = .plain }
   }
 }

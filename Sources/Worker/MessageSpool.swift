@@ -75,3 +75,11 @@ extension Content {
     }
   }
 }
+
+extension ReceivedMessage {
+  /// Removes the spool files of the message and of its attachments.
+  func removeFiles() {
+    raw.removeFile()
+    for attachment in attachments { attachment.content?.removeFile() }
+  }
+}

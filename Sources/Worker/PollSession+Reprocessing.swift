@@ -52,9 +52,7 @@ extension PollSession {
   }
 
   /// Gives those back to the quarantine that the server does not list: there is nothing to wait for.
-  func giveBack(_ awaited: [KeptMessage], missingFrom entries: [POP3Entry]) async throws {
-    if awaited.isEmpty { return }
-    let listed = Set(entries.map(\.uidl.text))
+  func giveBack(_ awaited: [KeptMessage], missingFrom listed: Set<String>) async throws {
     for message in awaited where !listed.contains(message.uidl) {
       try await giveBack(message, Failure(.pop3Retrieve, context: "it is not on the server any more"))
     }

@@ -40,10 +40,12 @@ struct PollSession {
     let breaker = await context.servers.leave(
       task, .incoming, failure, progress: counts.stored + counts.known > 0)
     let now = Date()
-    var disposition = task.disposition(failure, breaker, moreMail: counts.moreMail, at: now)
+    var disposition = task.disposition(
+      failure, breaker, moreMail: counts.moreMail, loginDelaySeconds: counts.loginDelaySeconds, at: now)
     disposition.alerts += counts.messageFailures.map {
       .raise(AlertDraft(level: .warning, failure: $0, direction: .incoming))
     }
+    disposition.alerts += task.alerts(counts)
     var run = task.run(
       from: startedAt, result: failure != nil ? .failure : counts.failed > 0 ? .partial : .success,
       failure: failure ?? counts.messageFailures.first)
@@ -58,6 +60,7 @@ struct PollSession {
 
   private func poll() async throws {
     let settings = task.settings
+    let budget = try await budget()
     let awaited = try await reprocess()
     let credentials = try context.credentials(settings, .incoming)
     try await context.servers.enter(task, .incoming)
@@ -66,28 +69,24 @@ struct PollSession {
       try await context.servers.login(task, .incoming) {
         try await session.authenticate(credentials, mechanism: settings.incoming.mechanism)
       }
-      let entries = try await session.list()
+      let survey = try await survey(session, awaited)
       await context.servers.proved(task, .incoming)
-      try await giveBack(awaited, missingFrom: entries)
-      let unknown = try await context.store.unknown(
-        uidls: entries.map(\.uidl.text), mailbox: settings.mailboxID, organization: settings.organizationID)
-      var new = entries.filter { unknown.contains($0.uidl.text) }
-      let known = entries.count - new.count
-      // Added: some may have been counted before the server was asked.
-      progress.note { $0.known += known }
-      if task.assignment.reimport == nil { try await haltIfRenumbered(new, of: entries, session) }
-      if new.count > settings.messagesPerPoll {
-        new = Array(new.prefix(settings.messagesPerPoll))
-        progress.note { $0.moreMail = true }
-      }
-      if task.assignment.reimport == .missing { new = try await withoutStored(new, of: entries, session) }
+      note(session.capabilities)
+      try await giveBack(awaited, missingFrom: survey.found)
+      if task.assignment.reimport == nil { try await haltIfRenumbered(survey, session) }
+      var new = survey.new
+      if task.assignment.reimport == .missing { new = try await withoutStored(new, survey, session) }
       new = try await withoutOld(new, session)
-      try await fetch(new, of: entries, session)
+      guard try await fetch(new, survey, session, budget) else {
+        // A message that does not end: nothing can be asked behind it. It is entered, and the next session goes on.
+        return session.abort()
+      }
       if !awaited.isEmpty { _ = try await messagesToReprocess() }
       if task.assignment.reimport != nil, !progress.counts.moreMail {
         try await context.store.finishReimport(writer: task.writer)
       }
-      let removed = try await removeStored(entries, session)
+      let removed = try await removeStored(survey, session)
+      noteDrain()
       do {
         try await session.quit()
       } catch let failure as Failure where removed == 0 {
@@ -100,14 +99,40 @@ struct PollSession {
     }
   }
 
+  /// Reads the list and asks the ledger about it, page by page.
+  private func survey(_ session: POP3Session, _ awaited: [KeptMessage]) async throws -> MailboxSurvey {
+    let settings = task.settings
+    var survey = MailboxSurvey(
+      limit: settings.messagesPerPoll, newestFirst: context.configuration.newestFirst,
+      wanted: Set(awaited.map(\.uidl)), keepsIDs: task.assignment.reimport == .missing)
+    try await session.list { page in
+      let uidls = page.map(\.uidl.text)
+      let unknown = try await context.store.unknown(
+        uidls: uidls, mailbox: settings.mailboxID, organization: settings.organizationID)
+      let stored = try await stored(uidls.filter { !unknown.contains($0) })
+      survey.add(page, unknown: unknown, stored: stored)
+    }
+    survey.finish()
+    // Added: some may have been counted before the server was asked.
+    progress.note {
+      $0.known += survey.known
+      $0.moreMail = $0.moreMail || survey.hasMore
+    }
+    return survey
+  }
+
+  /// Those that may be removed from the server, where the mailbox wants that at all.
+  private func stored(_ uidls: [String]) async throws -> Set<String> {
+    guard task.removesStored else { return [] }
+    return try await context.store.stored(
+      uidls: uidls, mailbox: task.settings.mailboxID, organization: task.settings.organizationID)
+  }
+
   /// Marks stored messages as deleted where the mailbox wants that; returns how many. What was skipped or quarantined is
   /// nowhere else and stays.
-  private func removeStored(_ entries: [POP3Entry], _ session: POP3Session) async throws -> Int {
-    let settings = task.settings
-    guard settings.deleteAfterProcessing, !entries.isEmpty else { return 0 }
-    let stored = try await context.store.stored(
-      uidls: entries.map(\.uidl.text), mailbox: settings.mailboxID, organization: settings.organizationID)
-    let numbers = entries.filter { stored.contains($0.uidl.text) }.map(\.number)
+  private func removeStored(_ survey: MailboxSurvey, _ session: POP3Session) async throws -> Int {
+    let now = try await stored(survey.new.map(\.uidl.text))
+    let numbers = Set(survey.stored).union(survey.new.filter { now.contains($0.uidl.text) }.map(\.number)).sorted()
     if !numbers.isEmpty { _ = try await session.delete(numbers) }
     return numbers.count
   }
@@ -116,7 +141,8 @@ struct PollSession {
 
   /// Enters messages received before the floor into the ledger and leaves them out (features P14).
   private func withoutOld(_ entries: [POP3Entry], _ session: POP3Session) async throws -> [POP3Entry] {
-    guard let floor = task.settings.processEmailFrom, session.capabilities.top else { return entries }
+    // Without TOP the whole message has to be fetched to find its date.
+    guard task.settings.processEmailFrom != nil, session.capabilities.top else { return entries }
     var kept: [POP3Entry] = []
     var skipped: [String: SkipReason] = [:]
     for entry in entries {
@@ -124,7 +150,7 @@ struct PollSession {
       let envelope = try await header(of: entry, session).flatMap {
         try? MessageReader.parse($0)
       }?.envelope
-      if let date = envelope?.receivedDate ?? envelope?.date, date < floor {
+      if let envelope, isBeforeFloor(envelope) {
         skipped[entry.uidl.text] = .beforeFloor
       } else {
         kept.append(entry)
@@ -132,6 +158,13 @@ struct PollSession {
     }
     if !skipped.isEmpty { try await context.store.skip(skipped, writer: task.writer) }
     return kept
+  }
+
+  private func isBeforeFloor(_ envelope: MessageEnvelope) -> Bool {
+    guard let floor = task.settings.processEmailFrom, let date = envelope.receivedDate ?? envelope.date else {
+      return false
+    }
+    return date < floor
   }
 
   func header(of entry: POP3Entry, _ session: POP3Session) async throws -> [UInt8]? {
@@ -144,13 +177,16 @@ struct PollSession {
 
   // MARK: Fetching
 
-  /// Fetches and stores messages, a batch per transaction.
+  /// Fetches and stores messages, a batch per transaction. Returns whether the session can go on.
   ///
   /// Those that have arrived are stored even when the session then fails, so that a server that always fails at one
   /// message does not keep back the others.
-  private func fetch(_ entries: [POP3Entry], of listed: [POP3Entry], _ session: POP3Session) async throws {
-    guard !entries.isEmpty else { return }
+  private func fetch(
+    _ entries: [POP3Entry], _ survey: MailboxSurvey, _ session: POP3Session, _ budget: RetrievalBudget
+  ) async throws -> Bool {
+    guard !entries.isEmpty else { return true }
     let byNumber = Dictionary(entries.map { ($0.number, $0) }, uniquingKeysWith: { first, _ in first })
+    var repeated = RepeatedIDs(entries)
     var batch = Batch()
     var spool = newSpool()
     defer {
@@ -158,8 +194,9 @@ struct PollSession {
       batch.removeFiles()
     }
     do {
-      try await session.retrieve(entries.map(\.number), maximumOctets: task.settings.maximumMessageOctets) {
-        number, chunk in
+      let answered = try await session.retrieve(
+        entries.map(\.number), maximumOctets: task.settings.maximumMessageOctets, budget: budget
+      ) { number, chunk in
         guard let entry = byNumber[number] else { return }
         switch chunk {
         case .octets(let octets):
@@ -167,7 +204,7 @@ struct PollSession {
         case .end:
           let (raw, hash) = try spool.finish()
           spool = newSpool()
-          if let message = try await taken(entry, raw, hash, of: listed) { batch.add(message) }
+          if let message = try await taken(repeated.key(of: entry, hash), raw, hash, survey) { batch.add(message) }
           if batch.messages.count >= context.configuration.batchMessages
             || batch.octets >= context.configuration.batchOctets
           {
@@ -179,11 +216,15 @@ struct PollSession {
           try await refused(entry, failure)
         }
       }
+      if answered < entries.count { progress.note { $0.moreMail = true } }
     } catch let failure as Failure {
       try await store(&batch)
-      throw failure
+      guard failure.code == .messageTooLarge else { throw failure }
+      progress.note { $0.moreMail = true }
+      return false
     }
     try await store(&batch)
+    return true
   }
 
   func newSpool() -> MessageSpool {
@@ -201,7 +242,7 @@ struct PollSession {
     }
 
     mutating func removeFiles() {
-      for message in messages { message.raw.removeFile() }
+      for message in messages { message.removeFiles() }
       messages = []
       octets = 0
     }
@@ -209,18 +250,23 @@ struct PollSession {
 
   /// A message that arrived, ready to be stored; `nil` when it cannot be read or is stored under another unique id.
   private func taken(
-    _ entry: POP3Entry, _ raw: Content, _ hash: [UInt8], of listed: [POP3Entry]
+    _ uidl: String, _ raw: Content, _ hash: [UInt8], _ survey: MailboxSurvey
   ) async throws -> ReceivedMessage? {
     let message: ReceivedMessage
     do throws(Failure) {
-      message = try parsed(entry.uidl.text, raw, hash)
+      message = try parsed(uidl, raw, hash)
     } catch {
       defer { raw.removeFile() }
-      try await failed(entry.uidl.text, error, raw)
+      try await failed(uidl, error, raw)
       return nil
     }
-    guard try await isStored(message, of: listed) else { return message }
-    raw.removeFile()
+    if isBeforeFloor(message.envelope) {
+      // Its header was not to be had without it.
+      try await context.store.skip([uidl: .beforeFloor], writer: task.writer)
+    } else if try await !isStored(message, survey) {
+      return message
+    }
+    message.removeFiles()
     return nil
   }
 
@@ -228,6 +274,7 @@ struct PollSession {
   func parsed(_ uidl: String, _ raw: Content, _ hash: [UInt8]) throws(Failure) -> ReceivedMessage {
     var limits = MessageLimits()
     limits.maximumAttachmentOctets = task.settings.maximumAttachmentOctets
+    limits.spoolDirectory = context.configuration.spoolDirectory
     let message: ParsedMessage
     do {
       message = try context.parser(raw, limits)
@@ -238,7 +285,7 @@ struct PollSession {
       uidl: uidl, envelope: message.envelope, messageClass: message.messageClass,
       notification: message.notification, text: message.text, html: message.html,
       attachments: message.attachments.map {
-        ReceivedAttachment(record: $0.record, content: $0.content.map(Content.bytes))
+        ReceivedAttachment(record: $0.record, content: $0.spooled ?? $0.content.map(Content.bytes))
       }, raw: raw, contentHash: hash)
   }
 

@@ -14,6 +14,10 @@ final class SessionProgress: Sendable {
     var messageFailures: [Failure] = []
     /// Whether more wait than one session fetches.
     var moreMail = false
+    /// How long the server wants to be left alone after a login.
+    var loginDelaySeconds: Int?
+    /// Whether the server may remove what was fetched although nobody asked it to (RFC 2449 section 6.7, `EXPIRE 0`).
+    var expiresAtOnce = false
     /// Messages handed over.
     var sent = 0
     /// The directions whose test has ended.

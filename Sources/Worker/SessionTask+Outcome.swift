@@ -8,12 +8,14 @@ extension SessionTask {
   /// What follows for a poll or a sending session: the failure table, except that a job whose server's breaker is open, or
   /// whose profile is halted, comes back with the next probe instead of after a back-off.
   func disposition(
-    _ failure: Failure?, _ breaker: OpenBreaker?, moreMail: Bool = false, at now: Date
+    _ failure: Failure?, _ breaker: OpenBreaker?, moreMail: Bool = false, loginDelaySeconds: Int? = nil, at now: Date
   ) -> Disposition {
     let rules = DispositionRules(
       direction: direction, slots: PollingSlots(mailbox: settings.mailboxID, interval: settings.pollingInterval),
       failuresBefore: assignment.failures, lastFailureCode: assignment.lastFailureCode)
-    guard let failure else { return rules.success(at: now, moreMail: moreMail) }
+    guard let failure else {
+      return rules.success(at: now, moreMail: moreMail, loginDelaySeconds: loginDelaySeconds)
+    }
     var generator = SystemRandomNumberGenerator()
     var disposition = rules.failure(failure, at: now, using: &generator)
     guard let breaker else { return disposition }

@@ -29,6 +29,11 @@ public struct WorkerConfiguration: Sendable {
   /// How long a test waits for its own message to come back over POP3, at most 10 s of a test that nobody waits for; zero
   /// not to look for it.
   public var roundTripWait: Duration = .zero
+  /// Octets of messages after which a session asks for no further one; the rest comes in the next session, for which the
+  /// mailbox queues again behind others. 1 and up.
+  public var octetsPerPoll: Int64 = 1 << 30
+  /// Whether the newest messages of a mailbox are fetched first.
+  public var newestFirst = false
   /// Bodies that arrive slower are given up, octets per second.
   public var minimumOctetsPerSecond = 256
 

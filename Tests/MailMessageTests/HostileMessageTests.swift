@@ -116,6 +116,34 @@ struct HostileMessageTests {
     #expect(residentOctets() - before < 300 << 20)
   }
 
+  @Test func linesThatOnlyLookLikeDelimitersDoNotCount() throws {
+    let text =
+      "Content-Type: multipart/mixed; boundary=\"=_real\"\r\n\r\n--=_real\r\n\r\n"
+      + String(repeating: "-- old\r\n--- a/file\r\n", count: 30_000)
+      + "--=_real\r\nContent-Type: image/png\r\n\r\nx\r\n--=_real--\r\n"
+    let parsed = try MessageReader.parse(Array(text.utf8))
+    #expect(parsed.problems.isEmpty && parsed.attachments.count == 1, "\(parsed.problems)")
+  }
+
+  @Test(
+    "delimiters count however their boundary is written",
+    arguments: [
+      "boundary=b", "BOUNDARY=\"b\"", "boundary = b", "boundary=(c)b", "boundary=\r\n \"b\"", "boundary*=utf-8''b",
+      "boundary*0=b", "boundary=\"=?utf-8?q?b?=\"", "boundary=\"\\b\"", "boundary=\"\"", "x=y; boundary=b;z=w",
+    ])
+  func boundaries(parameter: String) throws {
+    let text = "Content-Type: multipart/mixed; \(parameter)\r\n\r\n" + String(repeating: "--b\n", count: 10_000)
+    let parsed = try MessageReader.parse(Array(text.utf8))
+    #expect(parsed.problems.contains { $0.contains("look like part delimiters") }, "\(parsed.problems)")
+  }
+
+  @Test func manyBoundariesAreAllCounted() throws {
+    var text = ""
+    for level in 0..<40 { text += "Content-Type: multipart/mixed; boundary=n\(level)x\r\n\r\n--n\(level)x\r\n" }
+    text += String(repeating: "--n39x\r\n\r\n", count: 5_000)
+    #expect(try MessageReader.parse(Array(text.utf8)).problems.contains { $0.contains("look like part delimiters") })
+  }
+
   @Test func headersOfNestedMessagesAreCountedToo() throws {
     let text = "Content-Type: message/rfc822\r\n\r\n" + String(repeating: "a:b\n", count: 100_000)
     #expect(try MessageReader.parse(Array(text.utf8)).problems.contains { $0.contains("header lines") })
@@ -162,6 +190,37 @@ struct MessageFileTests {
     for _ in 0..<20 { _ = try MessageReader.parse(file: path) }
     // Other tests open files meanwhile; a leak would be one for each parse.
     #expect(try FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd").count < descriptors + 20)
+  }
+
+  @Test func largeAttachmentsGoToFilesOfTheirOwn() throws {
+    let folder = FileManager.default.temporaryDirectory.appending(path: "spool-\(UUID().uuidString)").path
+    try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(atPath: folder) }
+    func part(_ octets: Int) -> String {
+      "--m\r\nContent-Type: application/x-a\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+        + Data(repeating: 9, count: octets).base64EncodedString(options: [.lineLength76Characters]) + "\r\n"
+    }
+    let inner = "Subject: inner\r\n\r\n" + String(repeating: "x", count: 200_000) + "\r\n"
+    let text =
+      "Content-Type: multipart/mixed; boundary=m\r\n\r\n" + part(10) + part(300_000) + part(600_000)
+      + "--m\r\nContent-Type: message/rfc822\r\n\r\n" + inner + "--m--\r\n"
+    var limits = MessageLimits()
+    limits.maximumAttachmentOctets = 500_000
+    let whole = try MessageReader.parse(Array(text.utf8), limits: limits)
+    limits.spoolDirectory = folder
+    let parsed = try MessageReader.parse(Array(text.utf8), limits: limits)
+    #expect(parsed.attachments.map(\.record) == whole.attachments.map(\.record))
+    #expect(parsed.attachments.map { $0.content?.count } == [10, nil, nil, nil])
+    var files: [Data] = []
+    for case .file(let path, let size)? in parsed.attachments.map(\.spooled) {
+      let data = try #require(FileManager.default.contents(atPath: path))
+      #expect(Int64(data.count) == size)
+      files.append(data)
+    }
+    #expect(files == [1, 3].map { Data(whole.attachments[$0].content ?? []) })
+    #expect(try FileManager.default.contentsOfDirectory(atPath: folder).count == 2, "none is left of what is dropped")
+    limits.spoolDirectory = "/nonexistent"
+    #expect(throws: MessageError.self) { try MessageReader.parse(Array(text.utf8), limits: limits) }
   }
 
   @Test func missingFileIsAnError() {

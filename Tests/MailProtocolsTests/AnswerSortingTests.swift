@@ -32,7 +32,9 @@ struct POP3SortingTests {
       ("no such message", .retrieve, .pop3Retrieve),
       ("no such message", .top, .pop3Retrieve),
       ("[SYS/TEMP] internal error", .retrieve, .pop3SysTemp),
-      ("what?", .scan, .pop3Rejected), ("what?", .delete, .pop3Rejected), ("some left", .quit, .pop3Rejected),
+      ("Account exceeded command or bandwidth limits", .authentication, .pop3Quota),
+      ("access blocked due to excessive usage", .authentication, .pop3Quota),
+      ("what?", .delete, .pop3Rejected), ("some left", .quit, .pop3Rejected),
     ])
   func rows(text: String, stage: POP3Stage, code: FailureCode) {
     let failure = AnswerSorting.failure(POP3Error(text), at: stage, words: "-ERR " + text)
@@ -46,6 +48,20 @@ struct POP3SortingTests {
     let failure = AnswerSorting.failure(
       POP3Error("[LOGIN-DELAY] x"), at: .authentication, words: "", loginDelay: 900)
     #expect(failure.retryAfterSeconds == 900)
+  }
+
+  @Test(
+    "how long the server asks to wait, in its own words",
+    arguments: [
+      ("[LOGIN-DELAY] Logins must be at least 5 minutes apart", 300), ("[IN-USE] locked, try again in 90 seconds", 90),
+      ("[SYS/TEMP] busy; wait 2 hours.", 7_200), ("[SYS/TEMP] retry in 30 sec", 30), ("[IN-USE] after 10 mins", 600),
+      ("[IN-USE] 2 sessions", nil), ("[SYS/TEMP] wait 99999999999999999999 seconds", nil),
+      ("[SYS/TEMP] wait 9223372036854775807 hours", nil), ("[SYS/TEMP] wait 900 hours", nil),
+      ("[AUTH] password expires in 5 minutes", nil),
+    ] as [(String, Int?)])
+  func hint(text: String, seconds: Int?) {
+    let failure = AnswerSorting.failure(POP3Error(text), at: .authentication, words: "")
+    #expect(failure.retryAfterSeconds == seconds)
   }
 }
 

@@ -163,7 +163,10 @@ struct CurlDialogue: Sendable, CustomTestStringConvertible {
 
   var setting: AuthenticationMechanism {
     if mechanisms.first == "NTLM" { return .ntlm }
-    return option("--login-options") == "AUTH=XOAUTH2" ? .xoauth2 : .auto
+    if option("--login-options") == "AUTH=XOAUTH2" { return .xoauth2 }
+    // curl sends a password in the clear without being told to; here a profile has to say so.
+    guard credentials.password != nil, let first = expected.first?.uppercased() else { return .auto }
+    return first.hasPrefix("USER") || first == "AUTH PLAIN" ? .plain : first == "AUTH LOGIN" ? .login : .auto
   }
 
   // MARK: The server's side

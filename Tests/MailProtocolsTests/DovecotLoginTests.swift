@@ -78,7 +78,8 @@ struct DovecotLoginTests {
     let session = try await provider.client().openPOP3(provider.endpoint(.pop3, tls: tls), trace: trace)
     defer { session.abort() }
     try await session.authenticate(credentials, mechanism: mechanism)
-    let entries = try await session.list()
+    var entries: [POP3Entry] = []
+    try await session.list { entries += $0 }
     let text = entries.isEmpty ? "" : String(decoding: try await session.top(1, lines: 0), as: UTF8.self)
     try await session.quit()
     return (text, trace.steps.first { $0.name == .authenticate })

@@ -69,15 +69,6 @@ struct POP3GrammarTests {
     ])
   func codes(text: String, code: String?) { #expect(POP3Error(text).code == code) }
 
-  @Test("scan listings")
-  func scan() throws {
-    #expect(try POP3ListLine.scan("1 120") == (1, 120))
-    #expect(try POP3ListLine.scan("3 120 and more") == (3, 120))
-    for bad in ["", "1", "0 1", "-1 5", "+1 5", "1 -5", "x 5", "1 9223372036854775808"] {
-      #expect(throws: Failure.self, "\(bad)") { try POP3ListLine.scan(bad) }
-    }
-  }
-
   @Test("unique-id listings")
   func unique() throws {
     #expect(try POP3ListLine.unique("2 whqtswO00WBw418f9t5JxYwZ").uidl.text == "whqtswO00WBw418f9t5JxYwZ")

@@ -32,12 +32,13 @@ struct LoginChoiceTests {
     )
   }
 
-  @Test("auto with a password walks down from the strongest, in the order that TLS allows", arguments: [true, false])
+  @Test(
+    "auto with a password walks down from the strongest; without TLS nothing goes in the clear",
+    arguments: [true, false])
   func ladder(isSecure: Bool) {
     let order =
       isSecure
-      ? ["SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN", "CRAM-MD5"]
-      : ["SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5", "PLAIN", "LOGIN"]
+      ? ["SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN", "LOGIN", "CRAM-MD5"] : ["SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5"]
     var offered = Self.everything
     for name in order {
       let choice = chosen(anna, offered: offered, user: false, isSecure: isSecure)
@@ -47,8 +48,25 @@ struct LoginChoiceTests {
     // What is left is never taken by itself.
     #expect(
       chosen(anna, offered: offered, user: false, isSecure: isSecure) == ("auth.no-mechanism", "auth.no-mechanism"))
-    #expect(chosen(anna, offered: offered, isSecure: isSecure).pop3 == "USER and PASS")
-    #expect(chosen(anna, offered: ["LOGIN"], isSecure: isSecure).pop3 == "USER and PASS")
+    let userPass = isSecure ? "USER and PASS" : "auth.no-mechanism"
+    #expect(chosen(anna, offered: offered, isSecure: isSecure).pop3 == userPass)
+    #expect(chosen(anna, offered: ["LOGIN"], isSecure: isSecure).pop3 == userPass)
+  }
+
+  @Test("a profile that names a mechanism in the clear gets it, also without TLS")
+  func clearText() {
+    #expect(chosen(anna, .plain, offered: ["PLAIN"], isSecure: false) == ("PLAIN", "PLAIN"))
+    #expect(chosen(anna, .plain, offered: [], isSecure: false).pop3 == "USER and PASS")
+    #expect(chosen(anna, .login, offered: ["LOGIN"], isSecure: false) == ("LOGIN", "LOGIN"))
+  }
+
+  @Test("who left the choice open without TLS is told what to set")
+  func clearTextRemedy() {
+    let target = LoginTarget(service: "pop", host: "mail.example.test", port: 110, isSecure: false)
+    let failure = #expect(throws: Failure.self) {
+      try POP3LoginChoice.choose(anna, .auto, POP3Capabilities(lines: ["USER", "SASL PLAIN"]), target)
+    }
+    #expect(failure?.context?.contains("set the authentication protocol to `plain`") == true)
   }
 
   @Test("a token goes by the mechanisms for tokens alone, whatever else is offered")

@@ -174,48 +174,41 @@ struct POP3DialogueTests {
     #expect(driver.take() == ["STLS\r\n", "broken tls.starttls-injection"])
   }
 
-  @Test("listing in lockstep: an empty mailbox ends with STAT")
-  func emptyLockstep() {
+  @Test("a listing asks for unique ids alone, and hands them out as they come", arguments: ["", "PIPELINING\r\n"])
+  func listing(capabilities: String) {
+    var driver = ready(capabilities)
+    driver.begin(.list)
+    #expect(driver.take() == ["UIDL\r\n"])
+    driver.server("+OK\r\n1 a\r\n2 b\r\n3 ")
+    let first = driver.take()
+    #expect(first.count == 1 && first[0].contains("number: 2") && !first[0].contains("number: 3"))
+    driver.server("c\r\n.\r\n")
+    let rest = driver.take()
+    #expect(rest.count == 2 && rest[0].contains("number: 3") && rest[1] == "done")
+  }
+
+  @Test("an empty listing, and one of several pages")
+  func pages() {
     var driver = ready()
     driver.begin(.list)
-    driver.server("+OK 0 0\r\n")
-    #expect(driver.take() == ["STAT\r\n", "done"])
-  }
-
-  @Test("listing in lockstep and pipelined", arguments: [false, true])
-  func listing(pipelined: Bool) {
-    var driver = ready(pipelined ? "PIPELINING\r\n" : "")
+    driver.server("+OK\r\n.\r\n")
+    #expect(driver.take() == ["UIDL\r\n", "done"])
     driver.begin(.list)
-    if !pipelined { driver.server("+OK 2 300\r\n") }
-    driver.server("+OK\r\n1 a\r\n2 b\r\n.\r\n")
-    driver.server("+OK 2 messages\r\n1 100\r\n2 200\r\n.\r\n")
-    let sent = pipelined ? ["UIDL\r\nLIST\r\n"] : ["STAT\r\n", "UIDL\r\n", "LIST\r\n"]
-    #expect(driver.take() == sent + ["done"])
-    guard case .entries(let entries) = driver.outcome else { return #expect(Bool(false), "no entries") }
-    #expect(entries.map(\.uidl.text) == ["a", "b"])
-    #expect(entries.map(\.sizeOctets) == [100, 200])
+    driver.server("+OK\r\n" + (1...2_500).map { "\($0) u\($0)\r\n" }.joined() + ".\r\n")
+    #expect(driver.take().count == 5, "the command, three pages and the end")
+    guard case .done(let words) = driver.outcome else { return #expect(Bool(false), "no outcome") }
+    #expect(words == "2500 messages")
   }
 
-  @Test("UIDL refused: the answer to the pipelined LIST is still read")
+  @Test("UIDL refused: the session goes on")
   func noUIDL() {
     var driver = ready("PIPELINING\r\n")
     driver.begin(.list)
     driver.server("-ERR what?\r\n")
-    #expect(driver.failure == nil)
-    driver.server("+OK\r\n1 100\r\n.\r\n")
     #expect(driver.failure?.code == .pop3NoUIDL)
     driver.begin(.quit)
     driver.server("+OK\r\n")
     #expect(driver.outcome != nil)
-  }
-
-  @Test("a size that LIST leaves out is 0")
-  func missingSize() {
-    var driver = ready("PIPELINING\r\n")
-    driver.begin(.list)
-    driver.server("+OK\r\n1 a\r\n2 b\r\n.\r\n+OK\r\n2 200\r\n.\r\n")
-    guard case .entries(let entries) = driver.outcome else { return #expect(Bool(false), "no entries") }
-    #expect(entries.map(\.sizeOctets) == [0, 200])
   }
 
   @Test("numbers that repeat", arguments: ["1 a\r\n1 b\r\n", "2 a\r\n1 b\r\n"])
@@ -250,7 +243,7 @@ struct POP3DialogueTests {
   @Test("RETR keeps a window when the server pipelines, and one command when not", arguments: [(true, 8), (false, 1)])
   func window(pipelined: Bool, size: Int) {
     var driver = ready(pipelined ? "PIPELINING\r\n" : "")
-    driver.begin(.retrieve(Array(1...20), maximumOctets: 100))
+    driver.begin(.retrieve(Array(1...20), maximumOctets: 100, budget: RetrievalBudget()))
     #expect(driver.take() == [(1...size).map { "RETR \($0)\r\n" }.joined()])
     for number in 1...20 { driver.server("+OK\r\nm\(number)\r\n.\r\n") }
     let log = driver.take()
@@ -262,13 +255,55 @@ struct POP3DialogueTests {
   @Test("a refused message, one too large, and one that is fine")
   func refused() {
     var driver = ready("PIPELINING\r\n")
-    driver.begin(.retrieve([1, 2, 3], maximumOctets: 5))
+    driver.begin(.retrieve([1, 2, 3], maximumOctets: 5, budget: RetrievalBudget()))
     driver.server("-ERR no such message\r\n+OK\r\n0123456789\r\n.\r\n+OK\r\nabc\r\n.\r\n")
     let log = driver.take().dropFirst()
     #expect(log.count == 5)
     #expect(log.first?.contains("pop3.retr") == true)
     #expect(log.dropFirst().first?.contains("message.too-large") == true)
     #expect(log.last == "done")
+  }
+
+  @Test(
+    "a budget that is used up: what was asked for still comes, nothing more is asked for", arguments: [true, false])
+  func budget(pipelined: Bool) {
+    var driver = ready(pipelined ? "PIPELINING\r\n" : "")
+    driver.begin(.retrieve(Array(1...20), maximumOctets: 100, budget: RetrievalBudget(octets: 4)))
+    let window = pipelined ? 8 : 1
+    for number in 1...window { driver.server("+OK\r\nm\(number)\r\n.\r\n") }
+    let log = driver.take()
+    #expect(log.first == (1...window).map { "RETR \($0)\r\n" }.joined())
+    #expect(log.last == "done" && log.filter { $0.contains("RETR") }.count == 1)
+    #expect(log.filter { $0.contains("end(") }.count == window)
+    // One message always comes, also when there is no time left.
+    driver.begin(.retrieve([1, 2], maximumOctets: 100, budget: RetrievalBudget(until: .now - .seconds(1))))
+    driver.server(String(repeating: "+OK\r\nm\r\n.\r\n", count: pipelined ? 2 : 1))
+    #expect(driver.outcome != nil)
+  }
+
+  @Test("a message that does not end is refused, and ends the session")
+  func endlessMessage() {
+    var driver = ready("PIPELINING\r\n")
+    driver.begin(.retrieve([1, 2], maximumOctets: 1_000, budget: RetrievalBudget()))
+    driver.server("+OK\r\n")
+    let piece = String(repeating: String(repeating: "x", count: 78) + "\r\n", count: 12_500)
+    for _ in 0..<8 { driver.server(piece) }
+    #expect(driver.failure == nil, "it is read on for a while")
+    driver.server(piece)
+    #expect(driver.failure?.code == .messageTooLarge)
+    let log = driver.take()
+    #expect(log.last == "broken message.too-large" && log.dropLast().last?.contains("refused") == true)
+  }
+
+  @Test("a header longer than what is kept is cut")
+  func longHeader() {
+    var driver = ready()
+    driver.begin(.top(1, lines: 0))
+    driver.server("+OK\r\n")
+    for _ in 0..<300 { driver.server("X: " + String(repeating: "y", count: 995) + "\r\n") }
+    driver.server("\r\n.\r\n")
+    guard case .octets(let octets) = driver.outcome else { return #expect(Bool(false), "no outcome") }
+    #expect(octets.count == POP3Dialogue.topOctets)
   }
 
   @Test("DELE reports what the server refused")

@@ -24,8 +24,8 @@ struct POP3SessionTests {
   func pipelined() async throws {
     let server = try await ScriptedMailServer.start(
       [.send("+OK ready\r\n")] + Self.capa + [
-        .expect("AUTH PLAIN AGFubmEAY29ycmVjdCBob3JzZQ=="), .send("+OK in\r\n"), .expect("UIDL"), .expect("LIST"),
-        .send("+OK\r\n1 a\r\n2 b\r\n.\r\n+OK\r\n1 9\r\n2 20\r\n.\r\n"), .expect("RETR 1"), .expect("RETR 2"),
+        .expect("AUTH PLAIN AGFubmEAY29ycmVjdCBob3JzZQ=="), .send("+OK in\r\n"), .expect("UIDL"),
+        .send("+OK\r\n1 a\r\n2 b\r\n.\r\n"), .expect("RETR 1"), .expect("RETR 2"),
         .send("+OK\r\none\r\n..two\r\n.\r\n"), .send("+OK\r\n\r\n.\r\n"), .expect("TOP 1 0"),
         .send("+OK\r\nSubject: x\r\n\r\n.\r\n"), .expect("DELE 1"), .expect("DELE 2"), .send("+OK\r\n+OK\r\n"),
         .expect("QUIT"), .send("+OK bye\r\n"), .close,
@@ -33,8 +33,9 @@ struct POP3SessionTests {
     let trace = SessionTrace(direction: .incoming)
     let session = try await open(server, trace: trace)
     #expect(session.capabilities.pipelining)
-    try await session.authenticate(anna, mechanism: .auto)
-    let entries = try await session.list()
+    try await session.authenticate(anna, mechanism: .plain)
+    var entries: [POP3Entry] = []
+    #expect(try await session.list { entries += $0 } == 2)
     #expect(entries.map(\.uidl.text) == ["a", "b"])
     let collected = Collected()
     try await session.retrieve([1, 2], maximumOctets: 1_000) { collected.take($0, $1) }
@@ -56,14 +57,13 @@ struct POP3SessionTests {
   func lockstep() async throws {
     let server = try await ScriptedMailServer.start(
       [.send("+OK\r\n")] + Self.oldCapa + [
-        .expect("USER anna"), .send("+OK\r\n"), .expect("PASS correct horse"), .send("+OK\r\n"), .expect("STAT"),
-        .send("+OK 1 4\r\n"), .expect("UIDL"), .send("+OK\r\n1 a\r\n.\r\n"), .expect("LIST"),
-        .send("+OK\r\n1 4\r\n.\r\n"), .expect("RETR 1"), .send("+OK\r\nab\r\n.\r\n"), .expect("QUIT"),
+        .expect("USER anna"), .send("+OK\r\n"), .expect("PASS correct horse"), .send("+OK\r\n"), .expect("UIDL"),
+        .send("+OK\r\n1 a\r\n.\r\n"), .expect("RETR 1"), .send("+OK\r\nab\r\n.\r\n"), .expect("QUIT"),
         .send("+OK\r\n"),
       ])
     let session = try await open(server)
-    try await session.authenticate(anna, mechanism: .auto)
-    #expect(try await session.list().count == 1)
+    try await session.authenticate(anna, mechanism: .plain)
+    #expect(try await session.list() == 1)
     let collected = Collected()
     try await session.retrieve([1], maximumOctets: 1_000) { collected.take($0, $1) }
     #expect(collected.texts == [1: "ab\r\n"])
@@ -80,7 +80,7 @@ struct POP3SessionTests {
       ])
     let trace = SessionTrace(direction: .incoming)
     let session = try await open(server, trace: trace)
-    let failure = await failure { try await session.authenticate(anna, mechanism: .auto) }
+    let failure = await failure { try await session.authenticate(anna, mechanism: .plain) }
     #expect(failure?.code == .authRejected)
     #expect(failure?.serverWords == "-ERR [AUTH] Authentication failed.")
     #expect(trace.steps.last?.code == .authRejected)
@@ -138,11 +138,11 @@ struct POP3SessionTests {
   func empty() async throws {
     let server = try await ScriptedMailServer.start(
       [.send("+OK\r\n")] + Self.capa + [
-        .expect("AUTH"), .send("+OK\r\n"), .expect("UIDL"), .expect("LIST"), .send("+OK\r\n.\r\n+OK\r\n.\r\n"),
+        .expect("AUTH"), .send("+OK\r\n"), .expect("UIDL"), .send("+OK\r\n.\r\n"),
       ])
     let session = try await open(server)
     try await session.authenticate(anna, mechanism: .plain)
-    #expect(try await session.list().isEmpty)
+    #expect(try await session.list() == 0)
     try await session.retrieve([], maximumOctets: 1) { _, _ in }
     session.abort()
   }
@@ -261,10 +261,10 @@ struct POP3SessionTests {
     let server = try await ScriptedMailServer.start([.send("+OK\r\n")] + Self.capa)
     let session = try await open(server)
     let name = await failure {
-      try await session.authenticate(Credentials(userName: text, password: Secret("p")), mechanism: .auto)
+      try await session.authenticate(Credentials(userName: text, password: Secret("p")), mechanism: .plain)
     }
     let password = await failure {
-      try await session.authenticate(Credentials(userName: "u", password: Secret(text)), mechanism: .auto)
+      try await session.authenticate(Credentials(userName: "u", password: Secret(text)), mechanism: .plain)
     }
     for failure in [name, password] {
       #expect(failure?.code == .authRejected)

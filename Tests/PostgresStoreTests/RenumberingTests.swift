@@ -62,14 +62,13 @@ struct RenumberingTests {
       #expect(try await !store.hasStored(mailbox: mailbox.id, organization: organization))
       _ = try await store.store([.sample("1"), .sample("2"), .sample("3")], writer: writer)
       #expect(try await store.hasStored(mailbox: mailbox.id, organization: organization))
-      let find = { (keys: MessageKeys, listed: [String]) in
-        try await store.stored(like: keys, except: listed, mailbox: mailbox.id, organization: organization)
+      let find = { (keys: MessageKeys) in
+        try await store.stored(like: keys, mailbox: mailbox.id, organization: organization)
       }
       let ids = MessageKeys.messageIDs(["1@example.com", "2@example.com", "9@example.com"])
-      #expect(try await find(ids, ["2"]).map(\.uidl) == ["1"])
-      #expect(try await find(ids, []) == ["1", "2"].map { StoredUnderID(uidl: $0, messageID: "\($0)@example.com") })
+      #expect(try await find(ids) == ["1", "2"].map { StoredUnderID(uidl: $0, messageID: "\($0)@example.com") })
       let hash = MessageKeys.contentHash(ReceivedMessage.sample("1").contentHash)
-      #expect(try await find(hash, ["1", "2"]).map(\.uidl) == ["3"])
+      #expect(try await find(hash).map(\.uidl).contains("1"))
 
       _ = try await store.messageFailed(uidl: "x1", failure: Failure(.pop3Retrieve), raw: nil, writer: writer)
       try await store.renumber(["1": "x1", "2": "3"], writer: writer)

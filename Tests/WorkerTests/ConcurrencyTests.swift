@@ -36,9 +36,9 @@ final class Gauge: Sendable {
       case "QUIT": self.leave()
       default: break
       }
-      return line.uppercased() == "STAT" ? .next : drop.answer(line)
+      return line.uppercased() == "UIDL" ? .next : drop.answer(line)
     }
-    return [.send("+OK\r\n"), .serve(answer), .drip("+OK 0 0\r\n", every: .milliseconds(6)), .serve(answer)]
+    return [.send("+OK\r\n"), .serve(answer), .drip("+OK 0 0\r\n.\r\n", every: .milliseconds(6)), .serve(answer)]
   }
 }
 

@@ -109,13 +109,13 @@ func message(_ subject: String, body: String = "Hello.") -> String {
 
 /// The steps of a poll that stops in its middle: `reached` fires when the client asks for the list, `go` lets it on.
 func held(
-  _ drop: Maildrop, at command: String = "STAT", reached: ScriptSignal, go: ScriptSignal
+  _ drop: Maildrop, at command: String = "UIDL", reached: ScriptSignal, go: ScriptSignal
 ) -> [ScriptedMailServer.Step] {
   [
     .send("+OK ready\r\n"),
     .serve { line in line.uppercased().hasPrefix(command) ? .next : drop.answer(line) },
     .signal(reached), .wait(go),
-    .send(textOf(drop.answer("STAT"))),
+    .send(textOf(drop.answer("UIDL"))),
     .serve { drop.answer($0) },
   ]
 }

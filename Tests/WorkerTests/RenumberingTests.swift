@@ -99,6 +99,23 @@ struct RenumberingTests {
     await server.stop()
   }
 
+  @Test("equal unique ids of different messages, as broken servers give, lose none of them")
+  func equalButDifferent() async throws {
+    let content = Server([("same", message("one")), ("same", message("two")), ("same", message("two"))])
+    let server = try await ScriptedMailServer.start(content.script)
+    try await Spine.with { spine in
+      let cluster = spine.cluster
+      let id = try await cluster.mailbox(on: try await cluster.profile(server))
+      try await cluster.enable(id)
+      let run = try #require(try await cluster.waitForRuns(1, of: id).first)
+      #expect(run.result == .success && run.messagesStored == 2)
+      #expect(try await cluster.emails(of: id).map(\.envelope.subject).sorted() == ["one", "two"])
+      let later = try await cluster.poll(id)
+      #expect(later.messagesKnown == 3 && later.messagesStored == 0)
+    }
+    await server.stop()
+  }
+
   @Test("equal unique ids, as servers give that make them of the content, are one message")
   func equal() async throws {
     let content = Server([("same", message("one")), ("same", message("one")), ("u3", message("three"))])

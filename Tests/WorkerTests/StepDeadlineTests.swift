@@ -50,8 +50,9 @@ struct StepDeadlineTests {
     // Four leases long, well inside the 20 s for an answer.
     let server = try await ScriptedMailServer.start(
       [
-        .send("+OK\r\n"), .serve { $0 == "STAT" ? .next : drop.answer($0) },
-        .drip("+OK 3 300\r\n", every: .milliseconds(1_100)), .serve { drop.answer($0) },
+        .send("+OK\r\n"), .serve { $0 == "UIDL" ? .next : drop.answer($0) },
+        .drip("+OK 3 300\r\n", every: .milliseconds(1_100)), .send("1 u1\r\n2 u2\r\n3 u3\r\n.\r\n"),
+        .serve { drop.answer($0) },
       ])
     // Not shorter: a crowded machine may stand still for most of a second.
     try await Spine.with(.init(lease: .seconds(3)), workers: 2) { spine in

@@ -80,6 +80,31 @@ struct BenchTests {
     #expect((object["load"] as? [String: Any])?["sessions"] as? Int == 20)
   }
 
+  @Test func pollSaysItsFigures() async throws {
+    let object = try await run(["poll", "--seconds", "1", "--held", "50", "--connections", "5"])
+    for key in [
+      "cpu_s_per_1000_plain", "cpu_s_per_1000_tls", "cpu_s_per_1000_tls_resumed", "polls_per_s_rtt20",
+      "polls_per_s_rtt20_pipelined", "polls_per_s_dovecot",
+    ] {
+      #expect(try number(object, key) > 0, "\(key)")
+    }
+    #expect(try number(object, "max_sessions") == 50)
+    // What 50 sessions take is less than what the process's memory moves by itself.
+    _ = try number(object, "bytes_per_session_plain")
+    _ = try number(object, "bytes_per_session_tls")
+    // Four answers of 20 ms each: nobody makes more than 12 polls a second on one connection.
+    #expect(try number(object, "polls_per_s_rtt20") < 13_000)
+  }
+
+  @Test func fetchSaysItsFigures() async throws {
+    let object = try await run(
+      ["fetch", "--mailboxes", "3", "--messages", "4", "--big-sessions", "2", "--big-mb", "1"])
+    for key in ["messages_per_s", "mb_per_s", "big_mb_per_s", "peak_rss_mib", "cpu_ms_10_new_of_5000"] {
+      #expect(try number(object, key) > 0, "\(key)")
+    }
+    _ = try number(object, "big_rss_mib")
+  }
+
   @Test func anInterruptLeavesNothingBehind() async throws {
     try await withTemporaryFolder { folder in
       let running = try RunningProgram(
@@ -95,8 +120,8 @@ struct BenchTests {
 
   @Test func wrongOptionsAreRefused() async throws {
     for arguments in [
-      ["queue", "--batch", "0"], ["pipeline", "--workers", "99"], ["schedule", "--interval", "1"],
-      ["send", "--messages", "1"],
+      ["queue", "--batch", "0"], ["poll", "--held", "0"], ["fetch", "--big-mb", "51"], ["pipeline", "--workers", "99"],
+      ["schedule", "--interval", "1"], ["send", "--messages", "1"],
     ] {
       #expect(try await Program.run(["bench"] + arguments).exitCode == 64, "\(arguments)")
     }

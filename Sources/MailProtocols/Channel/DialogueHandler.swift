@@ -276,7 +276,10 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
   private func startTLS(_ context: ChannelHandlerContext) {
     // Whatever came in the clear must never be read as if it had come through TLS.
     guard input.isEmpty else {
-      return end(Failure(.tlsStartTLSInjection, context: "octets before the TLS handshake"))
+      // A server that speaks TLS before it was spoken to is broken; only on the way to TLS was somebody to be deceived.
+      return end(
+        Failure(
+          requirement.isUpgrade ? .tlsStartTLSInjection : .tlsHandshake, context: "octets before the TLS handshake"))
     }
     isStartingTLS = true
     timer.arm(.handshake, step: 0, after: deadlines.handshake, on: context.eventLoop) { [weak self] in self?.late() }

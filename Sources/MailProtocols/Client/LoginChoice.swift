@@ -41,11 +41,17 @@ enum LoginMethod: Hashable, Sendable {
 /// Which way of logging in fits the profile's setting, the credentials and the server.
 enum LoginChoice {
   /// With a password, from the strongest down. Behind TLS a password in the clear is safer than CRAM-MD5, for which the
-  /// server has to keep it; without TLS, which a profile has to ask for, it is the other way about.
+  /// server has to keep it. Without TLS none goes in the clear by itself: a profile has to name `plain` or `login`.
   private static func ladder(isSecure: Bool) -> [LoginMethod] {
     let proven: [LoginMethod] = [.sasl("SCRAM-SHA-256"), .sasl("SCRAM-SHA-1")]
     let clear: [LoginMethod] = [.sasl("PLAIN"), .userPass, .sasl("LOGIN")]
-    return isSecure ? proven + clear + [.sasl("CRAM-MD5")] : proven + [.sasl("CRAM-MD5")] + clear
+    return isSecure ? proven + clear + [.sasl("CRAM-MD5")] : proven + [.sasl("CRAM-MD5")]
+  }
+
+  /// What to say beside the server's offer where a password would have had to go in the clear.
+  static func hint(_ credentials: Credentials, _ setting: AuthenticationMechanism, _ target: LoginTarget) -> String {
+    guard !target.isSecure, setting == .auto, credentials.password != nil else { return "" }
+    return "; without TLS `auto` sends no password in the clear: use TLS, or set the authentication protocol to `plain`"
   }
 
   /// The methods that may be used, the best first.
@@ -149,7 +155,9 @@ enum POP3LoginChoice {
         }
       }
     }
-    throw Failure(.authNoMechanism, context: "the server offers: \(capabilities.summary)")
+    throw Failure(
+      .authNoMechanism,
+      context: "the server offers: \(capabilities.summary)" + LoginChoice.hint(credentials, setting, target))
   }
 }
 
@@ -168,7 +176,9 @@ enum SMTPLoginChoice {
     throw Failure(
       .authNoMechanism,
       context: offered.isEmpty
-        ? "the server offers no login" : "the server offers: \(offered.sorted().joined(separator: " "))")
+        ? "the server offers no login"
+        : "the server offers: \(offered.sorted().joined(separator: " "))"
+          + LoginChoice.hint(credentials, setting, target))
   }
 }
 

@@ -51,7 +51,7 @@ public final class POP3Session: Sendable {
     }
     // RFC 2449 section 5: capabilities may differ after login. Asking costs a round trip, so only when one is missed.
     let now = capabilities
-    if now.isKnown, !now.uidl { try await askCapabilities() }
+    if now.isKnown, !now.uidl || now.variesByUser { try await askCapabilities() }
   }
 
   private func choose(_ credentials: Credentials, _ mechanism: AuthenticationMechanism) -> Result<POP3Login, Failure> {
@@ -63,13 +63,18 @@ public final class POP3Session: Sendable {
     }
   }
 
-  /// Lists the mailbox; one entry per message, in the server's order. At most 1,000,000 entries.
-  ///
-  /// UIDL and LIST go out together where the server pipelines; otherwise STAT first. Throws `pop3.no-uidl`.
-  public func list() async throws -> [POP3Entry] {
-    try await trace.measure(.list, capabilities.pipelining ? "UIDL, LIST" : "STAT, UIDL, LIST") {
-      guard case .entries(let entries) = try await connection.perform(.list) else { return ([], nil) }
-      return (entries, "\(entries.count) messages")
+  /// Lists the mailbox with UIDL and hands out its messages in the server's order, page by page; returns how many there
+  /// are. The consumer is waited for. Throws `pop3.no-uidl`, and `protocol.limit` behind the 1,000,000th message.
+  @discardableResult
+  public func list(_ consume: ([POP3Entry]) async throws -> Void = { _ in }) async throws -> Int {
+    try await trace.measure(.list, "UIDL") {
+      var count = 0
+      try await connection.perform(.list) { item in
+        guard case .entries(let entries) = item else { return }
+        count += entries.count
+        try await consume(entries)
+      }
+      return (count, "\(count) messages")
     }
   }
 
@@ -77,28 +82,36 @@ public final class POP3Session: Sendable {
   /// about 256 KiB wait, nothing is read from the socket.
   ///
   /// Each message ends with ``MessageChunk/end(sizeOctets:)`` or ``MessageChunk/refused(_:)``; a refused one does not
-  /// stop the others. A message above `maximumOctets` is read to its end and refused with `message.too-large`.
-  /// When `consume` throws, the session is closed and the error passed on.
+  /// stop the others. A message above `maximumOctets` is refused with `message.too-large`; of one that is more than 8 MiB
+  /// above, the end is not waited for: the session ends with the same failure. When `consume` throws, the session is
+  /// closed and the error passed on.
+  ///
+  /// Returns how many messages came or were refused: fewer than asked for when the budget was used up before.
+  @discardableResult
   public func retrieve(
-    _ numbers: [Int], maximumOctets: Int64, consume: (Int, MessageChunk) async throws -> Void
-  ) async throws {
-    if numbers.isEmpty { return }
-    try await trace.measure(.fetch, "RETR of \(numbers.count) messages") {
+    _ numbers: [Int], maximumOctets: Int64, budget: RetrievalBudget = RetrievalBudget(),
+    consume: (Int, MessageChunk) async throws -> Void
+  ) async throws -> Int {
+    if numbers.isEmpty { return 0 }
+    return try await trace.measure(.fetch, "RETR of \(numbers.count) messages") {
       var octets: Int64 = 0
-      var refused = 0
-      try await connection.perform(.retrieve(numbers, maximumOctets: maximumOctets)) { item in
-        switch item.chunk {
+      var (complete, refused) = (0, 0)
+      try await connection.perform(.retrieve(numbers, maximumOctets: maximumOctets, budget: budget)) { item in
+        guard case .message(let number, let chunk) = item else { return }
+        switch chunk {
         case .octets: break
-        case .end(let size): octets += size
+        case .end(let size):
+          complete += 1
+          octets += size
         case .refused: refused += 1
         }
-        try await consume(item.number, item.chunk)
+        try await consume(number, chunk)
       }
-      return ((), "\(numbers.count - refused) messages, \(octets) octets, \(refused) refused")
+      return (complete + refused, "\(complete) messages, \(octets) octets, \(refused) refused")
     }
   }
 
-  /// The header block and the first lines of a message's body (RFC 1939 section 7), at most 4 MiB.
+  /// The header block and the first lines of a message's body (RFC 1939 section 7); what is above 256 KiB is left out.
   public func top(_ number: Int, lines: Int) async throws -> [UInt8] {
     try await trace.measure(.fetch, "TOP \(number) \(lines)") {
       guard case .octets(let octets) = try await connection.perform(.top(number, lines: max(0, lines))) else {

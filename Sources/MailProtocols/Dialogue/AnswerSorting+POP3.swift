@@ -6,9 +6,7 @@ enum POP3Stage: String, Hashable, Sendable, CaseIterable {
   case capabilities = "CAPA"
   case startTLS = "STLS"
   case authentication = "login"
-  case stat = "STAT"
   case unique = "UIDL"
-  case scan = "LIST"
   case retrieve = "RETR"
   case top = "TOP"
   case delete = "DELE"
@@ -20,9 +18,10 @@ enum AnswerSorting {
   /// Sorts a `-ERR` line. The words have to be redacted already.
   static func failure(_ error: POP3Error, at stage: POP3Stage, words: String, loginDelay: Int? = nil) -> Failure {
     let code = failureCode(error, at: stage)
+    let asked = code.defaultClass.isTriedAgain ? RetryHint.seconds(in: error.text) : nil
     return Failure(
       code, serverWords: words, context: "\(stage.rawValue) was refused",
-      retryAfterSeconds: code == .pop3LoginDelay ? loginDelay : nil)
+      retryAfterSeconds: asked ?? (code == .pop3LoginDelay ? loginDelay : nil))
   }
 
   private static func failureCode(_ error: POP3Error, at stage: POP3Stage) -> FailureCode {
@@ -43,7 +42,8 @@ enum AnswerSorting {
     }
     let text = error.text.lowercased()
     if text.contains("not enabled for pop") { return .pop3SysPerm }
-    if stage == .authentication || stage == .stat || stage == .unique || stage == .scan {
+    if text.contains("bandwidth") || text.contains("excessive usage") { return .pop3Quota }
+    if stage == .authentication || stage == .unique {
       if text.contains("in use") { return .pop3InUse }
       // "Account locked" is a person's work, "maildrop locked" another session.
       if text.contains("locked") || text.contains("unable to lock"), !text.contains("account") { return .pop3InUse }

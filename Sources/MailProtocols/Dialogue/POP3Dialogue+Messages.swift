@@ -7,21 +7,36 @@ extension POP3Dialogue {
     let numbers: [Int]
     let maximumOctets: Int64
     let window: Int
+    let budget: RetrievalBudget
     var requested = 0
     var answered = 0
+    /// Octets of all messages so far.
+    var receivedOctets: Int64 = 0
+    /// Whether the budget is used up; once it is, it stays so.
+    private var isUsedUp = false
     var body: Body?
     /// What is to be emitted before anything else happens.
     var queued: POP3Item?
+    /// Why the session ends once that was emitted.
+    var ending: Failure?
 
-    init(numbers: [Int], maximumOctets: Int64, window: Int) {
+    init(numbers: [Int], maximumOctets: Int64, window: Int, budget: RetrievalBudget = RetrievalBudget()) {
       self.numbers = numbers
       self.maximumOctets = maximumOctets
       self.window = window
+      self.budget = budget
+    }
+
+    /// Whether nothing more is to come.
+    mutating func isOver() -> Bool {
+      if answered == numbers.count { return true }
+      if requested > 0, !isUsedUp { isUsedUp = budget.isUsedUp(receivedOctets) }
+      return isUsedUp && answered == requested
     }
 
     /// The next commands, when the window is at least half empty; `nil` when there are none.
     mutating func request(_ verb: String) -> ByteBuffer? {
-      guard requested < numbers.count, requested - answered <= window / 2 else { return nil }
+      guard requested < numbers.count, requested - answered <= window / 2, !isUsedUp else { return nil }
       var commands = ByteBuffer()
       while requested < numbers.count, requested - answered < window {
         commands.writeString("\(verb) \(numbers[requested])\r\n")
@@ -56,7 +71,8 @@ extension POP3Dialogue {
       state = .retrieving(retrieval)
       return .emit(item, octets: 0)
     }
-    if retrieval.answered == retrieval.numbers.count { return .done(.done(words: "")) }
+    if let failure = retrieval.ending { throw failure }
+    if retrieval.isOver() { return .done(.done(words: "")) }
     if let commands = retrieval.request("RETR") {
       state = .retrieving(retrieval)
       return .send(commands)
@@ -70,7 +86,7 @@ extension POP3Dialogue {
       case .failure(let error):
         retrieval.answered += 1
         state = .retrieving(retrieval)
-        return .emit(POP3Item(number: number, chunk: .refused(sorted(error, at: .retrieve))), octets: 0)
+        return .emit(.message(number, .refused(sorted(error, at: .retrieve))), octets: 0)
       case .success: retrieval.body = Body()
       }
     }
@@ -88,26 +104,23 @@ extension POP3Dialogue {
     guard var body = retrieval.body else { return .wait(.body, step: step) }
     let (octets, finished) = Self.read(&input, &body)
     let fits = body.sizeOctets <= retrieval.maximumOctets
-    if body.sizeOctets - retrieval.maximumOctets > Self.drainOctets {
-      throw Failure(.protocolLimit, context: "message \(number) does not end")
-    }
+    // The rest of what is a little too large is read, so that the session can go on; of more, the end is not waited for.
+    let isEndless = !finished && body.sizeOctets - retrieval.maximumOctets > Self.drainOctets
+    retrieval.receivedOctets += Int64(octets.count)
     retrieval.body = body
-    if finished {
+    if finished || isEndless {
       step += 1
       retrieval.body = nil
       retrieval.answered += 1
-      let end: MessageChunk =
-        fits
-        ? .end(sizeOctets: body.sizeOctets)
-        : .refused(
-          Failure(
-            .messageTooLarge,
-            context: "message \(number) has \(body.sizeOctets) octets, allowed are \(retrieval.maximumOctets)"))
-      retrieval.queued = POP3Item(number: number, chunk: end)
+      let size = "\(finished ? "" : "more than ")\(body.sizeOctets)"
+      let tooLarge = Failure(
+        .messageTooLarge, context: "message \(number) has \(size) octets, allowed are \(retrieval.maximumOctets)")
+      retrieval.queued = .message(number, fits ? .end(sizeOctets: body.sizeOctets) : .refused(tooLarge))
+      if isEndless { retrieval.ending = tooLarge }
     }
     state = .retrieving(retrieval)
     if fits, !octets.isEmpty {
-      return .emit(POP3Item(number: number, chunk: .octets(octets)), octets: octets.count)
+      return .emit(.message(number, .octets(octets)), octets: octets.count)
     }
     return next(&input)
   }
@@ -137,11 +150,12 @@ extension POP3Dialogue {
     }
     if var body = top.body, !input.isEmpty {
       let (octets, finished) = Self.read(&input, &body)
-      top.octets += octets
+      // A header that is longer is read to its end and cut: one odd message must not end the session.
+      top.octets += octets.prefix(Self.topOctets - top.octets.count)
       top.body = body
       if finished { return done(.octets(top.octets)) }
-      if top.octets.count > Self.topOctets {
-        throw Failure(.protocolLimit, context: "more than \(Self.topOctets) octets for TOP")
+      if body.sizeOctets > Self.drainOctets {
+        throw Failure(.protocolLimit, context: "more than \(Self.drainOctets) octets for TOP")
       }
     }
     state = .top(top)

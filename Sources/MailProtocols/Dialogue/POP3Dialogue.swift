@@ -15,10 +15,11 @@ struct POP3Dialogue: Dialogue {
   static let retrieveWindow = 8
   /// DELE commands written ahead; their answers are short.
   static let deleteWindow = 64
-  /// The most that TOP may give: a header block and the lines asked for.
-  static let topOctets = 4_194_304
-  /// How far above the allowed size a message is still drained before the session is given up.
-  static let drainOctets: Int64 = 1 << 30
+  /// The most that is kept of what TOP gives. A header block is far smaller; mail servers refuse longer ones.
+  static let topOctets = 262_144
+  /// How far above the allowed size a message is still read to its end, and how much TOP may give, before the session is
+  /// given up.
+  static let drainOctets: Int64 = 8 << 20
 
   enum State {
     case idle
@@ -144,11 +145,12 @@ struct POP3Dialogue: Dialogue {
       return .send(Self.command("STLS"))
     case .login(let login): return try startLogin(login)
     case .list:
-      state = .listing(Listing(pipelined: capabilities.pipelining, maximumEntries: maximumEntries))
-      return .send(Self.command(capabilities.pipelining ? "UIDL\r\nLIST" : "STAT"))
-    case .retrieve(let numbers, let maximum):
+      state = .listing(Listing())
+      return .send(Self.command("UIDL"))
+    case .retrieve(let numbers, let maximum, let budget):
       let window = capabilities.pipelining ? Self.retrieveWindow : 1
-      state = .retrieving(Retrieval(numbers: numbers, maximumOctets: maximum, window: window))
+      state = .retrieving(
+        Retrieval(numbers: numbers, maximumOctets: maximum, window: window, budget: budget))
       return next(&input)
     case .top(let number, let lines):
       state = .top(TopBody())
@@ -219,7 +221,7 @@ struct POP3Dialogue: Dialogue {
     case .startTLS: POP3Stage.startTLS.rawValue
     case .handshaking: "the TLS handshake"
     case .user, .pass, .sasl, .computing: POP3Stage.authentication.rawValue
-    case .listing(let listing): listing.stage.rawValue
+    case .listing: POP3Stage.unique.rawValue
     case .retrieving: POP3Stage.retrieve.rawValue
     case .top: POP3Stage.top.rawValue
     case .deleting: POP3Stage.delete.rawValue

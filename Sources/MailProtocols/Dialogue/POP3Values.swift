@@ -6,14 +6,31 @@ public struct POP3Entry: Hashable, Sendable {
   public let number: Int
   /// Its unique id. Two identical copies may have the same one (RFC 1939 section 7).
   public let uidl: UniqueID
-  /// The size from LIST; advisory, differs from what RETR gives on many servers. 0 when LIST leaves the message out.
-  public let sizeOctets: Int64
 
   /// Describes a listed message.
-  public init(number: Int, uidl: UniqueID, sizeOctets: Int64) {
+  public init(number: Int, uidl: UniqueID) {
     self.number = number
     self.uidl = uidl
-    self.sizeOctets = sizeOctets
+  }
+}
+
+/// How much one session fetches. Once it is used up, no further message is asked for; what was asked for still comes, and
+/// at least one message is.
+public struct RetrievalBudget: Hashable, Sendable {
+  /// Octets of all messages together, 1 and up.
+  public var octets: Int64
+  /// Until when further messages are asked for.
+  public var until: ContinuousClock.Instant?
+
+  /// Describes a budget; without values there is no bound.
+  public init(octets: Int64 = .max, until: ContinuousClock.Instant? = nil) {
+    self.octets = octets
+    self.until = until
+  }
+
+  func isUsedUp(_ received: Int64) -> Bool {
+    if received >= octets { return true }
+    return until.map { ContinuousClock.now >= $0 } ?? false
   }
 }
 
@@ -27,10 +44,12 @@ public enum MessageChunk: Hashable, Sendable {
   case refused(Failure)
 }
 
-/// A chunk with the number of its message.
-struct POP3Item: Sendable {
-  var number: Int
-  var chunk: MessageChunk
+/// What comes piece by piece.
+enum POP3Item: Sendable {
+  /// A part of the message of a number.
+  case message(Int, MessageChunk)
+  /// A part of a listing.
+  case entries([POP3Entry])
 }
 
 /// How to log in.
@@ -49,7 +68,7 @@ enum POP3Operation: Sendable {
   case startTLS
   case login(POP3Login)
   case list
-  case retrieve([Int], maximumOctets: Int64)
+  case retrieve([Int], maximumOctets: Int64, budget: RetrievalBudget)
   case top(Int, lines: Int)
   case delete([Int])
   case quit
@@ -59,7 +78,6 @@ enum POP3Operation: Sendable {
 enum POP3Outcome: Sendable {
   case done(words: String)
   case capabilities(POP3Capabilities)
-  case entries([POP3Entry])
   case octets([UInt8])
   case deleted([Int: Failure])
 }

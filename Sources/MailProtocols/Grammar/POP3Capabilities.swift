@@ -20,6 +20,8 @@ public struct POP3Capabilities: Hashable, Sendable {
   public var loginDelaySeconds: Int?
   /// Days a message is kept; 0 means it may vanish once retrieved.
   public var expireDays: Int?
+  /// Whether the delay or the days kept may be others once somebody is logged in.
+  public var variesByUser = false
   /// The server's own name.
   public var implementation: String?
 
@@ -40,8 +42,12 @@ public struct POP3Capabilities: Hashable, Sendable {
       case "PIPELINING": pipelining = true
       case "UIDL": uidl = true
       case "STLS": stls = true
-      case "LOGIN-DELAY": loginDelaySeconds = words.dropFirst().first.flatMap { Int($0) }.map { max(0, $0) }
-      case "EXPIRE": expireDays = words.dropFirst().first.flatMap { Int($0) }.map { max(0, $0) }
+      case "LOGIN-DELAY":
+        if words.last == "USER" { variesByUser = true }
+        loginDelaySeconds = words.dropFirst().first.flatMap { Int($0) }.map { max(0, $0) }
+      case "EXPIRE":
+        if words.last == "USER" { variesByUser = true }
+        expireDays = words.dropFirst().first.flatMap { Int($0) }.map { max(0, $0) }
       case "IMPLEMENTATION": implementation = String(line.dropFirst(tag.count + 1))
       default: break
       }

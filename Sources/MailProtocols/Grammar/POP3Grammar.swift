@@ -7,7 +7,7 @@ enum POP3Limits {
   static let statusLineOctets = 1_024
   /// A line of a listing: number, space, unique id of 70, and room for servers that add words.
   static let listLineOctets = 512
-  /// Lines of a UIDL or LIST answer.
+  /// Lines of a UIDL answer.
   static let listEntries = 1_000_000
   /// Lines of a CAPA answer.
   static let capabilityLines = 1_000
@@ -67,15 +67,6 @@ struct POP3Error: Error, Hashable {
 
 /// A line of a listing.
 enum POP3ListLine {
-  /// Parses `number SP size` (scan listing, RFC 1939 section 5); words behind the size are left alone, as it asks.
-  static func scan(_ line: String) throws(Failure) -> (number: Int, sizeOctets: Int64) {
-    let parts = line.split(separator: " ", maxSplits: 2)
-    guard parts.count >= 2, let number = Self.number(parts[0]), let size = Int64(parts[1]), size >= 0 else {
-      throw Failure(.protocolSyntax, serverWords: line, context: "a LIST line")
-    }
-    return (number, size)
-  }
-
   /// Parses `number SP unique-id` (unique-id listing, RFC 1939 section 7).
   static func unique(_ line: String) throws(Failure) -> (number: Int, uidl: UniqueID) {
     let parts = line.split(separator: " ", maxSplits: 2)
@@ -83,15 +74,6 @@ enum POP3ListLine {
       throw Failure(.protocolSyntax, serverWords: line, context: "a UIDL line")
     }
     return (number, uidl)
-  }
-
-  /// Parses `count SP octets`, the drop listing behind `+OK` of STAT.
-  static func drop(_ text: String) throws(Failure) -> (count: Int, octets: Int64) {
-    let parts = text.split(separator: " ", maxSplits: 2)
-    guard parts.count >= 2, let count = Int(parts[0]), count >= 0, let octets = Int64(parts[1]), octets >= 0 else {
-      throw Failure(.protocolSyntax, serverWords: text, context: "the answer to STAT")
-    }
-    return (count, octets)
   }
 
   private static func number(_ text: Substring) -> Int? {

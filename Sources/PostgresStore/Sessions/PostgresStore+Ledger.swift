@@ -1,8 +1,25 @@
+import FoundationEssentials
 import PostriderCore
 
 extension PostgresStore {
   /// After so many failed attempts a message is quarantined.
   static let maximumAttempts: Int64 = 3
+
+  /// Octets of messages that sessions of the mailbox stored since a moment.
+  public func receivedOctets(
+    since: Date, mailbox: MailboxID, organization: OrganizationID
+  ) async throws -> Int64 {
+    try await pool.transaction(.worker) { db in
+      var row = try db.commit([
+        Statement(
+          """
+          SELECT coalesce(sum(octets_stored), 0)::bigint FROM run
+          WHERE mailbox_id = $1 AND organization_id = $2 AND started_at > $3
+          """, [.id(mailbox), .id(organization), .time(since)])
+      ])[0][0]
+      return try row.int()
+    }
+  }
 
   /// Enters messages into the ledger without storing them.
   public func skip(_ uidls: [String: SkipReason], writer: SessionGuard) async throws {

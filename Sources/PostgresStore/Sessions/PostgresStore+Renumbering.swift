@@ -13,12 +13,12 @@ extension PostgresStore {
     }
   }
 
-  /// Messages of the mailbox with these keys that are stored under unique ids other than the listed ones.
+  /// Messages of the mailbox with these keys that are stored, under whatever unique id.
   ///
   /// Reads the mailbox's part of the ledger: there is no index on the keys, which every stored message would have to
   /// write for a question that is asked when a server renumbers.
   public func stored(
-    like keys: MessageKeys, except listed: [String], mailbox: MailboxID, organization: OrganizationID
+    like keys: MessageKeys, mailbox: MailboxID, organization: OrganizationID
   ) async throws -> [StoredUnderID] {
     let (condition, value): (String, PostgresValue) =
       switch keys {
@@ -31,9 +31,8 @@ extension PostgresStore {
           """
           SELECT l.uidl, l.message_id FROM ledger l
           WHERE l.mailbox_id = $1 AND l.organization_id = $2 AND l.state = 'stored' AND \(condition)
-            AND NOT EXISTS (SELECT FROM unnest($4) AS i (uidl) WHERE i.uidl = l.uidl)
           ORDER BY l.uidl
-          """, [.id(mailbox), .id(organization), value, .texts(listed)])
+          """, [.id(mailbox), .id(organization), value])
       ])[0].map { row in StoredUnderID(uidl: try row.text(), messageID: try row.textOrNil()) }
     }
   }

@@ -69,6 +69,7 @@ extension PostgresStore {
     settings.profileVersion = profileVersion
     settings.loginBudget = LoginBudget(limit: failedLogins)
     settings.pace = SendPace(mailbox: mailboxQuota ?? profileQuota ?? type.sendQuota, profile: sharedQuota ?? .none)
+    settings.provider = type
     settings.sendLanes = min(connections, type.maximumSendConnections ?? JobID.maximumLanes, JobID.maximumLanes)
     return (
       SettingsVersion(

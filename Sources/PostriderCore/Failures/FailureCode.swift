@@ -45,6 +45,8 @@ public enum FailureCode: String, Hashable, Sendable, Codable, CaseIterable {
   case pop3InUse = "pop3.in-use"
   /// The server wants more time between logins.
   case pop3LoginDelay = "pop3.login-delay"
+  /// The provider's allowance for downloads is used up.
+  case pop3Quota = "pop3.quota"
   /// The server refused the user name or password.
   case authRejected = "auth.rejected"
   /// The server refused the login without saying why.
@@ -254,6 +256,11 @@ public enum FailureCode: String, Hashable, Sendable, Codable, CaseIterable {
       Row(
         .throttle, .mailbox, "The server wants more time between logins.",
         "Raise the polling interval of the profile.")
+    case .pop3Quota:
+      Row(
+        .quota, .mailbox, "The provider's allowance for downloads is used up.",
+        "Nothing: the rest comes when the provider allows more, within a day. Close other programs that fetch this mailbox."
+      )
     case .authRejected:
       Row(
         .credential, .mailbox, "The server refused the user name or password.",

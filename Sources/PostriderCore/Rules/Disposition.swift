@@ -46,14 +46,18 @@ public struct DispositionRules: Sendable {
     self.lastFailureCode = lastFailureCode
   }
 
-  /// After a session that did its work. `moreMail` asks for another one.
-  public func success(at now: Date, moreMail: Bool) -> Disposition {
-    Disposition(
-      // Not at once: the job has to leave the queue before the scheduler puts it in again.
-      next: moreMail
-        ? NextDue(at: now.addingTimeInterval(1), reason: "more-mail")
-        : NextDue(at: slots.next(after: now), reason: "slot"),
-      failures: 0,
+  /// After a session that did its work. `moreMail` asks for another one: due now, behind what is overdue, so that a full
+  /// mailbox holds back no other. `loginDelaySeconds` is what the server wants between two logins; a day of it is believed.
+  public func success(at now: Date, moreMail: Bool, loginDelaySeconds: Int? = nil) -> Disposition {
+    // Not at once: the job has to leave the queue before the scheduler puts it in again.
+    var next =
+      moreMail
+      ? NextDue(at: now.addingTimeInterval(1), reason: "more-mail")
+      : NextDue(at: slots.next(after: now), reason: "slot")
+    let earliest = now.addingTimeInterval(Double(min(loginDelaySeconds ?? 0, 86_400)))
+    if let at = next.at, at < earliest { next = NextDue(at: earliest, reason: FailureCode.pop3LoginDelay.rawValue) }
+    return Disposition(
+      next: next, failures: 0,
       alerts: failuresBefore > 0 || lastFailureCode != nil ? [.resolve(codes: nil, direction: direction)] : [])
   }
 
@@ -104,8 +108,9 @@ public struct DispositionRules: Sendable {
   ) -> Disposition {
     let interval = Duration.milliseconds(slots.intervalMilliseconds)
     let delay = Backoff(cap: max(.seconds(3_600), interval)).delay(afterFailures: failures, using: &generator)
+    let asked = Double(min(failure.retryAfterSeconds ?? 0, 86_400))
     return Disposition(
-      next: NextDue(at: now.addingTimeInterval(delay / .seconds(1)), reason: failure.code.rawValue),
+      next: NextDue(at: now.addingTimeInterval(max(delay / .seconds(1), asked)), reason: failure.code.rawValue),
       failures: failures, alerts: [alert(.warning, failure, failures: failures)])
   }
 

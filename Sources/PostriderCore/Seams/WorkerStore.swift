@@ -97,6 +97,8 @@ public struct SessionSettings: Hashable, Sendable {
   public var profileVersion: Int64 = 0
   /// How many logins at its servers may fail.
   public var loginBudget = LoginBudget()
+  /// The kind of provider.
+  public var provider = ProfileType.pop3SMTP
 
   /// Gathers what a session needs.
   public init(
@@ -527,10 +529,13 @@ public protocol WorkerStore: SendStore {
   /// Whether anything of the mailbox is stored.
   func hasStored(mailbox: MailboxID, organization: OrganizationID) async throws -> Bool
 
-  /// Messages of the mailbox with these keys that are stored under unique ids other than the listed ones.
+  /// Messages of the mailbox with these keys that are stored, under whatever unique id.
   func stored(
-    like keys: MessageKeys, except listed: [String], mailbox: MailboxID, organization: OrganizationID
+    like keys: MessageKeys, mailbox: MailboxID, organization: OrganizationID
   ) async throws -> [StoredUnderID]
+
+  /// Octets of messages that sessions of the mailbox stored since a moment.
+  func receivedOctets(since: Date, mailbox: MailboxID, organization: OrganizationID) async throws -> Int64
 
   /// Gives stored messages the unique ids under which the server lists them now: old to new.
   func renumber(_ uidls: [String: String], writer: SessionGuard) async throws

@@ -20,6 +20,14 @@ public enum ProfileType: String, Hashable, Sendable, Codable, CaseIterable {
   /// How many SMTP connections the provider takes from one mailbox at a time, where it says so: Microsoft refuses a
   /// fourth with 432 4.3.2.
   public var maximumSendConnections: Int? { self == .microsoft365 ? 3 : nil }
+
+  /// How many octets of a mailbox are fetched within 24 hours: Google suspends an account that fetches more than 1,250 MB
+  /// a day over POP, other clients of it included.
+  public var maximumReceivedOctetsPerDay: Int64? { self == .gmail ? 1_000_000_000 : nil }
+
+  /// Whether the server lists only a part of the mail, and more of it after each session that fetched something: Gmail
+  /// lists some 250 of the oldest conversations that were not fetched yet.
+  public var listsPartly: Bool { self == .gmail }
 }
 
 /// How a connection is protected.

@@ -5,7 +5,8 @@ import Foundation
 struct BenchCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "bench",
-    abstract: "Measures the queue, the pipeline around a session, the schedule, and sending on this machine.",
+    abstract:
+      "Measures the queue, the pipeline around a session, the schedule, polls, fetches and sending on this machine.",
     discussion: """
       Each benchmark starts a PostgreSQL and a Redis of its own, measures what the bare servers reach in the same run,
       and leaves nothing behind. Use a release build: swift build -c release
@@ -14,10 +15,13 @@ struct BenchCommand: AsyncParsableCommand {
         postrider bench queue                    claims and completions under limits, start latency, fairness
         postrider bench pipeline --json          whole jobs with their outcome in PostgreSQL, as one JSON object
         postrider bench schedule --mailboxes 100000
+        postrider bench poll                     empty polls: CPU and memory of the client, plain and over TLS
+        postrider bench fetch                    mail from Dovecot, parsed and stored
         postrider bench send                     mail to a sink, beside smtp-source
       """,
     subcommands: [
-      BenchQueueCommand.self, BenchPipelineCommand.self, BenchScheduleCommand.self, BenchSendCommand.self,
+      BenchQueueCommand.self, BenchPipelineCommand.self, BenchScheduleCommand.self, BenchPollCommand.self,
+      BenchFetchCommand.self, BenchSendCommand.self, CheapPOP3Server.self,
     ])
 }
 
@@ -151,6 +155,82 @@ struct BenchScheduleCommand: AsyncParsableCommand {
   func run() async throws {
     try await Bench.run("schedule", options) { servers, report in
       try await ScheduleBench(command: self, servers: servers).run(&report)
+    }
+  }
+}
+
+/// `postrider bench poll`
+struct BenchPollCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "poll",
+    abstract: "Empty polls: what they cost the client in CPU and memory, plain and over TLS.",
+    discussion: """
+      Against a server of its own that costs next to nothing, in another process, and against Dovecot; beside fetchmail
+      where it is installed.
+
+      Examples:
+        postrider bench poll
+        postrider bench poll --json --seconds 3 --held 1000
+      """)
+
+  @OptionGroup var options: BenchOptions
+
+  @Option(name: .long, help: ArgumentHelp("Polls at once, 1…1,000.", valueName: "n"))
+  var connections = 50
+
+  @Option(name: .long, help: ArgumentHelp("Sessions held at once to see what each takes, 1…20,000.", valueName: "n"))
+  var held = 10_000
+
+  func validate() throws {
+    guard (1...1_000).contains(connections) else { throw ValidationError("--connections must be from 1 to 1000") }
+    guard (1...20_000).contains(held) else { throw ValidationError("--held must be from 1 to 20000") }
+  }
+
+  func run() async throws {
+    try await Bench.run("poll", options) { servers, report in
+      try await PollBench(command: self, servers: servers).run(&report)
+    }
+  }
+}
+
+/// `postrider bench fetch`
+struct BenchFetchCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "fetch",
+    abstract: "Mail fetched, parsed and stored: many small messages, few new among many, and big ones.",
+    discussion: """
+      Scheduler and worker run in this process over a private PostgreSQL and Redis; the small messages come from a private
+      Dovecot, the big ones from the benchmark's own server. The big part writes (20 + sessions) × size to disk.
+
+      Examples:
+        postrider bench fetch
+        postrider bench fetch --json --mailboxes 20 --messages 10 --big-sessions 4 --big-mb 5
+      """)
+
+  @OptionGroup var options: BenchOptions
+
+  @Option(name: .long, help: ArgumentHelp("Mailboxes of small messages, 1…1,000.", valueName: "n"))
+  var mailboxes = 200
+
+  @Option(name: .long, help: ArgumentHelp("Messages of 10 kB in each of them, 1…10,000.", valueName: "n"))
+  var messages = 50
+
+  @Option(name: .long, help: ArgumentHelp("Sessions at once on big messages, 1…1,000.", valueName: "n"))
+  var bigSessions = 200
+
+  @Option(name: .long, help: ArgumentHelp("Size of big messages in MB, 1…50.", valueName: "n"))
+  var bigMB = 25
+
+  func validate() throws {
+    guard (1...1_000).contains(mailboxes) else { throw ValidationError("--mailboxes must be from 1 to 1000") }
+    guard (1...10_000).contains(messages) else { throw ValidationError("--messages must be from 1 to 10000") }
+    guard (1...1_000).contains(bigSessions) else { throw ValidationError("--big-sessions must be from 1 to 1000") }
+    guard (1...50).contains(bigMB) else { throw ValidationError("--big-mb must be from 1 to 50") }
+  }
+
+  func run() async throws {
+    try await Bench.run("fetch", options) { servers, report in
+      try await FetchBench(command: self, servers: servers).run(&report)
     }
   }
 }

@@ -58,12 +58,52 @@ enum Machine {
       + Double(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1_000_000
   }
 
-  /// Memory of this process that is resident, octets; 0 where /proc does not tell.
-  static var residentBytes: Int {
-    // Size and resident size in pages (proc(5)).
+  /// CPU seconds of this process's ended children.
+  static var childrenCPUSeconds: Double {
+    var usage = rusage()
+    #if canImport(Glibc)
+      getrusage(__rusage_who_t(RUSAGE_CHILDREN.rawValue), &usage)
+    #else
+      getrusage(RUSAGE_CHILDREN, &usage)
+    #endif
+    return Double(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec)
+      + Double(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1_000_000
+  }
+
+  /// Resident octets of this process; 0 where /proc does not tell.
+  static var residentOctets: Int {
     let text = (try? String(contentsOfFile: "/proc/self/statm", encoding: .utf8)) ?? ""
     let pages = text.split(separator: " ").dropFirst().first.flatMap { Int($0) } ?? 0
     return pages * Int(sysconf(Int32(_SC_PAGESIZE)))
+  }
+
+  /// The most octets that were resident since ``forgetPeak()``; 0 where /proc does not tell.
+  static var peakResidentOctets: Int {
+    let text = (try? String(contentsOfFile: "/proc/self/status", encoding: .utf8)) ?? ""
+    let line = text.split(separator: "\n").first { $0.hasPrefix("VmHWM:") } ?? ""
+    return line.split(whereSeparator: { $0 == " " || $0 == "\t" }).dropFirst().first.flatMap { Int($0) }.map {
+      $0 * 1_024
+    } ?? 0
+  }
+
+  /// The peak counts from now on (proc(5), `clear_refs`).
+  static func forgetPeak() {
+    // Where that is not possible the peak is that of the whole run, which is on the safe side.
+    try? Data("5".utf8).write(to: URL(fileURLWithPath: "/proc/self/clear_refs"))
+  }
+
+  /// As many open files as the system allows: each session is one.
+  static func raiseFileLimit() {
+    var limit = rlimit()
+    #if canImport(Glibc)
+      let files = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
+    #else
+      let files = RLIMIT_NOFILE
+    #endif
+    guard getrlimit(files, &limit) == 0 else { return }
+    limit.rlim_cur = limit.rlim_max
+    // Refused: fewer sessions can be held then, and the report says how many.
+    setrlimit(files, &limit)
   }
 
   private static func ticks(_ process: Int32, withEndedChildren: Bool) -> (ticks: Int, parent: Int32)? {

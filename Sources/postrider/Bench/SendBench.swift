@@ -178,10 +178,10 @@ struct SendBench: Sendable {
     _ result: inout Found, _ senders: BenchSenders, _ rig: WorkerRig, _ database: PostgresProbe, _ sink: SendSink
   ) async throws {
     let mailboxes = Array(senders.mailboxes.prefix(Self.largeMessages))
-    let idle = Machine.residentBytes
+    let idle = Machine.residentOctets
     let peak = Counted()
     let big = try await round(mailboxes, 1, command.largeOctets, senders, rig, database, sink) {
-      peak.raise(to: Machine.residentBytes)
+      peak.raise(to: Machine.residentOctets)
     }
     result.bigSeconds = big.seconds
     result.bigRSS = Double(max(0, peak.value - idle))

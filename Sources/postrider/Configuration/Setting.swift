@@ -148,6 +148,11 @@ struct Setting: Sendable {
     "worker.roundTripSeconds", .number(0...300), "30",
     "How long test & enable waits for its own message to come back over POP3; 0 not to look for it.")
   static let workerSpool = Setting("worker.spool", .path, "/tmp", "Where large messages wait while they arrive.")
+  static let workerOctetsPerPoll = Setting(
+    "worker.mebibytesPerPoll", .number(1...1_048_576), "1024",
+    "After so many MiB a session fetches no further message; the mailbox queues again behind others.")
+  static let workerNewestFirst = Setting(
+    "worker.newestFirst", .flag, "false", "Whether the newest messages of a mailbox are fetched first.")
   static let logLevel = Setting(
     "log.level", .choice(["trace", "debug", "info", "notice", "warning", "error"]), "info", "What is logged.")
   static let logLevels = Setting(
@@ -159,6 +164,7 @@ struct Setting: Sendable {
     redisSentinelUser, redisSentinelPassword, redisCAFile, redisCertificateFile, redisKeyFile, redisServerName,
     queueLease, queueShards, keysRing, keysFile, egressAllow, egressPorts, egressID, allowsNonTLS, apiHost, apiPort,
     apiSocket, apiMaximumMessage, apiSpool, allowsInsecureCredentials, scaleTarget, scaleSlots, probeHost, probePort,
-    workerSessions, workerGrace, workerHelo, workerRoundTrip, workerSpool, logLevel, logLevels, logFormat,
+    workerSessions, workerGrace, workerHelo, workerRoundTrip, workerSpool, workerOctetsPerPoll, workerNewestFirst,
+    logLevel, logLevels, logFormat,
   ]
 }

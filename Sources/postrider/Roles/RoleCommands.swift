@@ -123,6 +123,8 @@ extension Deployment {
     configuration.heloName = settings.heloName
     configuration.roundTripWait = .seconds(settings.number(.workerRoundTrip))
     configuration.spoolDirectory = settings.text(.workerSpool) ?? "/tmp"
+    configuration.octetsPerPoll = Int64(settings.number(.workerOctetsPerPoll)) << 20
+    configuration.newestFirst = settings.flag(.workerNewestFirst)
     configuration.egressID = settings.text(.egressID) ?? configuration.egressID
     return WorkerService(
       store: store, queue: queue, client: try mailClient(), serverGuard: serverGuard, haltGuard: haltGuard,
