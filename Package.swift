@@ -36,6 +36,8 @@ let configuration = Target.Dependency.product(name: "Configuration", package: "s
 let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let metrics = Target.Dependency.product(name: "Metrics", package: "swift-metrics")
+let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
+let cryptoExtras = Target.Dependency.product(name: "CryptoExtras", package: "swift-crypto")
 let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 let subprocess = Target.Dependency.product(name: "Subprocess", package: "swift-subprocess")
 
@@ -75,6 +77,13 @@ let package = Package(
       "MailProtocols",
       ["PostriderCore", "CGSASL", crypto, nioCore, nioPosix, nioTLS, nioSSL, nioConcurrency, logging]),
     library("MailMessage", ["PostriderCore", "CGMime"]),
+    library(
+      "WebServices",
+      [
+        "PostriderCore", "MailProtocols", httpClient, crypto, cryptoExtras, nioCore, nioPosix, nioHTTP1, nioSSL,
+        lifecycle,
+        logging, metrics,
+      ]),
     library("Scheduler", ["PostriderCore", lifecycle, logging, metrics]),
     library("Worker", ["PostriderCore", "MailProtocols", "MailMessage", lifecycle, logging, metrics, crypto]),
     library(
@@ -88,7 +97,7 @@ let package = Package(
       name: "postrider",
       dependencies: [
         "PostriderCore", "Telemetry", "RedisQueue", "PostgresStore", "MailProtocols", "MailMessage", "Scheduler",
-        "Worker",
+        "Worker", "WebServices",
         "AdminServer", "PrivateServers", "CHiredis", "CLibPQ", nioCore, nioPosix, nioSSL, hummingbird, httpClient,
         lifecycle,
         configuration,
@@ -99,8 +108,8 @@ let package = Package(
     library(
       "PostriderTesting",
       [
-        "PostriderCore", "MailProtocols", "PrivateServers", "PostgresStore", "RedisQueue", nioCore, nioPosix, nioSSL,
-        logging,
+        "PostriderCore", "MailProtocols", "PrivateServers", "PostgresStore", "RedisQueue", nioCore, nioPosix, nioHTTP1,
+        nioSSL, httpClient, crypto, cryptoExtras, logging,
       ]),
 
     tests(of: "PostriderCore"),
@@ -113,7 +122,7 @@ let package = Package(
       of: "postrider",
       [
         "PostriderCore", "PostriderTesting", "AdminServer", "MailProtocols", "Telemetry", "PrivateServers",
-        "PostgresStore", "RedisQueue", hummingbird, nioCore, logging,
+        "PostgresStore", "RedisQueue", "WebServices", hummingbird, nioCore, lifecycle, logging,
       ]),
     tests(
       of: "Scheduler",
@@ -122,8 +131,14 @@ let package = Package(
       of: "Worker",
       [
         "PostriderTesting", "RedisQueue", "PostgresStore", "Scheduler", "MailProtocols", "MailMessage",
-        "PrivateServers",
+        "PrivateServers", "WebServices",
         nioPosix, lifecycle, logging,
+      ]),
+    tests(
+      of: "WebServices",
+      [
+        "PostriderTesting", "PostgresStore", "MailProtocols", "PrivateServers", crypto, cryptoExtras, lifecycle,
+        logging,
       ]),
     tests(of: "AdminServer", ["PostriderTesting", "PostgresStore", hummingbirdTesting, httpClient]),
     tests(of: "PrivateServers", ["PostriderTesting", subprocess]),

@@ -16,14 +16,17 @@ public struct AdminServer: Service {
   ///   - configuration: where and how to serve.
   ///   - store: PostgreSQL.
   ///   - queue: Redis; read only.
+  ///   - oauth: applications, consents and connections; `nil` answers 404 there.
+  ///   - webhooks: likewise.
   ///   - registry: shown by `/metrics`; `nil` answers 404 there.
   ///   - logger: told about requests (debug), refusals (notice) and unexpected errors (error).
   public init(
     configuration: AdminServerConfiguration, store: any AdminStore, queue: any JobQueue,
-    registry: PrometheusRegistry? = nil, logger: Logger
+    oauth: (any OAuthDesk)? = nil, webhooks: (any WebhookDesk)? = nil, registry: PrometheusRegistry? = nil,
+    logger: Logger
   ) {
     let endpoints = AdminServer.endpoints(
-      configuration, store: store, queue: queue, registry: registry, logger: logger)
+      configuration, store: store, queue: queue, oauth: oauth, webhooks: webhooks, registry: registry, logger: logger)
     var kinds: [ListenerGroup.Listener] = []
     if let path = configuration.unixSocket { kinds.append(.unixSocket(path)) }
     if let tcp = configuration.tcp { kinds.append(.tcp(tcp)) }
@@ -46,16 +49,19 @@ public struct AdminServer: Service {
   public func listening() async throws -> [BoundAddress] { try await listeners.listening() }
 
   /// All routes with method, path, right, body and status, for documentation and tests.
-  public static var routes: [RouteDescription] { APIRoutes.all.map(\.description) + ProbeRoutes.descriptions }
+  public static var routes: [RouteDescription] {
+    APIRoutes.all.map(\.description) + [ConsentRoute.description] + ProbeRoutes.descriptions
+  }
 
   static func endpoints(
     _ configuration: AdminServerConfiguration, store: any AdminStore, queue: any JobQueue,
-    registry: PrometheusRegistry?, logger: Logger
+    oauth: (any OAuthDesk)? = nil, webhooks: (any WebhookDesk)? = nil, registry: PrometheusRegistry?, logger: Logger
   ) -> [Endpoint] {
     let collector = QueueCollector(
       queue: queue, lifetime: configuration.statisticsLifetime, scale: configuration.scale)
     if let registry { collector.register(in: registry) }
-    let services = APIServices(configuration, store: store, queue: queue, statistics: collector)
+    let services = APIServices(
+      configuration, store: store, queue: queue, statistics: collector, oauth: oauth, webhooks: webhooks)
     let pipeline = APIPipeline(services)
     let probes = ProbeRoutes(
       checks: [
@@ -64,6 +70,8 @@ public struct AdminServer: Service {
       ],
       liveness: { true }, registry: registry, lifetime: configuration.readinessLifetime,
       logger: logger)
-    return APIRoutes.all.map { pipeline.endpoint($0) } + probes.endpoints + [IndexRoute.endpoint(configuration.version)]
+    return APIRoutes.all.map { pipeline.endpoint($0) } + probes.endpoints + [
+      IndexRoute.endpoint(configuration.version), ConsentRoute.endpoint(oauth, configuration),
+    ]
   }
 }

@@ -15,6 +15,7 @@ public final class PostgresStore: Sendable {
   let outcomes: OutcomeWriter
   let sending: SendWriter
   let schema: SchemaGate
+  let announcer: MailAnnouncer
 
   /// A store; connects when first used.
   public init(configuration: PostgresStoreConfiguration, logger: Logger) {
@@ -36,6 +37,7 @@ public final class PostgresStore: Sendable {
         return (try row.intOrNil().map(Int.init) ?? 0, try row.intOrNil().map(Int.init) ?? 0)
       }
     }
+    announcer = MailAnnouncer(pool: pool, logger: logger)
   }
 
   /// Creates the coming days' partitions and drops old history, each hour, until cancelled. Run it in any number of
@@ -80,4 +82,4 @@ public final class PostgresStore: Sendable {
   public func checkSchema() async throws { try await schema.pass() }
 }
 
-extension PostgresStore: SchedulerStore, WorkerStore, AdminStore {}
+extension PostgresStore: SchedulerStore, WorkerStore, AdminStore, OAuthStore {}

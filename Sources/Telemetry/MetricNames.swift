@@ -119,6 +119,14 @@ public enum MetricNames {
   /// Leases that a worker lost.
   public static let leasesLost = MetricDefinition(
     "postrider_leases_lost_total", .counter, help: "Sessions that were ended because their lease was lost.")
+  /// Tokens refreshed.
+  public static let tokenRefreshes = MetricDefinition(
+    "postrider_token_refreshes_total", .counter, labels: ["result"],
+    help: "Refreshes of OAuth access tokens that this worker made, by result: success, failure.")
+  /// Events delivered to webhooks.
+  public static let webhookDeliveries = MetricDefinition(
+    "postrider_webhook_deliveries_total", .counter, labels: ["result"],
+    help: "Attempts to deliver an event to a webhook, by result: delivered, failed (tried again), dead (given up).")
   /// Failed collections at scrape.
   public static let collectErrors = MetricDefinition(
     "postrider_collect_errors_total", .counter, labels: ["collector"],
@@ -135,7 +143,7 @@ public enum MetricNames {
     messages, messageBytes, leasesReclaimed, resultsFenced, invariantRepairs, breakerOpen, alertsOpen, workerSlots,
     breakerChanges, sessionsRefused, schedulerLeader, scheduleLagSeconds, redisCallSeconds, storeBatchSeconds,
     buildInfo, jobsEnqueued,
-    jobsSkipped, leasesLost, collectErrors, metricsRefused,
+    jobsSkipped, leasesLost, collectErrors, metricsRefused, tokenRefreshes, webhookDeliveries,
   ].sorted { $0.name < $1.name }
 
   /// The table of the documentation, in Markdown.

@@ -312,6 +312,9 @@ extension BreakerDesk {
       case .credentialsMissing, .credentialsUnreadable, .profileNotSupported, .internalError, .runAborted,
         .messageStore:
         return .unknown
+      // The mail server was not reached: the token server said it, or nobody was asked.
+      case .oauthGrantExpired, .oauthTemporary, .oauthNotConnected: return .unknown
+      case .oauthClient, .oauthNotConfigured: if self == .server { return .unknown }
       // Too much work, not a fault of the server.
       case .sessionDeadline where progress: return .works
       default: break

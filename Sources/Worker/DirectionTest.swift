@@ -27,7 +27,7 @@ struct DirectionTest: Hashable, Sendable {
     failure = nil
   }
 
-  /// It failed. A fault of the server says nothing of a mailbox that worked before: its status and flag stay, and the
+  /// It failed. A fault of the server, the token server's included, says nothing of a mailbox that worked before: its status and flag stay, and the
   /// profile's alert, which goes away with the fault, is all there is. The login budget says nothing of any mailbox.
   ///
   /// - Parameter breaker: the server's breaker, when it is open: then the fault has its alert already.
@@ -37,7 +37,7 @@ struct DirectionTest: Hashable, Sendable {
     if failure.code == .authBudget {
       change = nil
       alerts = []
-    } else if failure.scope == .server || failure.code == .authMassRejection,
+    } else if failure.scope == .server || failure.code == .authMassRejection || failure.code == .oauthTemporary,
       task.assignment.enabled.contains(direction)
     {
       change = nil

@@ -62,13 +62,11 @@ struct PollSession {
     let settings = task.settings
     let budget = try await budget()
     let awaited = try await reprocess()
-    let credentials = try context.credentials(settings, .incoming)
+    // What is missing altogether costs the server nothing.
+    if settings.incoming.credentials != .oauth { _ = try context.credentials(settings, .incoming) }
     try await context.servers.enter(task, .incoming)
-    let session = try await context.openPOP3(task, trace: trace)
+    let session = try await context.signingIn(task, .incoming) { try await signIn($0) }
     do {
-      try await context.servers.login(task, .incoming) {
-        try await session.authenticate(credentials, mechanism: settings.incoming.mechanism)
-      }
       let survey = try await survey(session, awaited)
       await context.servers.proved(task, .incoming)
       note(session.capabilities)
@@ -126,6 +124,20 @@ struct PollSession {
     guard task.removesStored else { return [] }
     return try await context.store.stored(
       uidls: uidls, mailbox: task.settings.mailboxID, organization: task.settings.organizationID)
+  }
+
+  /// Opens a session and logs in.
+  private func signIn(_ credentials: Credentials) async throws -> POP3Session {
+    let session = try await context.openPOP3(task, trace: trace)
+    do {
+      try await context.servers.login(task, .incoming) {
+        try await session.authenticate(credentials, mechanism: task.settings.incoming.mechanism)
+      }
+    } catch {
+      session.abort()
+      throw error
+    }
+    return session
   }
 
   /// Marks stored messages as deleted where the mailbox wants that; returns how many. What was skipped or quarantined is

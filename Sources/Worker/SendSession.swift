@@ -89,13 +89,11 @@ struct SendSession {
   private func send(_ outlook: OutgoingOutlook) async throws -> SendWait? {
     let settings = task.settings
     let end = ContinuousClock.now + settings.sessionDeadline / 2
-    let credentials = try context.credentials(settings, .outgoing)
+    // What is missing altogether costs the server nothing.
+    if settings.outgoing.credentials != .oauth { _ = try context.credentials(settings, .outgoing) }
     try await context.servers.enter(task, .outgoing)
-    let session = try await context.openSMTP(task, trace: task.trace(.outgoing))
+    let session = try await context.signingIn(task, .outgoing) { try await signIn($0) }
     do {
-      try await context.servers.login(task, .outgoing) {
-        try await session.authenticate(credentials, mechanism: settings.outgoing.mechanism)
-      }
       await context.servers.proved(task, .outgoing)
       // Not before the server has let this one in: a dead one must not see ten of them.
       if lane == 0 { await open(Array(0..<lanes(outlook))) }
@@ -121,6 +119,20 @@ struct SendSession {
       session.abort()
       throw error
     }
+  }
+
+  /// Opens a session and logs in.
+  private func signIn(_ credentials: Credentials) async throws -> SMTPSession {
+    let session = try await context.openSMTP(task, trace: task.trace(.outgoing))
+    do {
+      try await context.servers.login(task, .outgoing) {
+        try await session.authenticate(credentials, mechanism: task.settings.outgoing.mechanism)
+      }
+    } catch {
+      session.abort()
+      throw error
+    }
+    return session
   }
 
   /// Hands over one message and writes what became of it. Throws what ends the session.

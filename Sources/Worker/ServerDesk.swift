@@ -147,7 +147,8 @@ final class ServerDesk: Sendable {
     _ guards: any ServerGuard
   ) async -> Failure {
     guard result == .refused, failure.failureClass == .credential, failure.scope == .mailbox,
-      task.settings.server(direction).credentials == .mailbox, task.assignment.proven.contains(direction)
+      [.mailbox, .oauth].contains(task.settings.server(direction).credentials),
+      task.assignment.proven.contains(direction)
     else { return failure }
     // A single refusal, however long after the others, does not end the halt.
     let isProbe = desks.contains { $0.isProbeOfHalt(task, direction) }

@@ -13,6 +13,8 @@ struct SessionContext: Sendable {
   let configuration: WorkerConfiguration
   let logger: Logger
   let parser: MessageParser
+  /// `nil`: this worker cannot use OAuth.
+  let tokens: (any AccessTokenSource)?
 
   /// The endpoint of one direction of a mailbox.
   func endpoint(_ settings: SessionSettings, _ direction: Direction) -> MailEndpoint {
@@ -51,9 +53,7 @@ struct SessionContext: Sendable {
         let whose = "the password of \(source == .profile ? "the profile" : settings.address)"
         throw Failure(problem, context: settings.credentialsProblemDetail.map { "\(whose): \($0)" } ?? whose)
       case nil:
-        throw Failure(
-          .credentialsMissing, scope: source == .profile ? .profile : .mailbox,
-          context: source == .oauth ? "no access token that is still valid" : nil)
+        throw Failure(.credentialsMissing, scope: source == .profile ? .profile : .mailbox)
       }
     }
     return credentials

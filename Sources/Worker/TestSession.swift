@@ -81,9 +81,9 @@ struct TestSession {
     let trace = task.trace(direction)
     let startedAt = Date()
     do {
-      let credentials = try context.credentials(task.settings, direction)
+      if task.settings.server(direction).credentials != .oauth { _ = try context.credentials(task.settings, direction) }
       if task.isInteractive { try await context.servers.enter(task, direction) }
-      try await check(direction, credentials, trace)
+      try await context.signingIn(task, direction) { try await check(direction, $0, trace) }
       await context.servers.leave(task, direction, nil)
       return DirectionTest(passed: direction)
     } catch let error as JobQueueError {

@@ -27,10 +27,11 @@ public struct WorkerService: Service {
   public let pulse = Pulse()
 
   /// A worker over the given store, queue and mail client; without a server guard it knows neither breakers nor login
-  /// budgets, with `standIn` no mail server is ever spoken to. `parser` reads the messages.
+  /// budgets, without `tokens` no OAuth, with `standIn` no mail server is ever spoken to. `parser` reads the messages.
   public init(
     store: any WorkerStore, queue: any JobQueue, client: MailClient, serverGuard: (any ServerGuard)? = nil,
-    haltGuard: (any ServerGuard)? = nil, configuration: WorkerConfiguration, logger: Logger,
+    haltGuard: (any ServerGuard)? = nil, tokens: (any AccessTokenSource)? = nil, configuration: WorkerConfiguration,
+    logger: Logger,
     parser: @escaping MessageParser = MessageReader.parse(content:limits:),
     standIn: SessionStandIn? = nil
   ) {
@@ -45,7 +46,7 @@ public struct WorkerService: Service {
     keeper = LeaseKeeper(queue: queue, renewal: configuration.renewal, logger: logger)
     context = SessionContext(
       store: store, queue: queue, client: client, servers: servers, keeper: keeper, configuration: configuration,
-      logger: logger, parser: parser)
+      logger: logger, parser: parser, tokens: tokens)
     finisher = JobFinisher(queue: queue, logger: logger)
     slots = SessionSlots(capacity: configuration.sessions)
     self.standIn = standIn

@@ -52,6 +52,20 @@ struct RightsTests {
     ("POST /api/v1/queue/repair", "administrator"),
     ("GET /api/v1/queue/repairs/{id}", "administrator mailbox-manager reader"),
     ("GET /api/v1/scale", "administrator mailbox-manager reader"),
+    ("GET /api/v1/server-profiles/{id}/oauth-client", "administrator mailbox-manager reader"),
+    ("POST /api/v1/server-profiles/{id}/oauth-client", "administrator"),
+    ("POST /api/v1/server-profiles/{id}/oauth-client/remove", "administrator"),
+    ("GET /api/v1/mailboxes/{id}/connection", "administrator mailbox-manager approver reader"),
+    ("POST /api/v1/mailboxes/{id}/connect", "administrator mailbox-manager"),
+    ("POST /api/v1/mailboxes/{id}/disconnect", "administrator mailbox-manager"),
+    ("GET /api/v1/webhooks", "administrator"),
+    ("POST /api/v1/webhooks", "administrator"),
+    ("GET /api/v1/webhooks/{id}", "administrator"),
+    ("POST /api/v1/webhooks/{id}/delete", "administrator"),
+    ("POST /api/v1/webhooks/{id}/test", "administrator"),
+    ("GET /api/v1/webhook-deliveries", "administrator"),
+    ("GET /api/v1/webhook-deliveries/{id}", "administrator"),
+    ("POST /api/v1/webhook-deliveries/retry", "administrator"),
   ]
 
   @Test("the table has every route of the API, and every route needs a token")

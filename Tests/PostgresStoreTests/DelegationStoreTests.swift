@@ -155,27 +155,20 @@ struct DelegationStoreTests {
         try ProfileRules().resolve(draft), by: database.principal)
       let mailbox = try await mailbox(database, "a@example.com", profile)
       _ = try await database.store.setApproval(.approved, of: [mailbox.id], by: database.principal)
-      func settings() async throws -> SessionSettings {
-        _ = try await database.store.requestTest(of: [mailbox.id], by: database.principal)
-        let lease = database.lease(mailbox.id, .test, profile.id)
-        guard case .run(let assignment) = try await database.store.check([lease])[lease.job] else {
-          throw TimedOut(what: "a runnable test")
-        }
-        return assignment.settings
-      }
-      #expect(try await settings().incomingCredentials == nil)
-      for token in ["first-token", "second-token"] {
-        try await database.store.storeAccessToken(
+      let store = database.store
+      #expect(try await store.tokenState(of: mailbox.id).token == nil)
+      for (version, token) in ["first-token", "second-token"].enumerated() {
+        try await store.storeAccessToken(
           Secret(token), expiresAt: Date(timeIntervalSinceNow: 3_600), mailbox: mailbox.id, by: database.principal)
-        let settings = try await settings()
-        let expected = Credentials(userName: "a@example.com", accessToken: Secret(token))
-        #expect(settings.incomingCredentials == expected && settings.outgoingCredentials == expected)
+        let state = try await store.tokenState(of: mailbox.id)
+        #expect(
+          state.token == AccessToken(Secret(token), version: Int64(version)) && !state.isDue && !state.isRenewable)
         var row = try await database.sql("SELECT access_token FROM oauth_grant")[0]
         #expect(!String(decoding: try row.bytesOrNil() ?? [], as: UTF8.self).contains("token"))
       }
-      try await database.store.storeAccessToken(
+      try await store.storeAccessToken(
         Secret("old"), expiresAt: Date(timeIntervalSinceNow: -1), mailbox: mailbox.id, by: database.principal)
-      #expect(try await settings().incomingCredentials == nil)
+      #expect(try await store.tokenState(of: mailbox.id).token == nil)
       let stranger = try await database.otherPrincipal()
       await #expect(throws: StoreError.self) {
         try await database.store.storeAccessToken(

@@ -70,7 +70,7 @@ struct SchemaTests {
           AND c.relname NOT IN ('schema_migration', 'leadership') ORDER BY 1
         """
       ).map { row in (try row.text(), try row.bool(), try row.bool(), try row.bool()) }
-      #expect(tables.count { !$0.3 } == 30)
+      #expect(tables.count { !$0.3 } == 34)
       let app = PostgresConnection(
         url: ConnectionURL(database.server.url("pr_app", database.name)), options: .test)
       for (table, enabled, forced, isPartition) in tables {
@@ -185,6 +185,17 @@ extension TestDatabase {
         raw: .bytes([1]), hold: true), by: principal)
     try await store.storeAccessToken(
       Secret("token"), expiresAt: .distantFuture, mailbox: mailbox.id, by: principal)
+    let client = OAuthClientDraft(
+      clientID: "c", clientSecret: Secret("s"), authorizationURL: "https://a.example.com/a",
+      tokenURL: "https://a.example.com/t")
+    _ = try await store.setOAuthClient(
+      try OAuthRules.resolve(client, of: .pop3SMTP), of: try #require(mailbox.profileID), by: principal)
+    _ = try await store.beginConsent(
+      of: mailbox.id, state: Secret("state"), verifier: Secret("verifier"), redirectURL: "https://b.example.com/",
+      life: .seconds(60), by: principal)
+    let url = try #require(WebURL("https://hooks.example.com/x"))
+    let webhook = try await store.createWebhook(url, description: "", secret: Secret("whsec_AAAA"), by: principal)
+    _ = try await store.testWebhook(webhook.id, by: principal)
     let other = try await profile("Other", isDefault: false)
     _ = try await store.updateMailbox(mailbox.id, MailboxChange(profileID: other.id), by: principal)
     try await store.setAside([

@@ -127,7 +127,7 @@ struct DelegationTests {
       let profile = try await cluster.profile(incoming: provider.draft(.oauth), caPEM: provider.sandbox.caPEM)
       // The account's right password is stored too.
       let mailbox = try await cluster.mailbox(user, on: profile, password: Sandbox.password)
-      #expect(try await cluster.test(mailbox).failure?.code == .credentialsMissing)
+      #expect(try await cluster.test(mailbox).failure?.code == .oauthNotConfigured)
       func give(_ token: String, for seconds: Double = 3_600) async throws {
         try await cluster.store.storeAccessToken(
           Secret(token), expiresAt: Date(timeIntervalSinceNow: seconds), mailbox: mailbox, by: cluster.principal)
@@ -142,7 +142,7 @@ struct DelegationTests {
       #expect(refused.failure?.code == .authRejected && refused.failure?.failureClass == .credential)
       #expect(refused.failure?.context?.contains("status") == true)
       try await give("live-token", for: -1)
-      #expect(try await cluster.test(mailbox).failure?.code == .credentialsMissing)
+      #expect(try await cluster.test(mailbox).failure?.code == .oauthGrantExpired)
     }
   }
 

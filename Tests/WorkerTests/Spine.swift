@@ -10,6 +10,7 @@ import RedisQueue
 import Scheduler
 import ServiceLifecycle
 import Synchronization
+import WebServices
 
 @testable import Worker
 
@@ -122,12 +123,13 @@ final class Spine: Sendable {
     configuration.idleWait = .milliseconds(200)
     configure(&configuration)
     let store = cluster.makeStore(poolSize: 3)
-    let client = MailClient(
-      group: MultiThreadedEventLoopGroup.singleton, egress: try EgressPolicy(allow: "127.0.0.0/8:*"),
-      resolver: TestNames())
+    let egress = try EgressPolicy(allow: "127.0.0.0/8:*")
+    let client = MailClient(group: MultiThreadedEventLoopGroup.singleton, egress: egress, resolver: TestNames())
+    let tokens = TokenKeeper(
+      store: store, web: try WebClient(egress: egress, resolver: TestNames()), logger: cluster.logger)
     let service = WorkerService(
       store: store, queue: queue, client: client, serverGuard: RedisServerGuard(queue: queue, rules: breakerRules),
-      haltGuard: RedisServerGuard(queue: queue, rules: haltRules),
+      haltGuard: RedisServerGuard(queue: queue, rules: haltRules), tokens: tokens,
       configuration: configuration, logger: cluster.logger, parser: parser)
     return start(configuration.name, service, store, queue)
   }

@@ -29,7 +29,11 @@ private struct Installation: Sendable {
       "postgresql://app:secret-word@/spine?host=\(postgres.socketDirectory)"
     try await Migrator(url: cluster.databaseURL, applicationURL: applicationURL, logger: .silent).migrate()
     let profile = try await cluster.profile(incoming: ServerDraft(host: "127.0.0.1", port: 995))
-    _ = try await cluster.mailboxes(["a@example.org", "b@example.org"], on: profile, password: "stored-word")
+    let mailboxes = try await cluster.mailboxes(
+      ["a@example.org", "b@example.org"], on: profile, password: "stored-word")
+    // Its table has another key than the others.
+    try await cluster.store.storeAccessToken(
+      Secret("stored-token"), expiresAt: .distantFuture, mailbox: mailboxes[1], by: cluster.principal)
   }
 
   func variables(_ changes: [String: String?] = [:]) -> [String: String] {
@@ -44,7 +48,7 @@ private struct Installation: Sendable {
   func doctor(_ changes: [String: String?] = [:], _ arguments: String...) async throws -> Diagnosis {
     let result = try await Program.run(["doctor", "--json"] + arguments, environment: variables(changes))
     // No secret in any of it.
-    for secret in ["secret-word", "stored-word", "pass-word"] {
+    for secret in ["secret-word", "stored-word", "stored-token", "pass-word"] {
       #expect(!(result.output + result.errors).contains(secret))
     }
     return try Diagnosis(result)
@@ -104,7 +108,7 @@ struct DoctorTests {
       (Finding.Area.versions, "PostgreSQL 1"), (.versions, "Redis 7"), (.redis, "eviction policy, role and rights"),
       (.postgresql, "the schema fits"), (.postgresql, "every right"),
       (.postgresql, "announcements (LISTEN, NOTIFY) arrive"), (.postgresql, "the migrating role may"),
-      (.keys, "the ring opens the 2 stored passwords"), (.clock, "and PostgreSQL's agree"),
+      (.keys, "the ring opens the 3 stored secrets"), (.clock, "and PostgreSQL's agree"),
       (.clock, "that of Redis"), (.egress, "127.0.0.1:\(server.port) can be reached"),
     ] { #expect(diagnosis.has(.ok, area, words), "\(words) is not in\n\(diagnosis.text)") }
     // It has changed nothing.
@@ -252,8 +256,9 @@ struct DoctorTests {
     #expect(other.wrong == [.keys], "\(other.text)")
     #expect(
       other.has(
-        .error, .keys, "2 passwords in mailbox.password cannot be read: their key \(id) is not in the ring",
+        .error, .keys, "2 secrets in mailbox.password cannot be read: their key \(id) is not in the ring",
         remedy: "Put the line of the key \(id) back"), "\(other.text)")
+    #expect(other.has(.error, .keys, "1 secret in oauth_grant.access_token cannot be read"), "\(other.text)")
     let same = try await site.doctor(["POSTRIDER_KEYS_RING": KeyRing.generate(id: id).text.revealed])
     #expect(same.wrong == [.keys] && same.has(.error, .keys, "the ring's key \(id) is not the one"), "\(same.text)")
 

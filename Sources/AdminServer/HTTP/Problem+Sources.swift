@@ -35,7 +35,7 @@ extension Problem {
   static var insecureChannel: Problem {
     Problem(
       .forbidden, "insecure-channel",
-      "Passwords are only accepted over TLS or a Unix socket, unless the deployment property "
+      "Passwords and other secrets are only accepted over TLS or a Unix socket, unless the deployment property "
         + "allowCredentialsEntryViaNonSecureChannels is 1.")
   }
 

@@ -59,6 +59,17 @@ extension JSONShape {
     Field("ids", .array(of: .identifier, count: 1...1_000), isRequired: true), Field("dryRun", .boolean),
   ])
 
+  /// `OAuthClientDraft`.
+  static let oauthClientDraft = JSONShape.object([
+    Field("flow", choice(OAuthFlow.self)), Field("clientID", .string, isRequired: true),
+    Field("clientSecret", .secret), Field("privateKey", .secret), Field("tenant", .string),
+    Field("authorizationURL", .string), Field("tokenURL", .string), Field("revocationURL", .string),
+    Field("scopes", .array(of: .string, count: 0...50)),
+  ])
+
+  /// `WebhookDraft`.
+  static let webhookDraft = JSONShape.object([Field("url", .string, isRequired: true), Field("description", .string)])
+
   /// `ProfileChange`.
   static let profileChange = JSONShape.object([
     Field("name", .string), Field("description", .string), Field("isDefault", .boolean),

@@ -151,6 +151,9 @@ struct APIPipeline: Sendable {
     return type == "application/json" || (type.hasPrefix("application/") && type.hasSuffix("+json"))
   }
 
+  /// The names of fields that hold secrets, wherever they stand.
+  private static let secretFields = ["password", "clientSecret", "privateKey"]
+
   private func check(_ body: [UInt8], _ shape: JSONShape, isSecure: Bool) throws {
     let value: JSONValue
     do throws(JSONSyntaxError) {
@@ -159,7 +162,9 @@ struct APIPipeline: Sendable {
       throw Problem.malformedJSON(error.description)
     }
     // Before the form is checked: a password at a wrong place is a password that went over an open wire all the same.
-    if value.holds("password") && !isSecure && !configuration.allowsCredentialsEntryViaNonSecureChannels {
+    if Self.secretFields.contains(where: { value.holds($0) }) && !isSecure
+      && !configuration.allowsCredentialsEntryViaNonSecureChannels
+    {
       throw Problem.insecureChannel
     }
     let problems = shape.problems(of: value)

@@ -4,7 +4,9 @@ enum APIRoutes {
 
   private static let page = ["limit", "cursor"]
 
-  static let all: [APIRoute] = [
+  static let all: [APIRoute] = basic + oauth + webhooks
+
+  private static let basic: [APIRoute] = [
     .get("/whoami", .signedIn, "Who the token belongs to.", handler: showPrincipal),
 
     .get("/server-profiles", .right(.readProfiles), query: page, "Server profiles, by name.", handler: listProfiles),

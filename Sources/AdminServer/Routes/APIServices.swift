@@ -18,11 +18,18 @@ struct APIServices: Sendable {
   /// The queue's numbers of every organization's profiles; handed out only with the own profiles' ids.
   let queueProfiles: SingleFlightCache<[ProfileID: ProfileQueueStatistics]>
   let profileRules: ProfileRules
+  /// `nil`: this server does no OAuth.
+  let oauth: (any OAuthDesk)?
+  /// `nil`: this server has no webhooks.
+  let webhooks: (any WebhookDesk)?
 
   init(
-    _ configuration: AdminServerConfiguration, store: any AdminStore, queue: any JobQueue, statistics: QueueCollector
+    _ configuration: AdminServerConfiguration, store: any AdminStore, queue: any JobQueue, statistics: QueueCollector,
+    oauth: (any OAuthDesk)? = nil, webhooks: (any WebhookDesk)? = nil
   ) {
     self.configuration = configuration
+    self.oauth = oauth
+    self.webhooks = webhooks
     self.store = store
     self.queue = queue
     self.statistics = statistics

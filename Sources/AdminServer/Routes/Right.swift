@@ -22,6 +22,8 @@ public enum Right: String, Hashable, Sendable, Codable, CaseIterable {
   case sendEmails = "emails.send"
   /// Have messages in quarantine tried again, and discard them.
   case manageQuarantine = "quarantine.manage"
+  /// Create, test and delete webhooks, and see what they were sent.
+  case manageWebhooks = "webhooks.manage"
   /// See the queue's numbers and where jobs are.
   case readQueue = "queue.read"
   /// Pause and resume profiles and everything, let poison jobs run again, repair the queue. A single mailbox is paused

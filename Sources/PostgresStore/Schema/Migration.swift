@@ -41,5 +41,6 @@ struct Migration: Sendable {
     Migration(8, "login_limit", PackageResources._008_login_limit_sql),
     Migration(9, "pace", PackageResources._009_pace_sql),
     Migration(10, "handover", PackageResources._010_handover_sql),
+    Migration(11, "oauth", PackageResources._011_oauth_sql),
   ]
 }

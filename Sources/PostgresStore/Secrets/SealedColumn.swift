@@ -10,7 +10,12 @@ struct SealedColumn: Hashable, Sendable {
     SealedColumn(table: "mailbox", column: "password"),
     SealedColumn(table: "server_profile", column: "incoming_password"),
     SealedColumn(table: "server_profile", column: "outgoing_password"),
+    SealedColumn(table: "oauth_client", column: "secret", key: "profile_id"),
+    SealedColumn(table: "oauth_client", column: "access_token", key: "profile_id"),
     SealedColumn(table: "oauth_grant", column: "access_token", key: "mailbox_id"),
+    SealedColumn(table: "oauth_grant", column: "refresh_token", key: "mailbox_id"),
+    SealedColumn(table: "oauth_consent", column: "code_verifier"),
+    SealedColumn(table: "webhook", column: "secret"),
   ]
 
   /// The place of a value.

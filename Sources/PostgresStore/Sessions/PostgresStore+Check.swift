@@ -87,19 +87,12 @@ extension PostgresStore {
     _ proof: SealedCredentials.Proof, _ settings: inout SessionSettings
   ) throws(StoreError) -> Credentials.Proof? {
     switch proof {
-    case .password(let sealed, let place): return .password(try open(sealed, place))
-    case .accessToken(_, _, let expiresAt) where expiresAt <= Date(): return nil
-    case .accessToken(let sealed, let place, _): return .accessToken(try open(sealed, place))
+    case .password(let sealed, let place): return .password(try unseal(sealed, place))
     case .workerIdentity: return .workerIdentity
     case .none(let problem):
       settings.credentialsProblem = problem
       return nil
     }
-  }
-
-  private func open(_ sealed: [UInt8], _ place: SealedPlace) throws(StoreError) -> Secret {
-    guard let ring = configuration.keyRing else { throw .missingKey(id: KeyRing.keyID(of: sealed) ?? "unknown") }
-    return try ring.open(sealed, for: place)
   }
 
   /// A lane opened beside lane 0 has work while mail is due and nothing else keeps the mailbox waiting (the second is what

@@ -77,6 +77,8 @@ extension PostgresStore {
       }
       return (Dictionary(uniqueKeysWithValues: numbered.map { ($0.message.uidl, EmailID($0.email)) }), own)
     }
+    announcer.stored(
+      stored.values.map(\.value).sorted(), mailbox: writer.job.mailbox, organization: writer.organizationID)
     var left = stored
     return messages.map { message in
       if own.contains(message.uidl) { return .own }
@@ -117,6 +119,7 @@ extension PostgresStore {
         UPDATE ledger l SET email_id = i.email_id FROM unnest($2, $3) AS i (uidl, email_id)
         WHERE l.mailbox_id = $1 AND l.uidl = i.uidl
         """, [.id(writer.job.mailbox), .texts(messages.map(\.message.uidl)), .ints(messages.map(\.email))]))
+    try send(announcements(messages.map(\.email), writer.organizationID))
     if messages.contains(where: { $0.message.notification != nil }) {
       try send(reportStatement(messages.map { ($0.email, $0.message.notification) }, writer))
     }

@@ -14,9 +14,8 @@ extension PostgresStore {
             p.process_email_from, p.type, p.maximum_concurrent_connections, p.minimum_polling_interval_minutes,
             p.connection_timeout_seconds, p.maximum_failed_logins, p.ca_certificates_pem, o.polling_interval_minutes,
             o.session_deadline_seconds, o.maximum_message_octets, o.maximum_attachment_octets, o.messages_per_poll,
-            g.access_token, g.expires_at, m.send_quota, p.send_quota, p.shared_send_quota, \(ServerColumns.list)
+            m.send_quota, p.send_quota, p.shared_send_quota, \(ServerColumns.list)
           FROM mailbox m JOIN server_profile p ON p.id = m.profile_id JOIN organization o ON o.id = m.organization_id
-            LEFT JOIN oauth_grant g ON g.mailbox_id = m.id
           WHERE m.id = ANY ($1)
           """, [.ids(mailboxes)])
       ])[0].map { try Self.settings(&$0) }
@@ -33,7 +32,7 @@ extension PostgresStore {
     let organization: OrganizationID = try row.id()
     let organizationVersion = try row.int()
     let address = try row.text()
-    var own = MailboxCredentials(
+    let own = MailboxCredentials(
       allowed: try row.bool(), userName: try row.textOrNil() ?? address, password: try row.bytesOrNil(),
       mailbox: mailbox, profile: profile)
     let mailboxFloor = try row.dateOrNil()
@@ -52,8 +51,6 @@ extension PostgresStore {
     let maximumMessage = try row.int()
     let maximumAttachment = try row.int()
     let messagesPerPoll = Int(try row.int())
-    own.accessToken = try row.bytesOrNil()
-    own.accessTokenExpiresAt = try row.dateOrNil()
     let mailboxQuota: SendQuota? = try row.jsonOrNil()
     let profileQuota: SendQuota? = try row.jsonOrNil()
     let sharedQuota: SendQuota? = try row.jsonOrNil()
@@ -70,6 +67,7 @@ extension PostgresStore {
     settings.loginBudget = LoginBudget(limit: failedLogins)
     settings.pace = SendPace(mailbox: mailboxQuota ?? profileQuota ?? type.sendQuota, profile: sharedQuota ?? .none)
     settings.provider = type
+    settings.loginName = own.userName
     settings.sendLanes = min(connections, type.maximumSendConnections ?? JobID.maximumLanes, JobID.maximumLanes)
     return (
       SettingsVersion(
@@ -88,8 +86,6 @@ private struct MailboxCredentials {
   var password: [UInt8]?
   var mailbox: MailboxID
   var profile: ProfileID
-  var accessToken: [UInt8]?
-  var accessTokenExpiresAt: Date?
 
   func credentials(for server: ServerColumns, column: String) -> SealedCredentials? {
     switch server.settings.credentials {
@@ -100,13 +96,8 @@ private struct MailboxCredentials {
         proof: .password(password, SealedPlace(table: "mailbox", column: "password", row: mailbox.value)))
     case .profile: return profileCredentials(server, column: column)
     case .integrated: return SealedCredentials(userName: userName, proof: .workerIdentity)
-    case .oauth:
-      guard let accessToken, let accessTokenExpiresAt else { return nil }
-      return SealedCredentials(
-        userName: userName,
-        proof: .accessToken(
-          accessToken, SealedPlace(table: "oauth_grant", column: "access_token", row: mailbox.value),
-          expiresAt: accessTokenExpiresAt))
+    // A token is got when the session needs it.
+    case .oauth: return nil
     case .anonymous: return nil
     }
   }

@@ -18,11 +18,10 @@ struct CachedSettings: Sendable {
   var outgoing: SealedCredentials?
 }
 
-/// Credentials whose password or token is still encrypted.
+/// Credentials whose password is still encrypted.
 struct SealedCredentials: Sendable {
   enum Proof: Sendable {
     case password([UInt8], SealedPlace)
-    case accessToken([UInt8], SealedPlace, expiresAt: Date)
     case workerIdentity
     /// There is none, for this reason.
     case none(FailureCode)

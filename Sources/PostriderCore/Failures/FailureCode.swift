@@ -73,6 +73,16 @@ public enum FailureCode: String, Hashable, Sendable, Codable, CaseIterable {
   case authKerberos = "auth.kerberos"
   /// The token lacks the right to this protocol.
   case oauthScope = "oauth.scope"
+  /// The token server says that the grant is over.
+  case oauthGrantExpired = "oauth.grant-expired"
+  /// The token server refuses the application.
+  case oauthClient = "oauth.client"
+  /// The token server did not answer as it should.
+  case oauthTemporary = "oauth.temporary"
+  /// The owner of the mailbox has not consented.
+  case oauthNotConnected = "oauth.not-connected"
+  /// The profile has no OAuth application.
+  case oauthNotConfigured = "oauth.not-configured"
   /// No password is stored for this login.
   case credentialsMissing = "credentials.missing"
   /// The stored password cannot be decrypted with the present keys.
@@ -150,6 +160,8 @@ public enum FailureCode: String, Hashable, Sendable, Codable, CaseIterable {
   public var defaultScope: FailureScope { row.scope }
   /// Whether the server did not speak the protocol.
   public var isBrokenProtocol: Bool { self == .protocolLimit || self == .protocolSyntax }
+  /// Whether a refusal needs no confirming retry: the grant is over, or lacks a right, until a person consents again.
+  public var isFinalRefusal: Bool { self == .oauthGrantExpired || self == .oauthScope }
   /// One sentence for people.
   public var summary: String { row.summary }
   /// What a person can do about it.
@@ -315,6 +327,26 @@ public enum FailureCode: String, Hashable, Sendable, Codable, CaseIterable {
       Row(
         .credential, .mailbox, "The token lacks the right to this protocol.",
         "Let the owner consent again and grant every right that is asked for.")
+    case .oauthGrantExpired:
+      Row(
+        .credential, .mailbox, "The provider no longer accepts the consent for this mailbox.",
+        "Let the owner consent again: `postrider mailbox connect`. Then test & enable.")
+    case .oauthClient:
+      Row(
+        .permanent, .profile, "The provider refuses the application's client id, secret or key.",
+        "Renew the secret at the provider and set it with `postrider profile oauth set`; no mailbox is disabled.")
+    case .oauthTemporary:
+      Row(
+        .transient, .profile, "The provider's token server cannot be reached or is busy.",
+        "Postrider tries again by itself; tokens that are still good are used meanwhile.")
+    case .oauthNotConnected:
+      Row(
+        .permanent, .mailbox, "The owner of this mailbox has not consented yet.",
+        "Let the owner consent: `postrider mailbox connect`.")
+    case .oauthNotConfigured:
+      Row(
+        .permanent, .profile, "The profile uses OAuth and has no application for it.",
+        "Register an application at the provider and set it with `postrider profile oauth set`.")
     case .credentialsMissing:
       Row(
         .permanent, .mailbox, "No password is stored for this login.",

@@ -76,7 +76,8 @@ public struct DispositionRules: Sendable {
       result.alerts = [alert(.warning, failure, failures: failures)]
       return result
     case .credential where failure.scope == .mailbox:
-      if failuresBefore > 0 && lastFailureCode?.defaultClass == .credential {
+      // A token server is sure of what it says; a mail server is asked once more.
+      if failure.code.isFinalRefusal || failuresBefore > 0 && lastFailureCode?.defaultClass == .credential {
         return disabling(failure, failures: failures)
       }
       var result = waiting(failure, minutes: 5...6, failures: failures, at: now, &generator)

@@ -95,6 +95,8 @@ public struct SessionSettings: Hashable, Sendable {
   public var verbose: Bool
   /// The version of the profile's settings: an edit makes it another.
   public var profileVersion: Int64 = 0
+  /// The mailbox's user name, else its address: who logs in with an access token.
+  public var loginName: String
   /// How many logins at its servers may fail.
   public var loginBudget = LoginBudget()
   /// The kind of provider.
@@ -133,6 +135,7 @@ public struct SessionSettings: Hashable, Sendable {
     self.maximumAttachmentOctets = maximumAttachmentOctets
     self.messagesPerPoll = messagesPerPoll
     self.verbose = verbose
+    loginName = address
   }
 
   /// The server of one direction.

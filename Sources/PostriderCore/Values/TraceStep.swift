@@ -4,6 +4,8 @@ import FoundationEssentials
 public enum StepName: String, Hashable, Sendable, Codable, CaseIterable {
   /// Looking up the host's addresses and checking each against the egress policy.
   case resolve
+  /// Getting an OAuth access token.
+  case token
   /// Opening the TCP connection.
   case connect
   /// The TLS handshake and the check of the certificate.

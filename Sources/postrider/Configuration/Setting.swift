@@ -125,6 +125,10 @@ struct Setting: Sendable {
   static let apiHost = Setting("api.host", .text, "127.0.0.1", "Address the API listens on.")
   static let apiPort = Setting("api.port", .number(0...65_535), "8080", "Port the API listens on; 0 takes a free one.")
   static let apiSocket = Setting("api.socket", .path, nil, "Unix socket the API listens on too (mode 0600).")
+  static let apiPublicURL = Setting(
+    "api.publicUrl", .url(schemes: ["https", "http"]), nil,
+    "Where browsers reach this API, for consents: https://mail.example.com; http://127.0.0.1 and api.port when left out."
+  )
   static let allowsInsecureCredentials = Setting(
     "api.allowCredentialsEntryViaNonSecureChannels", .flag, "false",
     "Whether passwords may be entered over plain HTTP.")
@@ -163,8 +167,8 @@ struct Setting: Sendable {
     databaseURL, databaseDirectURL, databaseMigrateURL, databasePool, redisURL, redisUser, redisPassword,
     redisSentinelUser, redisSentinelPassword, redisCAFile, redisCertificateFile, redisKeyFile, redisServerName,
     queueLease, queueShards, keysRing, keysFile, egressAllow, egressPorts, egressID, allowsNonTLS, apiHost, apiPort,
-    apiSocket, apiMaximumMessage, apiSpool, allowsInsecureCredentials, scaleTarget, scaleSlots, probeHost, probePort,
-    workerSessions, workerGrace, workerHelo, workerRoundTrip, workerSpool, workerOctetsPerPoll, workerNewestFirst,
-    logLevel, logLevels, logFormat,
+    apiSocket, apiPublicURL, apiMaximumMessage, apiSpool, allowsInsecureCredentials, scaleTarget, scaleSlots, probeHost,
+    probePort, workerSessions, workerGrace, workerHelo, workerRoundTrip, workerSpool, workerOctetsPerPoll,
+    workerNewestFirst, logLevel, logLevels, logFormat,
   ]
 }

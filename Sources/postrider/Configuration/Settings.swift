@@ -107,7 +107,7 @@ struct Settings: Sendable {
   /// Names with our prefix that are not configuration of a process: the CLI's, the build's and the tests'.
   static let foreignNames: Set<String> = [
     "POSTRIDER_API_URL", "POSTRIDER_TOKEN", "POSTRIDER_TOKEN_FILE", "POSTRIDER_DATA", "POSTRIDER_MAILBOX_PASSWORD",
-    "POSTRIDER_PROFILE_PASSWORD",
+    "POSTRIDER_PROFILE_PASSWORD", "POSTRIDER_OAUTH_SECRET",
     "POSTRIDER_CLI_ENV", "POSTRIDER_STRICT", "POSTRIDER_CORPORA",
   ]
 

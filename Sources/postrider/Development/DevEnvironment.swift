@@ -144,8 +144,8 @@ struct DevEnvironment {
       // Stopped from the end: first nobody asks any more, then nothing is enqueued, then the sessions drain.
       try deployment.worker(
         store: store, queue: queue, serverGuard: deployment.serverGuard(queue: queue),
-        haltGuard: deployment.haltGuard(queue: queue)),
-      deployment.scheduler(store: store, queue: queue), api,
+        haltGuard: deployment.haltGuard(queue: queue), tokens: deployment.tokens(store: store)),
+      try deployment.webhooks(store: store), deployment.scheduler(store: store, queue: queue), api,
     ]
     let guide = Guide(
       directory: directory.path, isDefault: command.directory == DataDirectory.defaultPath, token: token)

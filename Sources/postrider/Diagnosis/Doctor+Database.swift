@@ -202,12 +202,12 @@ extension Doctor {
         .warning(.keys, "others can read \(path)", "chmod 600 \(path), or 640 with a group of the processes alone."))
     }
     guard self.findings.hasSchema, let url = settings.text(.databaseURL) else {
-      return findings + [.skipped(.keys, "stored passwords could not be looked at, as the database cannot be used")]
+      return findings + [.skipped(.keys, "stored secrets could not be looked at, as the database cannot be used")]
     }
     let examination = DatabaseExamination(url: url)
     do { findings += Self.findings(try await examination.sealedGroups(ring)) } catch {
       findings.append(
-        .error(.keys, "stored passwords cannot be looked at: \(Self.words(error))", "Look at the server's log."))
+        .error(.keys, "stored secrets cannot be looked at: \(Self.words(error))", "Look at the server's log."))
     }
     await examination.close()
     return findings
@@ -216,11 +216,11 @@ extension Doctor {
   /// What the stored secrets' states mean.
   static func findings(_ groups: [SealedGroup]) -> [Finding] {
     let count = groups.reduce(0) { $0 + $1.count }
-    if count == 0 { return [.ok(.keys, "no password is stored yet")] }
+    if count == 0 { return [.ok(.keys, "no secret is stored yet")] }
     let bad = groups.filter { $0.state != .readable }
-    if bad.isEmpty { return [.ok(.keys, "the ring opens the \(Words.count(count, "stored password"))")] }
+    if bad.isEmpty { return [.ok(.keys, "the ring opens the \(Words.count(count, "stored secret"))")] }
     return bad.map { group in
-      let what = "\(Words.count(group.count, "password")) in \(group.place)"
+      let what = "\(Words.count(group.count, "secret")) in \(group.place)"
       return switch group.state {
       case .missingKey:
         .error(

@@ -4,6 +4,7 @@ import PostgresStore
 import PostriderCore
 import RedisQueue
 import ServiceLifecycle
+import WebServices
 
 extension Deployment {
   /// `/healthz`, `/readyz` and `/metrics` on the port for probes.
@@ -30,7 +31,11 @@ extension Deployment {
     configuration.scale = ScaleRule(
       targetSeconds: Double(settings.number(.scaleTarget)), slotsPerWorker: settings.number(.scaleSlots),
       assumedSlotsPerWorker: settings.number(.workerSessions))
+    let web = try webClient()
+    let publicURL = settings.text(.apiPublicURL) ?? "http://127.0.0.1:\(port ?? settings.number(.apiPort))"
     return AdminServer(
-      configuration: configuration, store: store, queue: queue, registry: registry, logger: logger(.api))
+      configuration: configuration, store: store, queue: queue,
+      oauth: ConsentService(store: store, web: web, publicURL: publicURL),
+      webhooks: WebhookService(store: store, web: web), registry: registry, logger: logger(.api))
   }
 }

@@ -9,6 +9,7 @@ import PostriderCore
 import RedisQueue
 import ServiceLifecycle
 import Telemetry
+import WebServices
 
 /// A needed service cannot be reached; the process ends with exit code 69 (EX_UNAVAILABLE).
 struct ServiceUnreachable: Error, CustomStringConvertible {
@@ -107,6 +108,19 @@ struct Deployment: Sendable {
 
   func queue() throws -> RedisJobQueue {
     RedisJobQueue(configuration: try settings.queueConfiguration(), logger: logger(.queue))
+  }
+
+  /// Calls token endpoints and webhooks.
+  func webClient() throws -> WebClient { try WebClient(egress: try settings.egress()) }
+
+  /// Gets access tokens for sessions.
+  func tokens(store: PostgresStore) throws -> TokenKeeper {
+    TokenKeeper(store: store, web: try webClient(), logger: logger(.worker))
+  }
+
+  /// Delivers new-mail events.
+  func webhooks(store: PostgresStore) throws -> WebhookDispatcher {
+    WebhookDispatcher(queue: store, web: try webClient(), logger: logger(.worker))
   }
 
   func mailClient() throws -> MailClient {

@@ -59,11 +59,12 @@ struct WorkerCommand: AsyncParsableCommand {
     let queue = try deployment.queue()
     let worker = try deployment.worker(
       store: store, queue: queue, serverGuard: deployment.serverGuard(queue: queue),
-      haltGuard: deployment.haltGuard(queue: queue))
+      haltGuard: deployment.haltGuard(queue: queue), tokens: deployment.tokens(store: store))
     try await deployment.serve(
       [
         Running { try await store.run() }, Running { try await queue.run() },
-        try deployment.probes(store: store, queue: queue, pulse: worker.pulse), worker,
+        try deployment.probes(store: store, queue: queue, pulse: worker.pulse), try deployment.webhooks(store: store),
+        worker,
       ], grace: .seconds(settings.number(.workerGrace)))
   }
 }
@@ -114,7 +115,8 @@ extension Deployment {
   }
 
   func worker(
-    store: any WorkerStore, queue: any JobQueue, serverGuard: any ServerGuard, haltGuard: any ServerGuard
+    store: any WorkerStore, queue: any JobQueue, serverGuard: any ServerGuard, haltGuard: any ServerGuard,
+    tokens: any AccessTokenSource
   ) throws -> WorkerService {
     var configuration = WorkerConfiguration(name: Self.processName())
     configuration.sessions = settings.number(.workerSessions)
@@ -128,6 +130,6 @@ extension Deployment {
     configuration.egressID = settings.text(.egressID) ?? configuration.egressID
     return WorkerService(
       store: store, queue: queue, client: try mailClient(), serverGuard: serverGuard, haltGuard: haltGuard,
-      configuration: configuration, logger: logger(.worker))
+      tokens: tokens, configuration: configuration, logger: logger(.worker))
   }
 }

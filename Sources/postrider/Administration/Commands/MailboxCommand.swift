@@ -8,7 +8,8 @@ struct MailboxCommand: ParsableCommand {
     subcommands: [
       MailboxCreate.self, MailboxList.self, MailboxShow.self, MailboxEdit.self, MailboxMove.self, MailboxApprove.self,
       MailboxReject.self,
-      MailboxTest.self, MailboxPoll.self, MailboxReimport.self, MailboxQuota.self,
+      MailboxTest.self, MailboxPoll.self, MailboxReimport.self, MailboxQuota.self, MailboxConnect.self,
+      MailboxConnectionShow.self, MailboxDisconnect.self,
     ])
 }
 

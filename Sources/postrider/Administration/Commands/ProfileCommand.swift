@@ -5,7 +5,7 @@ import PostriderCore
 struct ProfileCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "profile", abstract: "Server profiles: how mail providers are reached.",
-    subcommands: [ProfileCreate.self, ProfileList.self, ProfileShow.self, ProfileEdit.self])
+    subcommands: [ProfileCreate.self, ProfileList.self, ProfileShow.self, ProfileEdit.self, ProfileOAuth.self])
 }
 
 /// `postrider profile list`

@@ -1,0 +1,162 @@
+import FoundationEssentials
+import Logging
+import Metrics
+import PostriderCore
+
+/// Hands out access tokens and renews them, one refresh per grant in the whole cluster.
+///
+/// PostgreSQL decides who refreshes: the lease and the version stand in the grant's row. The others go on with the token
+/// that is still good, or wait for the new one.
+public struct TokenKeeper: AccessTokenSource {
+  /// How refreshing behaves.
+  public struct Configuration: Sendable {
+    /// How long the right to refresh lasts; longer than a call may take, so that nobody takes over from a living one.
+    public var lease: Duration = .seconds(45)
+    /// How long a session waits for somebody else's refresh.
+    public var patience: Duration = .seconds(50)
+    /// How often it looks.
+    public var glance: Duration = .milliseconds(150)
+    /// Nobody asks a token server again so soon after it was busy.
+    public var pause: Duration = .seconds(30)
+    /// Nor after it said that the grant is over, or that it does not know the application.
+    public var refusalPause: Duration = .seconds(240)
+
+    /// Production's times.
+    public init() {}
+  }
+
+  private let store: any OAuthStore
+  private let endpoint: TokenEndpoint
+  private let configuration: Configuration
+  private let logger: Logger
+  /// Names this process among those that refresh.
+  private let name = String(UInt64.random(in: 0 ... .max), radix: 36)
+
+  /// A keeper over the store; `web` calls the token servers.
+  public init(
+    store: any OAuthStore, web: WebClient, configuration: Configuration = Configuration(), logger: Logger
+  ) {
+    self.store = store
+    endpoint = TokenEndpoint(web: web)
+    self.configuration = configuration
+    self.logger = logger
+    for result in ["success", "failure"] { Self.count(result, by: 0) }
+  }
+
+  private static func count(_ result: String, by number: Int = 1) {
+    Counter(label: "postrider_token_refreshes_total", dimensions: [("result", result)]).increment(by: number)
+  }
+
+  /// See ``AccessTokenSource/accessToken(of:refused:)``.
+  public func accessToken(of mailbox: MailboxID, refused: AccessToken?) async throws -> AccessToken? {
+    let end = ContinuousClock.now + configuration.patience
+    while true {
+      let state = try await self.state(of: mailbox)
+      let good = state.token.flatMap { $0.version == refused?.version ? nil : $0 }
+      // A wait that the token server asked for, somebody else's refresh, an application that cannot renew: what is good
+      // is good enough.
+      if let good, !state.isDue || state.isBeingRefreshed || state.failure != nil || !state.isRenewable { return good }
+      if state.flow == nil || !state.isRenewable { return try unrenewable(state, refused) }
+      if let failure = state.failure { throw failure }
+      if state.isBeingRefreshed {
+        guard ContinuousClock.now < end else {
+          throw Failure(
+            .oauthTemporary, context: "another worker has been refreshing the token for \(configuration.patience)")
+        }
+        try await Task.sleep(for: configuration.glance * Double.random(in: 0.7...1.3))
+        continue
+      }
+      let holder = "\(name)-\(UInt32.random(in: 0 ... .max))"
+      guard
+        let lease = try await store.beginRefresh(
+          of: mailbox, version: state.version, holder: holder, for: configuration.lease)
+      else { continue }
+      do {
+        if let token = try await refresh(lease) { return token }
+      } catch let failure as Failure {
+        guard let good else { throw failure }
+        return good
+      }
+    }
+  }
+
+  private func state(of mailbox: MailboxID) async throws -> TokenState {
+    do {
+      return try await store.tokenState(of: mailbox)
+    } catch StoreError.missingKey(let id) {
+      logger.error("A stored token cannot be decrypted", metadata: ["mailbox.id": "\(mailbox)", "key.id": "\(id)"])
+      throw Failure(.credentialsUnreadable, context: "the token of mailbox \(mailbox)")
+    } catch StoreError.statement(sqlState: "XX001", _) {
+      throw Failure(.credentialsUnreadable, context: "the token of mailbox \(mailbox) is damaged")
+    }
+  }
+
+  /// There is nothing to renew: the refusal of the mail server stands, or people have to do something.
+  private func unrenewable(_ state: TokenState, _ refused: AccessToken?) throws(Failure) -> AccessToken? {
+    if refused != nil { return nil }
+    guard state.flow != nil else { throw Failure(state.isGranted ? .oauthGrantExpired : .oauthNotConfigured) }
+    throw Failure(state.isGranted ? .oauthGrantExpired : .oauthNotConnected)
+  }
+
+  /// Does the refresh that a lease is the right to. Not stopped by the end of the session: what the server has handed out
+  /// may be the only good refresh token. Returns `nil` when the grant was replaced meanwhile.
+  private func refresh(_ lease: RefreshLease) async throws -> AccessToken? {
+    try await Task { try await self.carryOut(lease) }.value
+  }
+
+  private func carryOut(_ lease: RefreshLease) async throws -> AccessToken? {
+    let tokens: IssuedTokens
+    do {
+      tokens = try await endpoint.renew(lease)
+      try Self.checkScopes(tokens, lease)
+    } catch {
+      let failure = Self.diagnosed(
+        (error as? Failure) ?? Failure(.oauthTemporary, context: "it was interrupted"), lease)
+      Self.count("failure")
+      logger.info(
+        "A token could not be refreshed",
+        metadata: [
+          "mailbox.id": "\(lease.mailboxID)", "error.kind": "\(failure.code.rawValue)",
+          "server": "\(lease.client.tokenURL.host)",
+        ])
+      let pause = failure.failureClass == .transient ? configuration.pause : configuration.refusalPause
+      try await store.failRefresh(
+        lease, failure, wait: failure.retryAfterSeconds.map { .seconds(min($0, 3_600)) } ?? pause)
+      throw failure
+    }
+    let version = try await save(tokens, lease)
+    Self.count("success")
+    return version.map { AccessToken(tokens.accessToken, version: $0, isNew: true) }
+  }
+
+  /// Writes new tokens, waiting for a database that is away for as long as the lease lasts.
+  private func save(_ tokens: IssuedTokens, _ lease: RefreshLease) async throws -> Int64? {
+    let end = ContinuousClock.now + configuration.lease
+    while true {
+      do {
+        return try await store.finishRefresh(lease, tokens)
+      } catch StoreError.unavailable(let reason) {
+        guard ContinuousClock.now < end else { throw StoreError.unavailable(reason: reason) }
+        try await Task.sleep(for: .milliseconds(500))
+      }
+    }
+  }
+
+  private static func checkScopes(_ tokens: IssuedTokens, _ lease: RefreshLease) throws(Failure) {
+    guard lease.client.flow == .authorizationCode, let granted = tokens.scopes else { return }
+    let missing = OAuthClient.missing(granted, of: lease.client.scopes)
+    if !missing.isEmpty { throw Failure(.oauthScope, context: "not granted: \(missing.joined(separator: " "))") }
+  }
+
+  /// A grant that is over says how old it was.
+  private static func diagnosed(_ failure: Failure, _ lease: RefreshLease) -> Failure {
+    guard failure.code == .oauthGrantExpired else { return failure }
+    let words = GrantDiagnosis(
+      grantedAt: lease.grantedAt, tokenHost: lease.client.tokenURL.host, endedAt: Date()
+    ).words()
+    if words.isEmpty { return failure }
+    return Failure(
+      failure.code, serverWords: failure.serverWords,
+      context: ([failure.context].compactMap { $0 } + words).joined(separator: "; "))
+  }
+}

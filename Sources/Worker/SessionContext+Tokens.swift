@@ -1,0 +1,69 @@
+import FoundationEssentials
+import MailProtocols
+import PostriderCore
+
+extension SessionContext {
+  /// Runs what logs in to one direction's server with its credentials.
+  ///
+  /// With OAuth the token is got first, refreshed when it is old. A token that the server refuses is replaced once, by one
+  /// refresh for all who hold it, and the login tried again over a new connection; never a password in its place.
+  func signingIn<Result>(
+    _ task: SessionTask, _ direction: Direction, _ body: (Credentials) async throws -> Result
+  ) async throws -> Result {
+    guard task.settings.server(direction).credentials == .oauth else {
+      return try await body(try credentials(task.settings, direction))
+    }
+    let token = try await accessToken(task, direction, refused: nil)
+    do {
+      return try await body(credentials(task, token))
+    } catch let refusal as Failure where refusal.isRefusedToken {
+      // What a refresh meets is the answer then: a busy token server disables nobody.
+      guard let next = try await renewed(task, direction, token) else { throw refusal }
+      return try await body(credentials(task, next))
+    }
+  }
+
+  private func credentials(_ task: SessionTask, _ token: AccessToken) -> Credentials {
+    Credentials(userName: task.settings.loginName, accessToken: token.secret)
+  }
+
+  private func accessToken(
+    _ task: SessionTask, _ direction: Direction, refused: AccessToken?
+  ) async throws -> AccessToken {
+    guard let token = try await renewed(task, direction, refused) else { throw Failure(.oauthGrantExpired) }
+    return token
+  }
+
+  private func renewed(
+    _ task: SessionTask, _ direction: Direction, _ refused: AccessToken?
+  ) async throws -> AccessToken? {
+    guard let tokens else { throw Failure(.profileNotSupported, context: "this worker gets no OAuth tokens") }
+    let startedAt = Date()
+    let began = ContinuousClock.now
+    func record(_ tried: String, _ result: StepResult, _ failure: Failure? = nil) {
+      task.trace(direction).record(
+        TraceStep(
+          direction: direction, name: .token, tried: tried, result: result, startedAt: startedAt,
+          milliseconds: (ContinuousClock.now - began) / .milliseconds(1), serverWords: failure?.serverWords,
+          code: failure?.code))
+    }
+    do {
+      let token = try await tokens.accessToken(of: task.settings.mailboxID, refused: refused)
+      let what =
+        token.map { $0.isNew ? "a new access token from the provider" : "the stored access token" }
+        ?? "another access token: there is nothing to get one with"
+      record(what, token == nil ? .failed : .ok)
+      return token
+    } catch let failure as Failure {
+      record("an access token" + (failure.context.map { ": \($0)" } ?? ""), .failed, failure)
+      throw failure
+    }
+  }
+}
+
+extension Failure {
+  /// Whether a mail server refused a login in a way that a fresh token may mend; a missing right it does not.
+  var isRefusedToken: Bool {
+    failureClass == .credential && scope == .mailbox && code != .oauthScope && !code.isFinalRefusal
+  }
+}
