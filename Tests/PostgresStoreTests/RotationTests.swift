@@ -8,7 +8,7 @@ import Testing
 struct RotationTests {
   /// Octets that are no secrets of the key ring: hashes, fingerprints and messages.
   private static let otherOctets = [
-    "api_token.token_hash", "content_chunk.octets", "ledger.content_hash",
+    "api_token.token_hash", "content_chunk.octets", "ledger.content_hash", "oauth_consent.state_hash",
   ]
 
   @Test("every column of octets is either encrypted anew or known to be none of the ring's")
