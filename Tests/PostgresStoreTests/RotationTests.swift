@@ -46,10 +46,44 @@ struct RotationTests {
     }
     try await database.store.storeAccessToken(
       Secret("token"), expiresAt: .distantFuture, mailbox: made[0].id, by: database.principal)
+    try await fillOAuth(database, profile: try #require(made[0].profileID), mailbox: made[0].id)
     let other = try await database.otherPrincipal()
     _ = try await database.store.createMailbox(
       MailboxDraft(address: "o@example.org", password: Secret("theirs")), by: other)
     return made
+  }
+
+  /// One row of each table that came with OAuth and webhooks: five values.
+  private func fillOAuth(_ database: TestDatabase, profile: ProfileID, mailbox: MailboxID) async throws {
+    func sealed(_ table: String, _ column: String, _ row: Int64) throws -> PostgresValue {
+      .bytes(try database.ring.seal(Secret("x"), for: SealedPlace(table: table, column: column, row: row)))
+    }
+    try await database.sql(
+      """
+      INSERT INTO oauth_client (profile_id, organization_id, flow, client_id, token_url, scopes, secret, access_token)
+      SELECT id, organization_id, 'client-credentials', 'c', 'https://login.example.com/token', 's', $2, $3
+      FROM server_profile WHERE id = $1
+      """,
+      [
+        .id(profile), try sealed("oauth_client", "secret", profile.value),
+        try sealed("oauth_client", "access_token", profile.value),
+      ])
+    try await database.sql(
+      "UPDATE oauth_grant SET refresh_token = $2 WHERE mailbox_id = $1",
+      [.id(mailbox), try sealed("oauth_grant", "refresh_token", mailbox.value)])
+    try await database.sql(
+      """
+      INSERT INTO oauth_consent (id, organization_id, mailbox_id, user_id, state_hash, code_verifier, redirect_url,
+        expires_at)
+      SELECT 1, m.organization_id, m.id, (SELECT min(id) FROM app_user WHERE organization_id = m.organization_id),
+        sha256('state'), $2, 'https://mail.example.com/callback', now() + interval '10 minutes'
+      FROM mailbox m WHERE m.id = $1
+      """, [.id(mailbox), try sealed("oauth_consent", "code_verifier", 1)])
+    try await database.sql(
+      """
+      INSERT INTO webhook (id, organization_id, url, secret, created_by)
+      SELECT 1, organization_id, 'https://example.com/', $2, 'test' FROM mailbox WHERE id = $1
+      """, [.id(mailbox), try sealed("webhook", "secret", 1)])
   }
 
   private func groups(_ database: TestDatabase, _ ring: KeyRing) async throws -> [SealedGroup] {
@@ -71,16 +105,16 @@ struct RotationTests {
       let before = try await database.int(rest)
 
       let dry = try await SecretRotation(url: url, ring: ring, batch: 3).rotate(dryRun: true)
-      #expect(dry.changed == 11 && dry.kept == 0)
+      #expect(dry.changed == 16 && dry.kept == 0)
       #expect(try await groups(database, ring).allSatisfy { $0.keyID == old })
 
       let told = Mutex(0)
       let report = try await SecretRotation(url: url, ring: ring, batch: 3).rotate { _ in told.withLock { $0 += 1 } }
-      #expect(report.changed == 11 && report.kept == 0 && report.unreadable.isEmpty)
+      #expect(report.changed == 16 && report.kept == 0 && report.unreadable.isEmpty)
       #expect(told.withLock { $0 } >= 6)
       let after = try await groups(database, ring)
       #expect(after.allSatisfy { $0.keyID == "new" && $0.state == .readable })
-      #expect(after.reduce(0) { $0 + $1.count } == 11)
+      #expect(after.reduce(0) { $0 + $1.count } == 16)
       // What stood there is what stands there now, also for those who know the new key alone.
       let alone = try KeyRing(Secret(String(ring.text.revealed.split(separator: "\n")[0])))
       let sealed = try await database.sql("SELECT password FROM mailbox WHERE id = \(mailboxes[3].id)")
@@ -101,10 +135,10 @@ struct RotationTests {
       // Another key: nothing opens.
       let foreign = KeyRing.generate(id: "foreign")
       let none = try await SecretRotation(url: url, ring: foreign).rotate()
-      #expect(none.changed == 0 && none.unreadable == [old: 7])
+      #expect(none.changed == 0 && none.unreadable == [old: 12])
       try await database.sql("UPDATE mailbox SET password = '\\x0102' WHERE id = \(mailboxes[1].id)")
       let report = try await SecretRotation(url: url, ring: database.ring.adding(id: "new")).rotate()
-      #expect(report.changed == 6 && report.unreadable == ["": 1])
+      #expect(report.changed == 11 && report.unreadable == ["": 1])
     }
   }
 
