@@ -26,10 +26,8 @@ struct LoopMarkTests {
       ("Auto-Submitted: auto-notified", .generated), ("Auto-Submitted: no", nil), ("X-A: b", nil),
     ])
   func raw(field: String, expected: AutoSubmitted?) throws {
-    var intake = RawMessageIntake(sender: "a@example.org", maximumOctets: 1_000, directory: "/tmp")
     let text = "From: a@example.org\nTo: b@example.org\nIn-Reply-To: <1@example.org>\n\(field)\n\nHello.\n"
-    try Array(text.utf8).withUnsafeBytes { (bytes) throws(RawMessageError) in try intake.append(bytes) }
-    let message = try intake.finish()
+    let message = try RawMessageTests.take(text).message
     #expect(message.autoSubmitted == expected && message.inReplyTo == "1@example.org")
   }
 
