@@ -149,7 +149,7 @@ public final class PrivateExim: Sendable {
       driver = accept
       # What comes out of a file may be a path; what a client said may not.
       address_data = ${lookup{$local_part@$domain}lsearch{/etc/mailboxes}{$value}{}}
-      condition = ${if eq{$address_data}{}{no}{yes}}
+      condition = ${lookup{$local_part@$domain}lsearch{/etc/mailboxes}{yes}{no}}
       transport = maildir
     begin transports
     maildir:
