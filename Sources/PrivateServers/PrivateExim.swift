@@ -130,6 +130,8 @@ public final class PrivateExim: Sendable {
     rfc1413_hosts =
     dns_again_means_nonexist = *
     smtp_accept_max = 200
+    # Every message is delivered when it comes, however many one connection brings.
+    smtp_accept_queue_per_connection = 0
     acl_smtp_rcpt = rcpt
     acl_smtp_data = data
     \(options.settings)
@@ -149,7 +151,7 @@ public final class PrivateExim: Sendable {
       driver = accept
       # What comes out of a file may be a path; what a client said may not.
       address_data = ${lookup{$local_part@$domain}lsearch{/etc/mailboxes}{$value}{}}
-      condition = ${if eq{$address_data}{}{no}{yes}}
+      condition = ${lookup{$local_part@$domain}lsearch{/etc/mailboxes}{yes}{no}}
       transport = maildir
     begin transports
     maildir:

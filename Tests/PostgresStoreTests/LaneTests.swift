@@ -74,10 +74,12 @@ struct LaneTests {
       let (old, assignment) = try await claim(0, mailbox, database)
       let writer = database.guardian(old, assignment)
       let message = try #require(try await store.claimNext(writer))
+      // Behind the others, in case it is the message that ends sessions.
+      try await database.sql("UPDATE outgoing_email SET state = 'canceled' WHERE state = 'pending-send'")
       let (new, newAssignment) = try await claim(0, mailbox, database)
       let successor = database.guardian(new, newAssignment)
       let outlook = try await store.outlook(pace: .unlimited, writer: successor)
-      #expect(outlook.uncertain.isEmpty && outlook.due == 3)
+      #expect(outlook.uncertain.isEmpty && outlook.due == 1)
       let again = try #require(try await store.claimNext(successor))
       #expect(again.id == message.id && again.attempt == 2 && again.recipients == message.recipients)
       // Frozen between the two commits, it wakes up too late: its octets must not get their end.

@@ -63,12 +63,12 @@ struct SendBatch: Sendable {
   /// Writes them; one answer for each, in order.
   func write(_ db: isolated PostgresConnection) throws -> [SendAnswer] {
     var answers = [SendAnswer](repeating: .fenced, count: steps.count)
-    var statements: [Statement] = []
+    var statements = [Self.byKey]
     if !finishes.isEmpty { statements += try finishStatements() }
     if !handovers.isEmpty { statements.append(handoverStatement) }
     // What is finished first makes room: its mailbox may be asking for the next message already.
     if !claims.isEmpty { statements += [lockStatement, claimStatement] }
-    var results = try (claims.isEmpty ? db.commit(statements) : db.pipeline(statements))[...]
+    var results = try (claims.isEmpty ? db.commit(statements) : db.pipeline(statements)).dropFirst()
     if !finishes.isEmpty {
       for index in try results[results.startIndex + 1].map({ Int(try $0.int()) }) { answers[index] = .done(nil) }
       results = results.dropFirst(3)
@@ -82,6 +82,14 @@ struct SendBatch: Sendable {
     for (index, message) in try read(results[results.startIndex + 1], db) { answers[index] = .done(message) }
     return answers
   }
+
+  /// Every row is looked up by key. A planner that knows a young table as empty reads all of it for each batch, and keeps
+  /// that plan while the table grows.
+  private static let byKey = Statement.kept(
+    """
+    SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true), \
+    set_config('enable_mergejoin', 'off', true)
+    """, [])
 
   // MARK: Claims
 

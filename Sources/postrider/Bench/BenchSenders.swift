@@ -81,8 +81,8 @@ struct BenchSenders: Sendable {
         SELECT content, position, organization_id, octets FROM made JOIN raw USING (n);
       INSERT INTO outgoing_email (id, organization_id, mailbox_id, state, priority, next_try_at, message_id, subject,
           sender, content_id, size_octets)
-        SELECT n, organization_id, mailbox_id, 'pending-send', 1, now(), 'm' || n || '@bench.test', 'x', address,
-          content, size_octets FROM made JOIN content c ON c.id = made.content;
+        SELECT n, m.organization_id, mailbox_id, 'pending-send', 1, now(), 'm' || n || '@bench.test', 'x', address,
+          content, size_octets FROM made m JOIN content c ON c.id = m.content;
       INSERT INTO outgoing_recipient (email_id, position, organization_id, address)
         SELECT n, 0, organization_id, 'to@bench.test' FROM made;
       UPDATE mailbox_schedule s SET requested = requested + 1, next_due_at = now(), reason = 'request'

@@ -79,6 +79,8 @@ struct CheapAnswers: Sendable {
   let listing: ByteBuffer
   let message: ByteBuffer
   let header: ByteBuffer
+  /// Other clients ask how much there is.
+  let status: ByteBuffer
 
   init(_ options: CheapServerOptions) {
     capabilities = ByteBuffer(
@@ -86,6 +88,7 @@ struct CheapAnswers: Sendable {
     let lines = options.messages == 0 ? "" : (1...options.messages).map { "\($0) bench-message-\($0)\r\n" }.joined()
     listing = ByteBuffer(string: "+OK\r\n" + lines + ".\r\n")
     message = ByteBuffer(string: "+OK\r\n" + BenchMail.message(octets: options.octets) + ".\r\n")
+    status = ByteBuffer(string: "+OK \(options.messages) \(options.messages * options.octets)\r\n")
     header = ByteBuffer(string: "+OK\r\nSubject: bench\r\n\r\n.\r\n")
   }
 
@@ -99,6 +102,7 @@ struct CheapAnswers: Sendable {
     case UInt8(ascii: "R") where second == UInt8(ascii: "E"): return message
     case UInt8(ascii: "T"): return header
     case UInt8(ascii: "L"): return listing
+    case UInt8(ascii: "S"): return status
     default: return ok
     }
   }

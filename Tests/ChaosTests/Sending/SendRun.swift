@@ -11,6 +11,8 @@ final class SendRun: Sendable {
   let options: SendOptions
   private let notes: Mutex<SendReport>
   private let log: @Sendable (String) -> Void
+  /// Whether no new mail comes, so that sessions run out of it.
+  private let isDry = Mutex(false)
   private let began = Clock.now
 
   init(_ stage: SendClusterStage, log: @escaping @Sendable (String) -> Void) {
@@ -57,7 +59,7 @@ final class SendRun: Sendable {
     var round = 0
     while !Task.isCancelled {
       // PostgreSQL may be away; the next round submits again.
-      try? await stage.submit()
+      if !isDry.withLock({ $0 }) { try? await stage.submit() }
       round += 1
       if round % 10 == 0 { try? await releasePoison() }
       try? await Task.sleep(for: .milliseconds(300))  // Cancelled: the loop ends.
@@ -161,7 +163,9 @@ final class SendRun: Sendable {
         process.watch.set { seen, _ in seen == point && strike(process, wanted.name) ? .drop : nil }
       }
     }
-    _ = await eventually(within: .seconds(20)) { victim.withLock { $0 != nil } }
+    isDry.withLock { $0 = wanted == .sink(.quit) }
+    _ = await eventually(within: .seconds(40)) { victim.withLock { $0 != nil } }
+    isDry.withLock { $0 = false }
     stage.sink.unset()
     for process in workers { process.watch.set(nil) }
     if victim.withLock({ $0 == nil }) {

@@ -175,7 +175,7 @@ final class SinkSession: ChannelInboundHandler {
 
   private static func messageID(_ octets: [UInt8]) -> String {
     let header = String(decoding: octets.prefix(1_024), as: UTF8.self)
-    return header.split(separator: "Message-ID: <").dropFirst().first.map { String($0.prefix { $0 != ">" }) } ?? ""
+    return header.range(of: "Message-ID: <").map { String(header[$0.upperBound...].prefix { $0 != ">" }) } ?? ""
   }
 
   private func send(_ text: String, _ context: ChannelHandlerContext) {
