@@ -84,16 +84,13 @@ struct RoundTrip {
 
   /// One session. Its own steps are no news: the test has just shown all of them.
   private func look(_ seen: inout Set<String>) async throws -> Look {
-    let settings = task.settings
-    let credentials = try context.credentials(settings, .incoming)
-    let session = try await context.openPOP3(task, trace: SessionTrace(direction: .incoming))
+    let session = try await context.signingIn(task, .incoming) { try await signIn($0) }
     do {
-      try await context.servers.login(task, .incoming) {
-        try await session.authenticate(credentials, mechanism: settings.incoming.mechanism)
-      }
-      let entries = try await session.list()
+      // Of any number only the last ones are kept.
+      var newest: [POP3Entry] = []
+      try await session.list { page in newest = (newest + page).suffix(Self.newestMessages) }
       await context.servers.proved(task, .incoming)
-      let new = entries.suffix(Self.newestMessages).filter { seen.insert($0.uidl.text).inserted }
+      let new = newest.filter { seen.insert($0.uidl.text).inserted }
       var result = Look.nothing
       if !session.capabilities.top, !new.isEmpty { result = .impossible }
       for entry in new.reversed() where session.capabilities.top {
@@ -110,6 +107,19 @@ struct RoundTrip {
       session.abort()
       throw error
     }
+  }
+
+  private func signIn(_ credentials: Credentials) async throws -> POP3Session {
+    let session = try await context.openPOP3(task, trace: SessionTrace(direction: .incoming))
+    do {
+      try await context.servers.login(task, .incoming) {
+        try await session.authenticate(credentials, mechanism: task.settings.incoming.mechanism)
+      }
+    } catch {
+      session.abort()
+      throw error
+    }
+    return session
   }
 
   /// Whether a header is the message's: its Message-ID, or the mark that survives servers that write an ID of their own.
