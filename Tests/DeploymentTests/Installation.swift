@@ -201,7 +201,8 @@ final class Installation: Sendable {
     try await did(
       token, "profile", "create", "--name", "Office", "--incoming-host", "127.0.0.1", "--incoming-port",
       String(office.incomingPort), "--incoming-tls", "none", "--outgoing-host", "127.0.0.1", "--outgoing-port",
-      String(office.outgoingPort), "--outgoing-tls", "none", "--interval", "1", "--max-connections",
+      String(office.outgoingPort), "--outgoing-tls", "none", "--mechanism", "plain", "--interval", "1",
+      "--max-connections",
       String(connections), "--default", program: program)
     for address in addresses {
       try await did(token, "mailbox", "create", "--address", address, program: program)

@@ -90,8 +90,8 @@ struct HostileServerTests {
       let second = try #require(try await cluster.runs(of: id).last)
       let above = try stage.memory("VmHWM") - idle
       #expect(second.messagesStored == 10 && second.messagesKnown == count - 10)
-      // The list alone has 5 MB.
-      #expect(above < 2 << 20, "\(above) octets above the idle worker")
+      // The list alone has 5 MB; a debug build's heap moves by some hundred KB from poll to poll.
+      #expect(above < 4 << 20, "\(above) octets above the idle worker")
     }
     await server.stop()
   }

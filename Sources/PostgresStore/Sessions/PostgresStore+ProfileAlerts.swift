@@ -47,7 +47,7 @@ extension PostgresStore {
     let lanes = lanes.sorted { ($0.profile, $0.direction.rawValue) < ($1.profile, $1.direction.rawValue) }
     return Statement(
       """
-      UPDATE mailbox_schedule s SET next_due_at = now() + random() * interval '1 minute'
+      UPDATE mailbox_schedule AS s SET next_due_at = now() + random() * interval '1 minute'
       FROM (
         SELECT h.mailbox_id, h.kind FROM unnest($1, $2) AS i (profile_id, kind)
         JOIN mailbox m ON m.profile_id = i.profile_id

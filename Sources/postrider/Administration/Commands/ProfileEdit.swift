@@ -23,11 +23,10 @@ struct ProfileEdit: AdministrationCommand {
       What is not named stays. A lower limit ends no session and stops new ones; a higher one counts at once. A quota \
       counts from the next session of each mailbox. Another host, port, protection or login makes its mailboxes stand \
       still until they are tested again; the command says how many there are and asks first.
-      Examples:
-        postrider profile edit "Example mail" --max-connections 20 --interval 10
-        postrider profile edit "Example mail" --messages-per-minute 30 --all-messages-per-day 5000
-        postrider profile edit "Example mail" --incoming-host pop2.example.com
-        postrider profile edit "Shared" --user-name sync2 --new-password --yes
+      Example: postrider profile edit "Example mail" --max-connections 20 --interval 10
+      Example: postrider profile edit "Example mail" --messages-per-minute 30 --all-messages-per-day 5000
+      Example: postrider profile edit "Example mail" --incoming-host pop2.example.com
+      Example: postrider profile edit "Shared" --user-name sync2 --new-password --yes
       """)
 
   @Argument(help: "The id or name of a profile.") var profile: String
