@@ -76,7 +76,7 @@ struct SendBench: Sendable {
     let redisURL = try await servers.redisURL()
     let url = try await servers.databaseURL()
     let sink = try await SendSink.start()
-    let server = ServerDraft(host: "127.0.0.1", port: sink.port, tls: TLSMode.none)
+    let server = ServerDraft(host: "127.0.0.1", port: sink.port, tls: TLSMode.none, mechanism: .plain)
     let senders = try await BenchSenders.create(command.mailboxes, server: server, connections: 10, in: url)
     let rig = try WorkerRig(
       databaseURL: url, redisURL: redisURL, options: .init(sessions: command.mailboxes, claimBatch: 32),
