@@ -65,7 +65,7 @@ struct PollSession {
     // What is missing altogether costs the server nothing.
     if settings.incoming.credentials != .oauth { _ = try context.credentials(settings, .incoming) }
     try await context.servers.enter(task, .incoming)
-    let session = try await context.signingIn(task, .incoming) { try await signIn($0) }
+    let session = try await context.signInPOP3(task, trace: trace)
     do {
       let survey = try await survey(session, awaited)
       await context.servers.proved(task, .incoming)
@@ -124,20 +124,6 @@ struct PollSession {
     guard task.removesStored else { return [] }
     return try await context.store.stored(
       uidls: uidls, mailbox: task.settings.mailboxID, organization: task.settings.organizationID)
-  }
-
-  /// Opens a session and logs in.
-  private func signIn(_ credentials: Credentials) async throws -> POP3Session {
-    let session = try await context.openPOP3(task, trace: trace)
-    do {
-      try await context.servers.login(task, .incoming) {
-        try await session.authenticate(credentials, mechanism: task.settings.incoming.mechanism)
-      }
-    } catch {
-      session.abort()
-      throw error
-    }
-    return session
   }
 
   /// Marks stored messages as deleted where the mailbox wants that; returns how many. What was skipped or quarantined is

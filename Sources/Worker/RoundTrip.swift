@@ -84,7 +84,7 @@ struct RoundTrip {
 
   /// One session. Its own steps are no news: the test has just shown all of them.
   private func look(_ seen: inout Set<String>) async throws -> Look {
-    let session = try await context.signingIn(task, .incoming) { try await signIn($0) }
+    let session = try await context.signInPOP3(task, trace: SessionTrace(direction: .incoming))
     do {
       // Of any number only the last ones are kept.
       var newest: [POP3Entry] = []
@@ -107,19 +107,6 @@ struct RoundTrip {
       session.abort()
       throw error
     }
-  }
-
-  private func signIn(_ credentials: Credentials) async throws -> POP3Session {
-    let session = try await context.openPOP3(task, trace: SessionTrace(direction: .incoming))
-    do {
-      try await context.servers.login(task, .incoming) {
-        try await session.authenticate(credentials, mechanism: task.settings.incoming.mechanism)
-      }
-    } catch {
-      session.abort()
-      throw error
-    }
-    return session
   }
 
   /// Whether a header is the message's: its Message-ID, or the mark that survives servers that write an ID of their own.

@@ -23,6 +23,22 @@ extension SessionContext {
     }
   }
 
+  /// Opens a POP3 session and logs in to the mailbox.
+  func signInPOP3(_ task: SessionTask, trace: SessionTrace) async throws -> POP3Session {
+    try await signingIn(task, .incoming) { credentials in
+      let session = try await openPOP3(task, trace: trace)
+      do {
+        try await servers.login(task, .incoming) {
+          try await session.authenticate(credentials, mechanism: task.settings.incoming.mechanism)
+        }
+      } catch {
+        session.abort()
+        throw error
+      }
+      return session
+    }
+  }
+
   private func credentials(_ task: SessionTask, _ token: AccessToken) -> Credentials {
     Credentials(userName: task.settings.loginName, accessToken: token.secret)
   }
