@@ -210,11 +210,12 @@ extension ChaosRun {
     }
     say("stopped worker \(process.id) at \(wanted.rawValue)")
     let lease = Double(options.leaseSeconds)
+    // At once: the oldest of its leases may end soon.
+    let frozen = try await leases(of: process.id)
+    let late = frozen.filter { $0.isNamed(in: bytes) }
     // From the end of its oldest lease on nobody but the frozen process could close its sessions.
     try await Task.sleep(until: stoppedAt + .seconds(lease * 0.6), clock: .continuous)
     let apart = stage.census.setApart(process.connections)
-    let frozen = try await leases(of: process.id)
-    let late = frozen.filter { $0.isNamed(in: bytes) }
     note { $0.apart += apart }
     try await Task.sleep(until: stoppedAt + .seconds(lease + 0.5), clock: .continuous)
     // Others have done again what it held: then its write is too late.
@@ -228,8 +229,11 @@ extension ChaosRun {
       return Int(newer) ?? 0 >= late.count
     }
     if !overtaken { say("not all of its \(late.count) jobs were done again") }
+    let releasedAt = Clock.now
     process.postgres.release()
-    try await Task.sleep(for: .milliseconds(200))
+    // The process finds its write answered when it goes on. A refused one has no such answer.
+    _ = await stage.telltale.wait(
+      for: [outcome ? .outcomeAnswered : .storeAnswered], after: releasedAt, of: process.id, within: .seconds(3))
     process.program.signal(SIGCONT)
     let wentOnAt = Clock.now
     note { $0.lateWrites += 1 }

@@ -27,14 +27,19 @@ final class Telltale: Sendable {
     }
   }
 
-  /// Waits for a point after a moment, of any process but `except`. Returns when it was, `nil` when it did not come.
+  /// Waits for a point after a moment, of one process or of any but `except`. Returns when it was, `nil` when it did not
+  /// come.
   func wait(
-    for points: [WirePoint], after moment: Clock.Instant, except: Int32? = nil, within limit: Duration
+    for points: [WirePoint], after moment: Clock.Instant, of only: Int32? = nil, except: Int32? = nil,
+    within limit: Duration
   ) async -> Clock.Instant? {
     let end = Clock.now + limit
     while true {
       let found = state.withLock { state in
-        points.flatMap { state.last[$0] ?? [:] }.filter { $0.key != except && $0.value > moment }.map(\.value).min()
+        points.flatMap { point in
+          (state.last[point] ?? [:]).filter { process, _ in process != except && (only == nil || process == only) }
+            .values
+        }.filter { $0 > moment }.min()
       }
       if let found { return found }
       guard Clock.now < end else { return nil }
