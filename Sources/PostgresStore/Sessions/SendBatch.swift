@@ -67,7 +67,10 @@ struct SendBatch: Sendable {
     if !finishes.isEmpty { statements += try finishStatements() }
     if !handovers.isEmpty { statements.append(handoverStatement) }
     // What is finished first makes room: its mailbox may be asking for the next message already.
-    if !claims.isEmpty { statements += [lockStatement, claimStatement] }
+    if !claims.isEmpty {
+      let claims = sortedClaims
+      statements += [lockStatement(claims), claimStatement(claims)]
+    }
     var results = try (claims.isEmpty ? db.commit(statements) : db.pipeline(statements)).dropFirst()
     if !finishes.isEmpty {
       for index in try results[results.startIndex + 1].map({ Int(try $0.int()) }) { answers[index] = .done(nil) }
@@ -100,20 +103,29 @@ struct SendBatch: Sendable {
     ]
   }
 
+  /// The claims in the order of their mailboxes, in which hot rows are locked everywhere.
+  private var sortedClaims: [Claim] { claims.sorted { $0.writer.job.mailbox < $1.writer.job.mailbox } }
+
   /// The hot rows of the sessions whose generation and fence still hold.
-  private var lockStatement: Statement {
+  ///
+  /// Each is looked up in a subquery of its own, which no plan can turn round: one made while the tables were small would
+  /// read every hot row of the cluster for a few claims.
+  private func lockStatement(_ claims: [Claim]) -> Statement {
     .kept(
       """
       SELECT i.index FROM unnest($1, $2, $3, $4, $5, $6)
         AS i (index, mailbox_id, organization_id, generation, fence, lane)
-      JOIN mailbox_schedule s ON s.mailbox_id = i.mailbox_id AND s.kind = 's' AND s.organization_id = i.organization_id
-        AND s.generation = i.generation
-        AND CASE i.lane WHEN 0 THEN s.last_fence ELSE coalesce(s.lane_fences[i.lane::int], 0) END < i.fence
-      ORDER BY s.mailbox_id, s.kind FOR NO KEY UPDATE OF s
+      CROSS JOIN LATERAL (
+        SELECT FROM mailbox_schedule s
+        WHERE s.mailbox_id = i.mailbox_id AND s.kind = 's' AND s.organization_id = i.organization_id
+          AND s.generation = i.generation
+          AND CASE i.lane WHEN 0 THEN s.last_fence ELSE coalesce(s.lane_fences[i.lane::int], 0) END < i.fence
+        LIMIT 1 FOR NO KEY UPDATE
+      ) AS held
       """, columns(claims.map(\.writer), claims.map(\.index)))
   }
 
-  private var claimStatement: Statement {
+  private func claimStatement(_ claims: [Claim]) -> Statement {
     .kept(
       """
       UPDATE outgoing_email e SET state = 'sending', fence = c.fence, unsent_fence = c.fence, lane = c.lane,
@@ -121,9 +133,13 @@ struct SendBatch: Sendable {
       FROM (
         SELECT i.index, i.fence, i.lane, due.id FROM unnest($1, $2, $3, $4, $5, $6)
           AS i (index, mailbox_id, organization_id, generation, fence, lane)
-        JOIN mailbox_schedule s ON s.mailbox_id = i.mailbox_id AND s.kind = 's'
-          AND s.organization_id = i.organization_id AND s.generation = i.generation
-          AND CASE i.lane WHEN 0 THEN s.last_fence ELSE coalesce(s.lane_fences[i.lane::int], 0) END < i.fence
+        CROSS JOIN LATERAL (
+          SELECT FROM mailbox_schedule s
+          WHERE s.mailbox_id = i.mailbox_id AND s.kind = 's' AND s.organization_id = i.organization_id
+            AND s.generation = i.generation
+            AND CASE i.lane WHEN 0 THEN s.last_fence ELSE coalesce(s.lane_fences[i.lane::int], 0) END < i.fence
+          LIMIT 1
+        ) AS held
         CROSS JOIN LATERAL (
           SELECT d.id FROM outgoing_email d
           WHERE d.mailbox_id = i.mailbox_id AND d.state = 'pending-send' AND d.next_try_at <= now()
