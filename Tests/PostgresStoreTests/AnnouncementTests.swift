@@ -72,7 +72,7 @@ struct AnnouncementTests {
       #expect(try await store.webhook(theirs.id, for: other).pending == 0)
       await #expect(throws: StoreError.self) { try await store.webhook(mine.id, for: other) }
       await #expect(throws: StoreError.self) { try await store.deleteWebhook(mine.id, by: other) }
-      let claimed = try await store.claimDeliveries(limit: 10, perWebhook: 10, lease: .seconds(60))
+      let claimed = try await store.claimDeliveries(limit: 10, perWebhook: 10, except: [], lease: .seconds(60))
       #expect(claimed.count == 2 && claimed.allSatisfy { $0.secret == Secret("whsec_AAAA") && $0.email != nil })
       try await store.deleteWebhook(mine.id, by: database.principal)
       #expect(try await database.int("SELECT count(*) FROM webhook_delivery") == 0)

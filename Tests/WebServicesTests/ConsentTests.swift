@@ -111,6 +111,29 @@ struct ConsentTests {
     await server.stop()
   }
 
+  @Test("a mailbox that got another profile while its code was exchanged: said, and nothing is stored")
+  func profileChanged() async throws {
+    let server = try await OAuthServer.start()
+    try await withCluster { cluster in
+      let profile = try await cluster.oauthProfile(server)
+      let other = try await cluster.oauthProfile(server, name: "Other")
+      let mailbox = try await cluster.mailbox("ann@example.org", on: profile, password: nil)
+      let desk = try cluster.desk()
+      let request = try await desk.beginConsent(of: mailbox, by: cluster.principal)
+      let answer = try await Browser.consent(at: request.consentURL)
+      let hold = ScriptSignal()
+      server.change { $0.hold = hold }
+      async let refusal = consentError { _ = try await desk.finishConsent(answer) }
+      try await eventually("the exchange") { server.requests.contains { $0.path == "/token" } }
+      _ = try await cluster.store.updateMailbox(mailbox, MailboxChange(profileID: other.id), by: cluster.principal)
+      hold.fire()
+      let refused = await refusal
+      #expect(refused?.code == "profile-changed" && refused?.description.contains("begin again") == true)
+      #expect(try await cluster.sql("SELECT count(*) FROM oauth_grant") == "0")
+    }
+    await server.stop()
+  }
+
   @Test("a connection is ended: the grant is forgotten, the provider told, both directions stand still")
   func disconnection() async throws {
     let server = try await OAuthServer.start()

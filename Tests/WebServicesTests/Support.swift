@@ -63,7 +63,7 @@ extension TestCluster {
 
   /// What a worker gets its tokens from; a store of its own stands for a process of its own.
   func keeper(
-    _ store: PostgresStore? = nil, configure: (inout TokenKeeper.Configuration) -> Void = { _ in }
+    _ store: (any OAuthStore)? = nil, configure: (inout TokenKeeper.Configuration) -> Void = { _ in }
   ) throws -> TokenKeeper {
     var configuration = TokenKeeper.Configuration()
     configure(&configuration)
@@ -100,6 +100,84 @@ func withCluster(_ options: TestCluster.Options = .init(), _ body: (TestCluster)
     throw error
   }
   await cluster.close()
+}
+
+/// A store whose database is away when the first writes at the end of a refresh come.
+final class AwayStore: OAuthStore {
+  private let store: PostgresStore
+  private let writes: Mutex<Int>
+
+  init(_ store: PostgresStore, writes: Int) {
+    self.store = store
+    self.writes = Mutex(writes)
+  }
+
+  private func write() throws {
+    let isAway = writes.withLock { writes in
+      writes -= 1
+      return writes >= 0
+    }
+    if isAway { throw StoreError.unavailable(reason: "it is away") }
+  }
+
+  func finishRefresh(_ lease: RefreshLease, _ tokens: IssuedTokens) async throws -> Int64? {
+    try write()
+    return try await store.finishRefresh(lease, tokens)
+  }
+
+  func failRefresh(_ lease: RefreshLease, _ failure: Failure, wait: Duration, rotated: Secret?) async throws {
+    try write()
+    try await store.failRefresh(lease, failure, wait: wait, rotated: rotated)
+  }
+
+  func tokenState(of mailbox: MailboxID) async throws -> TokenState { try await store.tokenState(of: mailbox) }
+
+  func beginRefresh(
+    of mailbox: MailboxID, version: Int64, holder: String, for duration: Duration
+  ) async throws -> RefreshLease? {
+    try await store.beginRefresh(of: mailbox, version: version, holder: holder, for: duration)
+  }
+
+  func oauthClient(of profile: ProfileID, for principal: Principal) async throws -> OAuthClient {
+    try await store.oauthClient(of: profile, for: principal)
+  }
+
+  func profileType(of profile: ProfileID, for principal: Principal) async throws -> ProfileType {
+    try await store.profileType(of: profile, for: principal)
+  }
+
+  func setOAuthClient(
+    _ client: ResolvedOAuthClient, of profile: ProfileID, by principal: Principal
+  ) async throws -> OAuthClient {
+    try await store.setOAuthClient(client, of: profile, by: principal)
+  }
+
+  func removeOAuthClient(of profile: ProfileID, by principal: Principal) async throws {
+    try await store.removeOAuthClient(of: profile, by: principal)
+  }
+
+  func beginConsent(
+    of mailbox: MailboxID, state: Secret, verifier: Secret, redirectURL: String, life: Duration, by principal: Principal
+  ) async throws -> ConsentStart {
+    try await store.beginConsent(
+      of: mailbox, state: state, verifier: verifier, redirectURL: redirectURL, life: life, by: principal)
+  }
+
+  func takeConsent(state: Secret) async throws -> TakenConsent? { try await store.takeConsent(state: state) }
+
+  func storeGrant(_ tokens: IssuedTokens, of consent: TakenConsent) async throws {
+    try await store.storeGrant(tokens, of: consent)
+  }
+
+  func connection(of mailbox: MailboxID, for principal: Principal) async throws -> MailboxConnection {
+    try await store.connection(of: mailbox, for: principal)
+  }
+
+  func removeGrant(
+    of mailbox: MailboxID, by principal: Principal
+  ) async throws -> (wasConnected: Bool, token: Secret?, revocationURL: WebURL?) {
+    try await store.removeGrant(of: mailbox, by: principal)
+  }
 }
 
 /// A switch that is turned on once.

@@ -53,6 +53,10 @@ struct TokenAnswerTests {
     #expect(bare.life == .seconds(1_800) && bare.scopes == nil && bare.refreshToken == nil)
     #expect(try read(200, #"{"access_token":"at","expires_in":1e300}"#).get().life == .seconds(7_776_000))
     #expect(try read(200, #"{"access_token":"at","expires_in":-5}"#).get().life == .seconds(60))
+    for number in ["nan", "-nan", "inf", "-infinity", "1e999", "soon"] {
+      let odd = try read(200, #"{"access_token":"at","expires_in":"\#(number)"}"#).get()
+      #expect(odd.life == .seconds(1_800), "\(number)")
+    }
   }
 
   @Test("a server's words are shown without what it was told, and harmless")

@@ -192,6 +192,149 @@ struct TokenKeeperTests {
     await stranger.stop()
   }
 
+  @Test("an application that was removed disables nobody: what is good goes on, then the profile lacks its application")
+  func applicationRemoved() async throws {
+    let server = try await OAuthServer.start()
+    try await withCluster { cluster in
+      let profile = try await cluster.oauthProfile(server)
+      let mailbox = try await cluster.connected(profile)
+      let keeper = try cluster.keeper()
+      try await cluster.desk().removeClient(of: profile.id, by: cluster.principal)
+      try await cluster.age(mailbox)
+      let good = try await keeper.accessToken(of: mailbox, refused: nil)
+      #expect(good?.version == 0)
+      let refused = await failure { _ = try await keeper.accessToken(of: mailbox, refused: good) }
+      #expect(refused?.code == .oauthNotConfigured && refused?.scope == .profile)
+      try await cluster.age(mailbox, ended: true)
+      let ended = await failure { _ = try await keeper.accessToken(of: mailbox, refused: nil) }
+      #expect(ended?.code == .oauthNotConfigured)
+      // A token that was got elsewhere needs no application, and ends with its time.
+      let other = try await cluster.mailbox("bob@example.org", on: profile, password: nil)
+      let foreign = Secret("got-elsewhere")
+      try await cluster.store.storeAccessToken(
+        foreign, expiresAt: Date(timeIntervalSinceNow: -1), mailbox: other, by: cluster.principal)
+      let over = await failure { _ = try await keeper.accessToken(of: other, refused: nil) }
+      #expect(over?.code == .oauthGrantExpired)
+      #expect(try await keeper.accessToken(of: other, refused: AccessToken(foreign, version: 0)) == nil)
+      // Set again, the application renews what was granted to it.
+      _ = try await cluster.oauthClient(server, of: profile)
+      #expect(try await keeper.accessToken(of: mailbox, refused: nil)?.version == 1)
+      // A service account's grant has no refresh token.
+      try await cluster.desk().removeClient(of: profile.id, by: cluster.principal)
+      try await cluster.sql("UPDATE oauth_grant SET refresh_token = NULL, expires_at = now()")
+      let account = await failure { _ = try await keeper.accessToken(of: mailbox, refused: nil) }
+      #expect(account?.code == .oauthNotConfigured)
+    }
+    await server.stop()
+  }
+
+  @Test("a new refresh token counts although a right is missing, and although the database is away at that moment")
+  func rotatedInVain() async throws {
+    let server = try await OAuthServer.start()
+    server.change { $0.rotates = true }
+    try await withCluster { cluster in
+      let mailbox = try await cluster.connected(try await cluster.oauthProfile(server))
+      try await cluster.age(mailbox, ended: true)
+      server.change { $0.granted = "mail.read" }
+      let keeper = try cluster.keeper(AwayStore(cluster.store, writes: 2))
+      let scope = await failure { _ = try await keeper.accessToken(of: mailbox, refused: nil) }
+      #expect(scope?.code == .oauthScope)
+      server.change { $0.granted = nil }
+      try await cluster.sql("UPDATE oauth_grant SET retry_at = now()")
+      #expect(try await keeper.accessToken(of: mailbox, refused: nil)?.version == 1)
+      #expect(server.refreshes == 2)
+    }
+    await server.stop()
+  }
+
+  @Test("new tokens wait for a database that is away for longer than the lease")
+  func savedLate() async throws {
+    let server = try await OAuthServer.start()
+    try await withCluster { cluster in
+      let mailbox = try await cluster.connected(try await cluster.oauthProfile(server))
+      try await cluster.age(mailbox, ended: true)
+      let keeper = try cluster.keeper(AwayStore(cluster.store, writes: 4)) { $0.lease = .milliseconds(500) }
+      #expect(try await keeper.accessToken(of: mailbox, refused: nil)?.version == 1)
+      #expect(server.refreshes == 1)
+    }
+    await server.stop()
+  }
+
+  @Test("a refresh token that cannot be decrypted: the keys are at fault, and nobody waits for the lease")
+  func unreadable() async throws {
+    let server = try await OAuthServer.start()
+    try await withCluster { cluster in
+      let profile = try await cluster.oauthProfile(server)
+      let mailbox = try await cluster.mailbox("ann@example.org", on: profile, password: nil)
+      // Another process has a newer key already.
+      let ahead = PostgresStore(
+        configuration: PostgresStoreConfiguration(
+          url: cluster.databaseURL, poolSize: 2, keyRing: try KeyRing(Secret(cluster.keys)).adding(id: "newer")),
+        logger: cluster.logger)
+      let desk = ConsentService(store: ahead, web: try loopbackClient(), publicURL: "https://mail.example.com")
+      let request = try await desk.beginConsent(of: mailbox, by: cluster.principal)
+      _ = try await desk.finishConsent(try await Browser.consent(at: request.consentURL))
+      try await cluster.age(mailbox, ended: true)
+      let keeper = try cluster.keeper()
+      let unreadable = await failure { _ = try await keeper.accessToken(of: mailbox, refused: nil) }
+      #expect(unreadable?.code == .credentialsUnreadable)
+      #expect(try await cluster.sql("SELECT refreshing_by IS NULL FROM oauth_grant") == "t")
+      #expect(try await cluster.keeper(ahead).accessToken(of: mailbox, refused: nil)?.version == 1)
+      await ahead.close()
+    }
+    await server.stop()
+  }
+
+  @Test("an application that is set to another server does not show it the refresh tokens")
+  func otherServer() async throws {
+    let server = try await OAuthServer.start()
+    let stranger = try await OAuthServer.start()
+    try await withCluster { cluster in
+      let profile = try await cluster.oauthProfile(server)
+      let ann = try await cluster.connected(profile)
+      func grant(_ mailbox: MailboxID) async throws -> String {
+        try await cluster.sql(
+          "SELECT refresh_token IS NOT NULL, token_version FROM oauth_grant WHERE mailbox_id = \(mailbox)")
+      }
+      _ = try await cluster.oauthClient(server, of: profile)
+      #expect(try await grant(ann) == "t|0")
+      _ = try await cluster.oauthClient(server, of: profile, revokesAt: stranger)
+      #expect(try await grant(ann) == "f|1")
+      let bob = try await cluster.connected(profile, as: "bob@example.org")
+      #expect(try await grant(bob) == "t|0")
+      _ = try await cluster.oauthClient(stranger, of: profile)
+      #expect(try await grant(bob) == "f|1")
+      try await cluster.age(bob, ended: true)
+      let keeper = try cluster.keeper()
+      let ended = await failure { _ = try await keeper.accessToken(of: bob, refused: nil) }
+      #expect(ended?.code == .oauthGrantExpired && stranger.requests.isEmpty)
+    }
+    await server.stop()
+    await stranger.stop()
+  }
+
+  @Test("a service account takes over while the old application refreshes: what that brings counts no more")
+  func takenOver() async throws {
+    let server = try await OAuthServer.start()
+    let key = try _RSA.Signing.PrivateKey(keySize: .bits2048)
+    server.addServiceAccount("client", publicKeyPEM: key.publicKey.pemRepresentation)
+    try await withCluster { cluster in
+      let mailbox = try await cluster.connected(try await cluster.oauthProfile(server))
+      let service = try await cluster.oauthProfile(
+        server, flow: .serviceAccount, key: Secret(key.pkcs8PEMRepresentation), name: "Service")
+      let lease = try #require(
+        try await cluster.store.beginRefresh(of: mailbox, version: 0, holder: "old", for: .seconds(30)))
+      _ = try await cluster.store.updateMailbox(mailbox, MailboxChange(profileID: service.id), by: cluster.principal)
+      // The row becomes the service account's, of a newer version than was asked for.
+      #expect(try await cluster.store.beginRefresh(of: mailbox, version: 0, holder: "new", for: .seconds(30)) == nil)
+      let late = IssuedTokens(
+        accessToken: Secret("late"), refreshToken: Secret("late-refresh"), life: .seconds(60), scopes: nil)
+      #expect(try await cluster.store.finishRefresh(lease, late) == nil)
+      #expect(try await cluster.keeper().accessToken(of: mailbox, refused: nil)?.version == 2)
+    }
+    await server.stop()
+  }
+
   @Test("a service account speaks for each mailbox with a signed assertion")
   func serviceAccount() async throws {
     let server = try await OAuthServer.start()
@@ -242,11 +385,13 @@ struct TokenKeeperTests {
 
 extension TestCluster {
   /// Sets the application of a profile again, as an administrator does with a new secret.
-  func oauthClient(_ server: OAuthServer, of profile: ServerProfile) async throws -> OAuthClient {
+  func oauthClient(
+    _ server: OAuthServer, of profile: ServerProfile, revokesAt other: OAuthServer? = nil
+  ) async throws -> OAuthClient {
     try await desk().setClient(
       OAuthClientDraft(
         clientID: "client", clientSecret: Secret("client-secret"), authorizationURL: server.authorizationURL,
-        tokenURL: server.tokenURL, revocationURL: server.revocationURL, scopes: ["mail.read", "mail.send"]),
+        tokenURL: server.tokenURL, revocationURL: (other ?? server).revocationURL, scopes: ["mail.read", "mail.send"]),
       of: profile.id, by: principal)
   }
 }

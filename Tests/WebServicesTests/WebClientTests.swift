@@ -112,7 +112,37 @@ struct WebClientTests {
     never.fire()
     await server.stop()
     let gone = await WebServicesTests.failure { _ = try await client.send(WebClient.Request(try url(server.url("/")))) }
-    #expect(gone?.code == .tcpUnreachable, "\(String(describing: gone))")
+    #expect(gone?.code == .tcpRefused, "\(String(describing: gone))")
+  }
+
+  @Test("an address that refuses is followed by the next one")
+  func nextAddress() async throws {
+    let server = try await TestHTTPServer.start { _ in TestHTTPServer.Response(200, "second") }
+    // The server listens on the second one alone.
+    let client = try loopbackClient(CountingNames(["service.test": ["127.0.0.2", "127.0.0.1"]]))
+    let answer = try await client.send(WebClient.Request(try url(server.url("/", host: "service.test")), body: [1]))
+    #expect(String(decoding: answer.body, as: UTF8.self) == "second")
+    #expect(server.requests.count == 1)
+    await server.stop()
+  }
+
+  @Test("a connection that breaks when the request is on its way ends the call: nothing is posted twice")
+  func postedOnce() async throws {
+    let resets = ScriptSignal()
+    // What was not read makes the system answer with a reset.
+    let server = try await ScriptedMailServer.start([.stopReading, .wait(resets), .close])
+    let client = try loopbackClient(CountingNames(["service.test": ["127.0.0.1", "127.0.0.1"]]))
+    // More than the buffers of both sides take.
+    let request = WebClient.Request(
+      try url("http://service.test:\(server.port)/token"), body: [UInt8](repeating: 120, count: 32 << 20))
+    async let call = failure { _ = try await client.send(request) }
+    #expect(await server.wait { !$0.isEmpty })
+    try await Task.sleep(for: .milliseconds(500))
+    resets.fire()
+    let broken = await call
+    #expect(broken?.code == .tcpClosed, "\(String(describing: broken))")
+    #expect(server.connections.count == 1)
+    await server.stop()
   }
 
   @Test("TLS is verified against the name, although the connection goes to an address")

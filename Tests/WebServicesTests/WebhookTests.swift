@@ -173,9 +173,10 @@ struct WebhookTests {
       let desk = try desk(cluster)
       let webhook = try await desk.create(WebhookDraft(url: receiver.url("/hook")), by: cluster.principal).webhook
       try await queue(2, cluster)
-      let taken = try await cluster.store.claimDeliveries(limit: 10, perWebhook: 10, lease: .seconds(2))
+      let taken = try await cluster.store.claimDeliveries(limit: 10, perWebhook: 10, except: [], lease: .seconds(2))
       #expect(taken.count == 2 && taken.allSatisfy { $0.email?.subject.hasPrefix("Subject") == true })
-      #expect(try await cluster.store.claimDeliveries(limit: 10, perWebhook: 10, lease: .seconds(2)).isEmpty)
+      let more = try await cluster.store.claimDeliveries(limit: 10, perWebhook: 10, except: [], lease: .seconds(2))
+      #expect(more.isEmpty)
       try await dispatching(cluster) {
         try await eventually("the successor") {
           try await desk.webhook(webhook.id, for: cluster.principal).pending == 0
@@ -186,6 +187,87 @@ struct WebhookTests {
       #expect(try await desk.webhook(webhook.id, for: cluster.principal).dead == 0)
     }
     await receiver.stop()
+  }
+
+  @Test("a receiver that does not answer keeps its own few slots: the others' deliveries go on")
+  func slow() async throws {
+    let never = ScriptSignal()
+    let stuck = try await TestHTTPServer.start { _ in TestHTTPServer.Response(200, after: never) }
+    let healthy = try await TestHTTPServer.start { _ in TestHTTPServer.Response(200) }
+    try await withCluster { cluster in
+      let desk = try desk(cluster)
+      let slow = try await desk.create(WebhookDraft(url: stuck.url("/hook")), by: cluster.principal).webhook
+      let good = try await desk.create(WebhookDraft(url: healthy.url("/hook")), by: cluster.principal).webhook
+      try await queue(20, cluster)
+      // So patient that no attempt ends within the test.
+      try await dispatching(cluster, configure: { $0.timeout = .seconds(300) }) {
+        try await eventually("deliveries to the healthy one") {
+          try await desk.webhook(good.id, for: cluster.principal).pending == 0
+        }
+        try await eventually("attempts at the slow one") { stuck.requests.count >= 4 }
+        // Some more looks.
+        try await Task.sleep(for: .milliseconds(500))
+        #expect(stuck.requests.count == 4)
+      }
+      #expect(try await desk.webhook(slow.id, for: cluster.principal).pending == 20)
+    }
+    never.fire()
+    await stuck.stop()
+    await healthy.stop()
+  }
+
+  @Test("deliveries that fail side by side are one failure of their webhook")
+  func failedTogether() async throws {
+    try await withCluster { cluster in
+      let desk = try desk(cluster)
+      let webhook = try await desk.create(WebhookDraft(url: "http://127.0.0.1:1/hook"), by: cluster.principal).webhook
+      try await queue(4, cluster)
+      let none = try await cluster.store.claimDeliveries(
+        limit: 10, perWebhook: 10, except: [webhook.id], lease: .seconds(60))
+      #expect(none.isEmpty)
+      for round in 1...2 {
+        let taken = try await cluster.store.claimDeliveries(
+          limit: 10, perWebhook: 10, except: [], lease: .seconds(60))
+        #expect(taken.count == 4)
+        for delivery in taken {
+          try await cluster.store.deliveryFailed(
+            delivery, status: 500, reason: "no", retry: Duration.zero, pause: Duration.zero)
+        }
+        #expect(try await desk.webhook(webhook.id, for: cluster.principal).failures == round)
+      }
+    }
+  }
+
+  @Test("a test goes before what is overdue already")
+  func testFirst() async throws {
+    try await withCluster { cluster in
+      let desk = try desk(cluster)
+      let webhook = try await desk.create(WebhookDraft(url: "http://127.0.0.1:1/hook"), by: cluster.principal).webhook
+      try await queue(5, cluster)
+      try await cluster.sql("UPDATE webhook_delivery SET next_try_at = now() - interval '1 hour'")
+      let test = try await desk.testWebhook(webhook.id, by: cluster.principal)
+      let first = try await cluster.store.claimDeliveries(limit: 1, perWebhook: 1, except: [], lease: .seconds(60))
+      #expect(first.map(\.id) == [test.id])
+    }
+  }
+
+  @Test("what was finished long ago is forgotten to its end, however much there is")
+  func tidied() async throws {
+    try await withCluster { cluster in
+      let desk = try desk(cluster)
+      let webhook = try await desk.create(WebhookDraft(url: "http://127.0.0.1:1/hook"), by: cluster.principal).webhook
+      try await cluster.sql(
+        """
+        INSERT INTO webhook_delivery (organization_id, webhook_id, event, state, finished_at)
+        SELECT organization_id, id, 'test', 'delivered', now() - interval '60 days'
+        FROM webhook, generate_series(1, 11000) WHERE id = \(webhook.id)
+        """)
+      try await dispatching(cluster, configure: { $0.tidying = .seconds(3_600) }) {
+        try await eventually("an empty table") {
+          try await cluster.sql("SELECT count(*) FROM webhook_delivery") == "0"
+        }
+      }
+    }
   }
 
   @Test("addresses inside are refused on save and when they are called")

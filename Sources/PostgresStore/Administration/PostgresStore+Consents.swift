@@ -73,7 +73,7 @@ extension PostgresStore {
           WHERE s.state_hash = $1 AND s.expires_at > now() AND m.id = s.mailbox_id AND u.id = s.user_id AND u.is_active
             AND c.profile_id = m.profile_id AND c.flow = 'authorization-code'
           RETURNING s.organization_id, u.id, u.name, s.id, s.mailbox_id, m.address, s.code_verifier, s.redirect_url,
-            c.profile_id, c.flow, c.client_id, c.secret, c.token_url, c.scopes
+            c.profile_id, c.profile_id, c.flow, c.client_id, c.secret, c.token_url, c.scopes
           """, [.bytes(hash)]),
       ])[1]
     }
@@ -89,7 +89,7 @@ extension PostgresStore {
     let verifier = try unseal(try row.bytes(), SealedPlace(table: "oauth_consent", column: "code_verifier", row: id))
     return TakenConsent(
       principal: principal, mailboxID: mailbox, address: address, verifier: verifier, redirectURL: try row.text(),
-      client: try tokenClient(&row))
+      profileID: try row.id(), client: try tokenClient(&row))
   }
 
   /// Reads profile, flow, client id, secret, token URL and scopes.
@@ -113,6 +113,9 @@ extension PostgresStore {
   }
 
   /// Stores what the owner granted; what the old credentials had proven counts no more, and a test is asked for.
+  ///
+  /// Throws ``StoreError/conflict(code:message:)`` `profile-changed` when the mailbox has another profile by now: the
+  /// grant is of the old one's application, and its refresh token must not be shown to the new one's server.
   public func storeGrant(_ tokens: IssuedTokens, of consent: TakenConsent) async throws {
     let principal = consent.principal
     let mailbox = consent.mailboxID
@@ -122,9 +125,14 @@ extension PostgresStore {
     try await pool.transaction(.api(principal.organizationID)) { db in
       let changed = try db.query(
         """
-        \(Self.forgetProof) WHERE m.id = $1 AND m.organization_id = $2 AND p.id = m.profile_id RETURNING m.id
-        """, [.id(mailbox), .id(principal.organizationID)])
-      if changed.count == 0 { throw StoreError.notFound("mailbox") }
+        \(Self.forgetProof)
+        WHERE m.id = $1 AND m.organization_id = $2 AND m.profile_id = $3 AND p.id = m.profile_id RETURNING m.id
+        """, [.id(mailbox), .id(principal.organizationID), .id(consent.profileID)])
+      if changed.count == 0 {
+        let known = try db.query(
+          "SELECT 1 FROM mailbox WHERE id = $1 AND organization_id = $2", [.id(mailbox), .id(principal.organizationID)])
+        throw known.count == 0 ? StoreError.notFound("mailbox") : Self.profileChanged(consent.address)
+      }
       let seconds = PostgresValue.double(tokens.life / .seconds(1))
       try db.commit([
         Statement(
@@ -161,6 +169,13 @@ extension PostgresStore {
       logger.warning(
         "A connected mailbox could not be tested", metadata: ["mailbox.id": "\(mailbox)", "error": "\(error)"])
     }
+  }
+
+  private static func profileChanged(_ address: String) -> StoreError {
+    .conflict(
+      code: "profile-changed",
+      message: "\(address) has got another server profile since the consent began, so nothing is stored; begin again "
+        + "with `postrider mailbox connect`")
   }
 
   /// Sets the directions that use OAuth to not tested (feature M6).

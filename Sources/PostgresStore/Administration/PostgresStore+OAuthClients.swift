@@ -44,7 +44,9 @@ extension PostgresStore {
 
   /// Stores a checked application in the place of the one before; what it had got is forgotten. Grants of mailboxes stay.
   ///
-  /// A secret that is not given anew stays only while client id, flow and token URL do: it is not shown to another server.
+  /// No secret is shown to another server: one that is not given anew stays only while client id, flow and token URL
+  /// do; refresh tokens of the grants only while token URL and revocation URL keep scheme, host and port. Without them
+  /// the owners consent again; access tokens are used until they end.
   public func setOAuthClient(
     _ client: ResolvedOAuthClient, of profile: ProfileID, by principal: Principal
   ) async throws -> OAuthClient {
@@ -86,6 +88,18 @@ extension PostgresStore {
         ])
       let written = try db.pipeline([write, Self.readOAuthClient(profile, organization)])[1].map(Self.oauthClient)
       guard let after = written.first else { throw StoreError.notFound("server profile") }
+      if let before,
+        Self.leadsElsewhere(before.tokenURL, client.tokenURL)
+          || Self.leadsElsewhere(before.revocationURL, client.revocationURL)
+      {
+        try db.pipeline([
+          Self.forgetRefreshTokens(profile, organization),
+          // The code of a consent that is under way was asked of the old server.
+          Statement(
+            "DELETE FROM oauth_consent s USING mailbox m WHERE m.id = s.mailbox_id AND m.profile_id = $1",
+            [.id(profile)]),
+        ])
+      }
       try db.commit([
         Self.touch(profile),
         // What was refused to the old application may be granted to this one.
@@ -104,6 +118,25 @@ extension PostgresStore {
       ])
       return after
     }
+  }
+
+  /// Whether an address is another server's than before.
+  private static func leadsElsewhere(_ before: String?, _ after: WebURL?) -> Bool {
+    guard let before, let after else { return false }
+    guard let old = WebURL(before) else { return true }
+    return old.isSecure != after.isSecure || old.host != after.host || old.port != after.port
+  }
+
+  /// Forgets what renews the grants of a profile; a refresh that is under way at the old server counts no more.
+  private static func forgetRefreshTokens(_ profile: ProfileID, _ organization: OrganizationID) -> Statement {
+    Statement(
+      """
+      UPDATE oauth_grant g SET refresh_token = NULL, token_version = g.token_version + 1, refreshing_by = NULL,
+        refreshing_until = NULL
+      FROM mailbox m
+      WHERE m.id = g.mailbox_id AND g.organization_id = $2
+        AND (g.profile_id = $1 OR g.profile_id IS NULL AND m.profile_id = $1)
+      """, [.id(profile), .id(organization)])
   }
 
   /// Removes the application of a profile; its mailboxes get no more tokens.

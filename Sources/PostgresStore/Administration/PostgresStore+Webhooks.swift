@@ -96,7 +96,7 @@ extension PostgresStore: WebhookStore {
     }
   }
 
-  /// Queues a test, which goes at once also to a webhook that waits after failures.
+  /// Queues a test, which goes at once: before what waits already, and also to a webhook that waits after failures.
   public func testWebhook(_ id: WebhookID, by principal: Principal) async throws -> WebhookDelivery {
     let organization = principal.organizationID
     return try await pool.transaction(.api(organization)) { db in
@@ -105,8 +105,12 @@ extension PostgresStore: WebhookStore {
         [.id(id), .id(organization)])
       if waits.count == 0 { throw StoreError.notFound("webhook") }
       let inserted = try db.query(
-        "INSERT INTO webhook_delivery (organization_id, webhook_id, event) VALUES ($1, $2, 'test') RETURNING id",
-        [.id(organization), .id(id)])
+        """
+        INSERT INTO webhook_delivery (organization_id, webhook_id, event, next_try_at)
+        SELECT $1, $2, 'test', least(now(), (SELECT min(d.next_try_at) FROM webhook_delivery d
+          WHERE d.webhook_id = $2 AND d.state = 'pending')) - interval '1 second'
+        RETURNING id
+        """, [.id(organization), .id(id)])
       guard var row = inserted.first else { throw StoreError.notFound("webhook") }
       let number: WebhookDeliveryID = try row.id()
       let rows = try db.commit([

@@ -13,17 +13,21 @@ extension PostgresStore: DeliveryQueue {
       """, [.id(organization), .ints(emails)])
   }
 
-  /// Takes due deliveries for a while, a few of each webhook, so that a dead one holds back no other.
+  /// Takes due deliveries for a while, a few of each webhook and none of those that are `busy`, so that a dead or slow
+  /// one holds back no other.
   ///
   /// The end of the lease is the next attempt's time, and the number of the attempt names the claim: an answer that comes
   /// after another worker took over changes nothing.
-  public func claimDeliveries(limit: Int, perWebhook: Int, lease: Duration) async throws -> [ClaimedDelivery] {
+  public func claimDeliveries(
+    limit: Int, perWebhook: Int, except busy: [WebhookID], lease: Duration
+  ) async throws -> [ClaimedDelivery] {
     let taken = try await pool.transaction(.worker) { db in
       try db.commit([
         Statement(
           """
           WITH due AS (
-            SELECT d.id FROM (SELECT w.id FROM webhook w WHERE w.retry_at IS NULL OR w.retry_at <= now() ORDER BY random()) w
+            SELECT d.id FROM (SELECT w.id FROM webhook w WHERE (w.retry_at IS NULL OR w.retry_at <= now())
+              AND w.id <> ALL ($4) ORDER BY random()) w
             CROSS JOIN LATERAL (
               SELECT d.id FROM webhook_delivery d
               WHERE d.webhook_id = w.id AND d.state = 'pending' AND d.next_try_at <= now()
@@ -42,7 +46,7 @@ extension PostgresStore: DeliveryQueue {
           FROM taken t JOIN webhook w ON w.id = t.webhook_id
             LEFT JOIN email e ON e.id = t.email_id LEFT JOIN mailbox m ON m.id = e.mailbox_id
           ORDER BY t.id
-          """, [.int(Int64(limit)), .int(Int64(perWebhook)), .double(lease / .seconds(1))])
+          """, [.int(Int64(limit)), .int(Int64(perWebhook)), .double(lease / .seconds(1)), .ids(busy)])
       ])[0]
     }
     return try taken.map { row in try claimed(&row) }.compactMap { $0 }
@@ -121,36 +125,42 @@ extension PostgresStore: DeliveryQueue {
       statements.append(
         Statement(
           """
-          UPDATE webhook SET failures = failures + 1, last_failure_at = now(), last_error = $2,
+          UPDATE webhook SET failures = greatest(failures, $4), last_failure_at = now(), last_error = $2,
             retry_at = greatest(retry_at, now() + $3 * interval '1 second')
           WHERE id = $1
-          """, [.id(delivery.webhookID), error, .double(pause / .seconds(1))]))
+          """,
+          // Deliveries that were under way together are one failure of their webhook.
+          [.id(delivery.webhookID), error, .double(pause / .seconds(1)), .int(Int64(delivery.failures) + 1)]))
     }
     try await pool.transaction(.worker) { [statements] db in _ = try db.commit(statements) }
   }
 
+  private static let tidyBatch = 5_000
+
   /// Gives up what waits for longer than `patience`, and forgets what was finished long ago; at most 5,000 rows of each.
-  public func tidyDeliveries(patience: Duration, keepDelivered: Duration, keepDead: Duration) async throws {
+  /// Returns whether there were that many, so that there may be more.
+  public func tidyDeliveries(patience: Duration, keepDelivered: Duration, keepDead: Duration) async throws -> Bool {
     let waits = PostgresValue.double(patience / .seconds(1))
     let delivered = PostgresValue.double(keepDelivered / .seconds(1))
     let dead = PostgresValue.double(keepDead / .seconds(1))
-    try await pool.transaction(.worker) { db in
-      _ = try db.commit([
+    return try await pool.transaction(.worker) { db in
+      let tidied = try db.commit([
         Statement(
           """
           UPDATE webhook_delivery SET state = 'dead', finished_at = now(),
             last_error = coalesce(last_error, 'the webhook took nothing for too long')
           WHERE id IN (SELECT d.id FROM webhook_delivery d WHERE d.state = 'pending' AND d.next_try_at <= now()
-            AND d.waits_since < now() - $1 * interval '1 second' LIMIT 5000 FOR UPDATE SKIP LOCKED)
+            AND d.waits_since < now() - $1 * interval '1 second' LIMIT \(Self.tidyBatch) FOR UPDATE SKIP LOCKED)
           """, [waits]),
         Statement(
           """
           DELETE FROM webhook_delivery WHERE id IN (SELECT d.id FROM webhook_delivery d
             WHERE d.state <> 'pending' AND d.finished_at < now() - $1 * interval '1 second'
               AND (d.state = 'delivered' OR d.finished_at < now() - $2 * interval '1 second')
-            LIMIT 5000 FOR UPDATE SKIP LOCKED)
+            LIMIT \(Self.tidyBatch) FOR UPDATE SKIP LOCKED)
           """, [delivered, dead]),
       ])
+      return tidied.contains { $0.affected >= Self.tidyBatch }
     }
   }
 

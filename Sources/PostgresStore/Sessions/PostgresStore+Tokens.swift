@@ -30,9 +30,10 @@ extension PostgresStore {
         Statement(
           """
           SELECT c.flow, CASE c.flow WHEN 'client-credentials' THEN c.profile_id END, g.mailbox_id IS NOT NULL,
-            g.refresh_token IS NOT NULL, t.access_token, coalesce(t.expires_at > now() + interval '5 seconds', false),
-            coalesce(t.refresh_at <= now(), false), coalesce(t.token_version, 0),
-            coalesce(t.refreshing_until > now(), false), CASE WHEN t.retry_at > now() THEN t.failure END,
+            g.profile_id IS NOT NULL, g.refresh_token IS NOT NULL, t.access_token,
+            coalesce(t.expires_at > now() + interval '5 seconds', false), coalesce(t.refresh_at <= now(), false),
+            coalesce(t.token_version, 0), coalesce(t.refreshing_until > now(), false),
+            CASE WHEN t.retry_at > now() THEN t.failure END,
             ceil(extract(epoch FROM t.retry_at - now()))::bigint
           FROM mailbox m JOIN server_profile p ON p.id = m.profile_id
             LEFT JOIN oauth_client c ON c.profile_id = p.id
@@ -58,6 +59,7 @@ extension PostgresStore {
     let flow = try row.textOrNil().flatMap { OAuthFlow(rawValue: $0) }
     let place = TokenRow(mailbox, try row.idOrNil()).accessPlace
     let isGranted = try row.bool()
+    let isFromApplication = try row.bool()
     let isRenewable = try row.bool()
     let sealed = try row.bytesOrNil()
     let isAlive = try row.bool()
@@ -73,7 +75,7 @@ extension PostgresStore {
       token: isAlive ? try sealed.map { AccessToken(try unseal($0, place), version: version) } : nil, version: version,
       isDue: isDue, isBeingRefreshed: isBeingRefreshed, flow: flow,
       isRenewable: isRenewable || flow?.isUnattended == true,
-      isGranted: isGranted,
+      isGranted: isGranted, isFromApplication: isFromApplication,
       failure: failure.map { failure in
         Failure(
           failure.code, class: failure.failureClass, scope: failure.scope, serverWords: failure.serverWords,
@@ -108,10 +110,31 @@ extension PostgresStore {
     }
     guard var row = taken.first else { return nil }
     let profile: ProfileID? = try row.idOrNil()
-    let refresh = try row.bytesOrNil().map { try unseal($0, .refreshToken(of: mailbox)) }
+    let sealed = try row.bytesOrNil()
+    let refresh: Secret?
+    do {
+      refresh = try sealed.map { try unseal($0, .refreshToken(of: mailbox)) }
+    } catch {
+      await giveBackLease(of: mailbox, version: version, holder: holder)
+      throw error
+    }
     return RefreshLease(
       mailboxID: mailbox, profileID: isShared ? profile : nil, version: version, holder: holder, client: client,
       refreshToken: refresh, subject: subject, grantedAt: try row.dateOrNil())
+  }
+
+  /// Ends the lease of a grant with which nothing can be done, so that nobody waits for it.
+  private func giveBackLease(of mailbox: MailboxID, version: Int64, holder: String) async {
+    // If this fails the lease ends by its time.
+    try? await pool.transaction(.worker) { db in
+      _ = try db.commit([
+        Statement(
+          """
+          UPDATE oauth_grant SET refreshing_by = NULL, refreshing_until = NULL
+          WHERE mailbox_id = $1 AND token_version = $2 AND refreshing_by = $3
+          """, [.id(mailbox), .int(version), .text(holder)])
+      ])
+    }
   }
 
   private static func takeLease(
@@ -130,14 +153,16 @@ extension PostgresStore {
       """, [.id(mailbox), .text(holder), .double(duration / .seconds(1)), .int(version)])
   }
 
-  /// The row of a mailbox for which a service account speaks; what another profile's application had is forgotten.
+  /// The row of a mailbox for which a service account speaks; what another profile's application had is forgotten, and
+  /// what a refresh of it still brings counts no more.
   private static func serviceGrant(_ mailbox: MailboxID) -> Statement {
     Statement(
       """
       INSERT INTO oauth_grant AS g (mailbox_id, organization_id, profile_id)
       SELECT m.id, m.organization_id, m.profile_id FROM mailbox m WHERE m.id = $1
       ON CONFLICT (mailbox_id) DO UPDATE SET profile_id = excluded.profile_id, access_token = NULL, refresh_token = NULL,
-        scopes = NULL, expires_at = NULL, refresh_at = NULL, failure = NULL, retry_at = NULL
+        scopes = NULL, expires_at = NULL, refresh_at = NULL, failure = NULL, retry_at = NULL,
+        token_version = g.token_version + 1, refreshing_by = NULL, refreshing_until = NULL
       WHERE g.profile_id IS DISTINCT FROM excluded.profile_id
       """, [.id(mailbox)])
   }
@@ -172,19 +197,25 @@ extension PostgresStore {
     }
   }
 
-  /// Notes why the refresh failed and ends the lease; nobody tries again within `wait`.
-  public func failRefresh(_ lease: RefreshLease, _ failure: Failure, wait: Duration) async throws {
+  /// Notes why the refresh failed and ends the lease; nobody tries again within `wait`. A refresh token that was handed
+  /// out all the same (`rotated`) replaces the one before, which is good for nothing any more.
+  public func failRefresh(_ lease: RefreshLease, _ failure: Failure, wait: Duration, rotated: Secret?) async throws {
     let row = TokenRow(lease)
-    let text = try PostgresValue.jsonText(failure)
-    try await pool.transaction(.worker) { db in
-      _ = try db.commit([
-        Statement(
-          """
-          UPDATE \(row.table) SET refreshing_by = NULL, refreshing_until = NULL, failures = failures + 1,
-            failure = $4::jsonb, failed_at = now(), retry_at = now() + $5 * interval '1 second'
-          WHERE \(row.key) = $1 AND token_version = $2 AND refreshing_by = $3
-          """, [row.id, .int(lease.version), .text(lease.holder), .text(text), .double(wait / .seconds(1))])
-      ])
+    var values: [PostgresValue] = [
+      row.id, .int(lease.version), .text(lease.holder), .text(try PostgresValue.jsonText(failure)),
+      .double(wait / .seconds(1)),
+    ]
+    var own = ""
+    if lease.profileID == nil {
+      own = ", refresh_token = coalesce($6, refresh_token)"
+      values.append(.bytes(try seal(rotated, .refreshToken(of: lease.mailboxID))))
     }
+    let statement = Statement(
+      """
+      UPDATE \(row.table) SET refreshing_by = NULL, refreshing_until = NULL, failures = failures + 1,
+        failure = $4::jsonb, failed_at = now(), retry_at = now() + $5 * interval '1 second'\(own)
+      WHERE \(row.key) = $1 AND token_version = $2 AND refreshing_by = $3
+      """, values)
+    try await pool.transaction(.worker) { db in _ = try db.commit([statement]) }
   }
 }

@@ -31,7 +31,8 @@ public protocol AccessTokenSource: Sendable {
 public protocol OAuthDesk: Sendable {
   /// The application of a profile. Throws `notFound` when it has none.
   func client(of profile: ProfileID, for principal: Principal) async throws -> OAuthClient
-  /// Sets it; grants of the old one stay.
+  /// Sets it; grants of the old one stay, their refresh tokens only while token and revocation URL lead to the same
+  /// server.
   func setClient(_ draft: OAuthClientDraft, of profile: ProfileID, by principal: Principal) async throws -> OAuthClient
   /// Removes it; its mailboxes get no more tokens.
   func removeClient(of profile: ProfileID, by principal: Principal) async throws
@@ -48,7 +49,7 @@ public protocol OAuthDesk: Sendable {
 
 /// Why a consent came to nothing, in words for the person at the browser.
 public struct ConsentError: Error, Hashable, Sendable, CustomStringConvertible {
-  /// Stable: `unknown-state`, `declined`, `no-refresh-token`, `oauth.…`.
+  /// Stable: `unknown-state`, `declined`, `no-refresh-token`, `profile-changed`, `oauth.…`.
   public var code: String
   /// What happened and what to do.
   public var description: String
@@ -115,19 +116,22 @@ public struct TakenConsent: Sendable {
   public var verifier: Secret
   /// The same that the browser was sent off with.
   public var redirectURL: String
+  /// The profile whose application it is.
+  public var profileID: ProfileID
   /// Where the code is worth something.
   public var client: TokenClient
 
   /// Describes a consent.
   public init(
     principal: Principal, mailboxID: MailboxID, address: String, verifier: Secret, redirectURL: String,
-    client: TokenClient
+    profileID: ProfileID, client: TokenClient
   ) {
     self.principal = principal
     self.mailboxID = mailboxID
     self.address = address
     self.verifier = verifier
     self.redirectURL = redirectURL
+    self.profileID = profileID
     self.client = client
   }
 }
@@ -168,13 +172,15 @@ public struct TokenState: Sendable {
   public var isRenewable: Bool
   /// Whether there is a grant at all.
   public var isGranted: Bool
+  /// Whether that grant came from an application of the profile, and not from elsewhere.
+  public var isFromApplication: Bool
   /// Why the last attempt failed, while it is too early for another one.
   public var failure: Failure?
 
   /// Describes a state.
   public init(
     token: AccessToken?, version: Int64, isDue: Bool, isBeingRefreshed: Bool, flow: OAuthFlow?, isRenewable: Bool,
-    isGranted: Bool, failure: Failure?
+    isGranted: Bool, isFromApplication: Bool, failure: Failure?
   ) {
     self.token = token
     self.version = version
@@ -183,6 +189,7 @@ public struct TokenState: Sendable {
     self.flow = flow
     self.isRenewable = isRenewable
     self.isGranted = isGranted
+    self.isFromApplication = isFromApplication
     self.failure = failure
   }
 }
@@ -240,7 +247,8 @@ public protocol OAuthStore: Sendable {
   ) async throws -> ConsentStart
   /// Takes the consent of a state, which is gone then; `nil` for an unknown, used or old one.
   func takeConsent(state: Secret) async throws -> TakenConsent?
-  /// Stores what the owner granted, ends what the old credentials had proven, and asks for a test.
+  /// Stores what the owner granted, ends what the old credentials had proven, and asks for a test. Throws `conflict`
+  /// `profile-changed` when the mailbox has another profile by now, whose application the grant is not for.
   func storeGrant(_ tokens: IssuedTokens, of consent: TakenConsent) async throws
   /// See ``OAuthDesk/connection(of:for:)``.
   func connection(of mailbox: MailboxID, for principal: Principal) async throws -> MailboxConnection
@@ -258,6 +266,7 @@ public protocol OAuthStore: Sendable {
   /// Stores new tokens in the place of the lease's version; returns the new version, `nil` when that was replaced
   /// meanwhile.
   func finishRefresh(_ lease: RefreshLease, _ tokens: IssuedTokens) async throws -> Int64?
-  /// Notes why the refresh failed; nobody tries again within `wait`.
-  func failRefresh(_ lease: RefreshLease, _ failure: Failure, wait: Duration) async throws
+  /// Notes why the refresh failed; nobody tries again within `wait`. `rotated`: a refresh token that was handed out all
+  /// the same; it replaces the one before.
+  func failRefresh(_ lease: RefreshLease, _ failure: Failure, wait: Duration, rotated: Secret?) async throws
 }

@@ -64,8 +64,11 @@ public protocol WebhookDesk: WebhookStore {
 
 /// What the dispatcher needs of PostgreSQL. Calls throw ``StoreError``.
 public protocol DeliveryQueue: Sendable {
-  /// Takes due deliveries for `lease`, at most `limit` and at most `perWebhook` of each; while taken nobody else gets them.
-  func claimDeliveries(limit: Int, perWebhook: Int, lease: Duration) async throws -> [ClaimedDelivery]
+  /// Takes due deliveries for `lease`, at most `limit` and at most `perWebhook` of each, none of the webhooks `busy`;
+  /// while taken nobody else gets them.
+  func claimDeliveries(
+    limit: Int, perWebhook: Int, except busy: [WebhookID], lease: Duration
+  ) async throws -> [ClaimedDelivery]
   /// It arrived.
   func delivered(_ delivery: ClaimedDelivery, status: Int) async throws
   /// It did not; tried again after `retry`, given up with `nil`. The webhook waits for `pause`; `nil`: it is not to blame.
@@ -73,7 +76,8 @@ public protocol DeliveryQueue: Sendable {
     _ delivery: ClaimedDelivery, status: Int?, reason: String, retry: Duration?, pause: Duration?
   ) async throws
   /// Gives up what waits for longer than `patience`, and forgets what was finished long ago; a bounded part of it.
-  func tidyDeliveries(patience: Duration, keepDelivered: Duration, keepDead: Duration) async throws
+  /// Returns whether there may be more.
+  func tidyDeliveries(patience: Duration, keepDelivered: Duration, keepDead: Duration) async throws -> Bool
   /// Returns soon after mail was stored by this process, or when the time is over.
   func waitForMail(atMost: Duration) async
 }

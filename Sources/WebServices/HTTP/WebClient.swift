@@ -6,6 +6,15 @@ import NIOHTTP1
 import NIOPosix
 import NIOSSL
 import PostriderCore
+import Synchronization
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#else
+  import Darwin
+#endif
 
 /// Calls web services whose addresses people enter: token endpoints and webhooks.
 ///
@@ -130,21 +139,30 @@ public struct WebClient: Sendable {
     }
   }
 
+  /// Whether the connection of a call was opened: what goes wrong from then on may have come after the request.
+  private final class Opening: Sendable {
+    private let state = Mutex(false)
+    var isDone: Bool { state.withLock { $0 } }
+    func finish() { state.withLock { $0 = true } }
+  }
+
   private func call(_ request: Request, at address: IPAddress) async throws(NotConnected) -> Answer {
+    let opening = Opening()
     let client = HTTPClient(
-      eventLoopGroup: MultiThreadedEventLoopGroup.singleton, configuration: configuration(request.url, address))
+      eventLoopGroup: MultiThreadedEventLoopGroup.singleton,
+      configuration: configuration(request.url, address, opening))
     let result: Result<Answer, NotConnected>
     do {
       result = .success(try await Self.exchange(request, client))
     } catch {
-      result = .failure(Self.sort(error, request.url, address))
+      result = .failure(Self.sort(error, request.url, address, wasOpen: opening.isDone))
     }
     // Nothing is lost when a connection does not close cleanly: the answer was read.
     try? await client.shutdown()
     return try result.get()
   }
 
-  private func configuration(_ url: WebURL, _ address: IPAddress) -> HTTPClient.Configuration {
+  private func configuration(_ url: WebURL, _ address: IPAddress, _ opening: Opening) -> HTTPClient.Configuration {
     var tls = TLSConfiguration.makeClientConfiguration()
     tls.trustRoots = trustRoots
     tls.minimumTLSVersion = .tlsv12
@@ -154,6 +172,11 @@ public struct WebClient: Sendable {
     configuration.timeout.connect = .seconds(10)
     configuration.connectionPool.retryConnectionEstablishment = false
     configuration.httpVersion = .http1Only
+    // Called before the request goes out.
+    configuration.http1_1ConnectionDebugInitializer = { channel in
+      opening.finish()
+      return channel.eventLoop.makeSucceededVoidFuture()
+    }
     // The name stays in TLS and in `Host`; only where the connection goes is another.
     if IPAddress(url.host) == nil { configuration.dnsOverride = [url.host: address.description] }
     return configuration
@@ -184,7 +207,10 @@ public struct WebClient: Sendable {
     )
   }
 
-  private static func sort(_ error: any Error, _ url: WebURL, _ address: IPAddress) -> NotConnected {
+  /// With these no connection came about.
+  private static let connectErrors: Set<CInt> = [ECONNREFUSED, ENETUNREACH, EHOSTUNREACH, EADDRNOTAVAIL, ETIMEDOUT]
+
+  private static func sort(_ error: any Error, _ url: WebURL, _ address: IPAddress, wasOpen: Bool) -> NotConnected {
     let place = "\(url.host) (\(address) port \(url.port))"
     switch error {
     case is CancellationError: return .ended(error)
@@ -193,12 +219,19 @@ public struct WebClient: Sendable {
     case let error as HTTPClientError where error == .deadlineExceeded || error == .readTimeout:
       return .ended(Failure(.tcpTimeout, context: place))
     case let error as HTTPClientError where error == .cancelled: return .ended(CancellationError())
-    case is NIOConnectionError, is IOError:
-      return .failed(Failure(.tcpUnreachable, context: "\(place): \(words(error))"))
+    case let error as NIOConnectionError:
+      return .failed(unreachable(error.connectionErrors.first?.error as? IOError, "\(place): \(words(error))"))
+    case let error as IOError where !wasOpen && connectErrors.contains(error.errnoCode):
+      return .failed(unreachable(error, "\(place): \(words(error))"))
     case is NIOSSLError, is NIOSSLExtraError, is BoringSSLError:
       return .ended(Failure(.tlsHandshake, context: "\(place): \(words(error))"))
+    // Any other error of the socket too: at the next address a refresh token or a code would be posted twice.
     default: return .ended(Failure(.tcpClosed, context: "\(place): \(words(error))"))
     }
+  }
+
+  private static func unreachable(_ error: IOError?, _ context: String) -> Failure {
+    Failure(error?.errnoCode == ECONNREFUSED ? .tcpRefused : .tcpUnreachable, context: context)
   }
 
   /// An error of a library, cut short and harmless; none of them holds what was sent.

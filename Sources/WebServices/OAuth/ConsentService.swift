@@ -105,7 +105,11 @@ public struct ConsentService: OAuthDesk {
             + "grant all of them.")
       }
     }
-    try await store.storeGrant(tokens, of: consent)
+    do {
+      try await store.storeGrant(tokens, of: consent)
+    } catch StoreError.conflict(let code, let message) {
+      throw ConsentError(code: code, message)
+    }
     return consent.address
   }
 

@@ -26,10 +26,11 @@ enum TokenAnswer {
       accessToken = try fields.decode(String.self, forKey: .accessToken)
       refreshToken = try fields.decodeIfPresent(String.self, forKey: .refreshToken)
       scope = try fields.decodeIfPresent(String.self, forKey: .scope)
-      // Some write the number as a text.
-      life =
+      // Some write the number as a text, and a text may be "nan", of which no duration can be made.
+      let number =
         (try? fields.decode(Double.self, forKey: .life))
         ?? (try? fields.decode(String.self, forKey: .life)).flatMap { Double($0) }
+      life = number.flatMap { $0.isFinite ? $0 : nil }
     }
   }
 

@@ -20,6 +20,9 @@ public struct TokenKeeper: AccessTokenSource {
     public var pause: Duration = .seconds(30)
     /// Nor after it said that the grant is over, or that it does not know the application.
     public var refusalPause: Duration = .seconds(240)
+    /// How long a database that is away is waited for with new tokens in the hand: longer than the lease, since whoever
+    /// took over meanwhile is not overwritten.
+    public var savePatience: Duration = .seconds(300)
 
     /// Production's times.
     public init() {}
@@ -51,12 +54,13 @@ public struct TokenKeeper: AccessTokenSource {
   public func accessToken(of mailbox: MailboxID, refused: AccessToken?) async throws -> AccessToken? {
     let end = ContinuousClock.now + configuration.patience
     while true {
-      let state = try await self.state(of: mailbox)
+      let state = try await readable(mailbox) { try await store.tokenState(of: mailbox) }
       let good = state.token.flatMap { $0.version == refused?.version ? nil : $0 }
-      // A wait that the token server asked for, somebody else's refresh, an application that cannot renew: what is good
-      // is good enough.
-      if let good, !state.isDue || state.isBeingRefreshed || state.failure != nil || !state.isRenewable { return good }
-      if state.flow == nil || !state.isRenewable { return try unrenewable(state, refused) }
+      let canRenew = state.flow != nil && state.isRenewable
+      // A wait that the token server asked for, somebody else's refresh, an application that cannot renew or is not
+      // there: what is good is good enough.
+      if let good, !state.isDue || state.isBeingRefreshed || state.failure != nil || !canRenew { return good }
+      if !canRenew { return try unrenewable(state, refused) }
       if let failure = state.failure { throw failure }
       if state.isBeingRefreshed {
         guard ContinuousClock.now < end else {
@@ -67,12 +71,11 @@ public struct TokenKeeper: AccessTokenSource {
         continue
       }
       let holder = "\(name)-\(UInt32.random(in: 0 ... .max))"
-      guard
-        let lease = try await store.beginRefresh(
-          of: mailbox, version: state.version, holder: holder, for: configuration.lease)
-      else { continue }
       do {
-        if let token = try await refresh(lease) { return token }
+        let lease = try await readable(mailbox) {
+          try await store.beginRefresh(of: mailbox, version: state.version, holder: holder, for: configuration.lease)
+        }
+        if let lease, let token = try await refresh(lease) { return token }
       } catch let failure as Failure {
         guard let good else { throw failure }
         return good
@@ -80,9 +83,10 @@ public struct TokenKeeper: AccessTokenSource {
     }
   }
 
-  private func state(of mailbox: MailboxID) async throws -> TokenState {
+  /// Asks the store for what it decrypts: a value that cannot be is a matter of the profile and its workers' keys.
+  private func readable<Value: Sendable>(_ mailbox: MailboxID, _ ask: () async throws -> Value) async throws -> Value {
     do {
-      return try await store.tokenState(of: mailbox)
+      return try await ask()
     } catch StoreError.missingKey(let id) {
       logger.error("A stored token cannot be decrypted", metadata: ["mailbox.id": "\(mailbox)", "key.id": "\(id)"])
       throw Failure(.credentialsUnreadable, context: "the token of mailbox \(mailbox)")
@@ -93,6 +97,8 @@ public struct TokenKeeper: AccessTokenSource {
 
   /// There is nothing to renew: the refusal of the mail server stands, or people have to do something.
   private func unrenewable(_ state: TokenState, _ refused: AccessToken?) throws(Failure) -> AccessToken? {
+    // The profile's application was removed, which is no fault of the mailbox: its consent still stands.
+    if state.flow == nil && state.isFromApplication { throw Failure(.oauthNotConfigured) }
     if refused != nil { return nil }
     guard state.flow != nil else { throw Failure(state.isGranted ? .oauthGrantExpired : .oauthNotConfigured) }
     throw Failure(state.isGranted ? .oauthGrantExpired : .oauthNotConnected)
@@ -106,8 +112,10 @@ public struct TokenKeeper: AccessTokenSource {
 
   private func carryOut(_ lease: RefreshLease) async throws -> AccessToken? {
     let tokens: IssuedTokens
+    var rotated: Secret?
     do {
       tokens = try await endpoint.renew(lease)
+      rotated = tokens.refreshToken
       try Self.checkScopes(tokens, lease)
     } catch {
       let failure = Self.diagnosed(
@@ -119,22 +127,28 @@ public struct TokenKeeper: AccessTokenSource {
           "mailbox.id": "\(lease.mailboxID)", "error.kind": "\(failure.code.rawValue)",
           "server": "\(lease.client.tokenURL.host)",
         ])
-      let pause = failure.failureClass == .transient ? configuration.pause : configuration.refusalPause
-      try await store.failRefresh(
-        lease, failure, wait: failure.retryAfterSeconds.map { .seconds(min($0, 3_600)) } ?? pause)
+      try await note(failure, lease, rotated)
       throw failure
     }
-    let version = try await save(tokens, lease)
+    let version = try await saved { try await store.finishRefresh(lease, tokens) }
     Self.count("success")
     return version.map { AccessToken(tokens.accessToken, version: $0, isNew: true) }
   }
 
-  /// Writes new tokens, waiting for a database that is away for as long as the lease lasts.
-  private func save(_ tokens: IssuedTokens, _ lease: RefreshLease) async throws -> Int64? {
-    let end = ContinuousClock.now + configuration.lease
+  private func note(_ failure: Failure, _ lease: RefreshLease, _ rotated: Secret?) async throws {
+    let pause = failure.failureClass == .transient ? configuration.pause : configuration.refusalPause
+    let wait = failure.retryAfterSeconds.map { Duration.seconds(min($0, 3_600)) } ?? pause
+    // Without a new refresh token nothing is lost by not waiting for the database.
+    guard let rotated else { return try await store.failRefresh(lease, failure, wait: wait, rotated: nil) }
+    try await saved { try await store.failRefresh(lease, failure, wait: wait, rotated: rotated) }
+  }
+
+  /// Writes what a token server handed out, waiting for a database that is away.
+  private func saved<Value: Sendable>(_ write: () async throws -> Value) async throws -> Value {
+    let end = ContinuousClock.now + configuration.savePatience
     while true {
       do {
-        return try await store.finishRefresh(lease, tokens)
+        return try await write()
       } catch StoreError.unavailable(let reason) {
         guard ContinuousClock.now < end else { throw StoreError.unavailable(reason: reason) }
         try await Task.sleep(for: .milliseconds(500))

@@ -3,6 +3,7 @@ import Logging
 import Metrics
 import PostriderCore
 import ServiceLifecycle
+import Synchronization
 
 /// Delivers new-mail events to webhooks; runs in every worker, and any number of workers share the work.
 ///
@@ -60,36 +61,120 @@ public struct WebhookDispatcher: Service {
   private var lease: Duration { configuration.timeout + .seconds(30) }
 
   /// Delivers until the service is stopped. An attempt that is cut off then is made again.
+  ///
+  /// Each delivery that ends makes room for the next: a slow receiver keeps its own few slots and nobody else's.
   public func run() async throws {
     await cancelWhenGracefulShutdown {
-      var tidied: ContinuousClock.Instant?
-      var failures = 0
-      while !Task.isCancelled {
-        do {
-          if tidied.map({ ContinuousClock.now - $0 >= configuration.tidying }) ?? true {
-            try await queue.tidyDeliveries(
-              patience: configuration.patience, keepDelivered: configuration.keepDelivered,
-              keepDead: configuration.keepDead)
-            tidied = .now
+      let slots = Slots(configuration.concurrency)
+      await withDiscardingTaskGroup { group in
+        defer { group.cancelAll() }
+        var tidied: ContinuousClock.Instant?
+        var failures = 0
+        while !Task.isCancelled {
+          do {
+            if tidied.map({ ContinuousClock.now - $0 >= configuration.tidying }) ?? true {
+              let hasMore = try await queue.tidyDeliveries(
+                patience: configuration.patience, keepDelivered: configuration.keepDelivered,
+                keepDead: configuration.keepDead)
+              tidied = hasMore ? nil : ContinuousClock.now
+            }
+            if let room = slots.room() {
+              let claimed = try await queue.claimDeliveries(
+                limit: room.free, perWebhook: configuration.perWebhook, except: room.busy, lease: lease)
+              failures = 0
+              slots.begin(claimed)
+              for delivery in claimed {
+                group.addTask {
+                  await deliver(delivery)
+                  slots.end(delivery)
+                }
+              }
+              if !claimed.isEmpty { continue }
+            }
+            // Nothing to do at once: a delivery that ends, or mail, goes on with it.
+            if tidied == nil { continue }
+            if slots.beginWaiting() {
+              group.addTask {
+                await queue.waitForMail(atMost: configuration.idleWait * Double.random(in: 0.7...1.3))
+                slots.endWaiting()
+              }
+            }
+            await slots.changed.wait()
+          } catch is CancellationError {
+            return
+          } catch {
+            failures += 1
+            if failures == 1 {
+              logger.warning("Webhooks cannot be delivered at the moment", metadata: ["error": "\(error)"])
+            }
+            slots.lookAgain()
+            // Cancelled, the loop's condition sees it.
+            try? await Task.sleep(for: .seconds(min(failures, 10)))
           }
-          let claimed = try await queue.claimDeliveries(
-            limit: configuration.concurrency, perWebhook: configuration.perWebhook, lease: lease)
-          if claimed.isEmpty { await queue.waitForMail(atMost: configuration.idleWait * Double.random(in: 0.7...1.3)) }
-          await withDiscardingTaskGroup { group in
-            for delivery in claimed { group.addTask { await deliver(delivery) } }
-          }
-          failures = 0
-        } catch is CancellationError {
-          return
-        } catch {
-          failures += 1
-          if failures == 1 {
-            logger.warning("Webhooks cannot be delivered at the moment", metadata: ["error": "\(error)"])
-          }
-          // Cancelled, the loop's condition sees it.
-          try? await Task.sleep(for: .seconds(min(failures, 10)))
         }
       }
+    }
+  }
+
+  /// What is under way in this process, and whether it is worth asking the queue for more.
+  private final class Slots: Sendable {
+    private struct State {
+      var running: [WebhookID: Int] = [:]
+      var mayFind = true
+      var isWaiting = false
+    }
+
+    private let count: Int
+    private let state = Mutex(State())
+    /// Given when a delivery or the wait for mail has ended.
+    let changed = WakeSignal()
+
+    init(_ count: Int) { self.count = count }
+
+    /// How many may begin, and the webhooks that are delivered to now; `nil` when none may, or none would be found.
+    func room() -> (free: Int, busy: [WebhookID])? {
+      state.withLock { state -> (free: Int, busy: [WebhookID])? in
+        let free = count - state.running.values.reduce(0, +)
+        guard free > 0, state.mayFind else { return nil }
+        state.mayFind = false
+        return (free, Array(state.running.keys))
+      }
+    }
+
+    func begin(_ deliveries: [ClaimedDelivery]) {
+      state.withLock { state in
+        for delivery in deliveries { state.running[delivery.webhookID, default: 0] += 1 }
+        if !deliveries.isEmpty { state.mayFind = true }
+      }
+    }
+
+    func end(_ delivery: ClaimedDelivery) {
+      state.withLock { state in
+        let left = (state.running[delivery.webhookID] ?? 1) - 1
+        state.running[delivery.webhookID] = left > 0 ? left : nil
+        // Until then it is left out, and of others nothing was found.
+        if left <= 0 { state.mayFind = true }
+      }
+      changed.signal()
+    }
+
+    func lookAgain() { state.withLock { $0.mayFind = true } }
+
+    /// Whether the caller begins to wait for mail: nobody does, and there is a slot for what comes.
+    func beginWaiting() -> Bool {
+      state.withLock { state in
+        guard !state.isWaiting, state.running.values.reduce(0, +) < count else { return false }
+        state.isWaiting = true
+        return true
+      }
+    }
+
+    func endWaiting() {
+      state.withLock { state in
+        state.isWaiting = false
+        state.mayFind = true
+      }
+      changed.signal()
     }
   }
 
