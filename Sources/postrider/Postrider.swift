@@ -19,7 +19,8 @@ struct Postrider: AsyncParsableCommand {
       CommandGroup(
         name: "Roles of a deployment",
         subcommands: [
-          MigrateCommand.self, InitCommand.self, SchedulerCommand.self, WorkerCommand.self, APICommand.self,
+          MigrateCommand.self, InitCommand.self, TokenCommand.self, SchedulerCommand.self, WorkerCommand.self,
+          APICommand.self,
         ]),
       CommandGroup(name: "Administration", subcommands: Administration.commands),
       CommandGroup(name: "Diagnosis", subcommands: [AnalyzeCommand.self, DoctorCommand.self]),

@@ -3,6 +3,7 @@ import PostgresStore
 import PostriderCore
 import PostriderTesting
 import PrivateServers
+import Synchronization
 import Testing
 
 #if canImport(FoundationNetworking)
@@ -71,6 +72,9 @@ struct RoleProcess: Sendable {
 }
 
 /// An installation of real processes over a database and a Redis of its own, driven by its commands.
+///
+/// Roles that still run when a test lets go of it are killed: a test whose expectation threw does not come to stopping
+/// them. A test uses it last by ``forget()``.
 final class Installation: Sendable {
   /// What the processes are given.
   struct Places: Sendable {
@@ -89,12 +93,17 @@ final class Installation: Sendable {
   let places: Places
   let office: PostOffice
   let folder: String
+  private let started = Mutex<[RunningProgram]>([])
 
   init(_ places: Places, office: PostOffice) throws {
     self.places = places
     self.office = office
     folder = "/tmp/pr-deploy-\(UUID().uuidString.prefix(8).lowercased())"
     try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+  }
+
+  deinit {
+    for program in started.withLock({ $0 }) { program.signal(SIGKILL) }
   }
 
   /// Its folder is removed.
@@ -139,9 +148,9 @@ final class Installation: Sendable {
       variables["POSTRIDER_API_PORT"] = String(apiPort)
       variables["POSTRIDER_API_SOCKET"] = socket
     }
-    return RoleProcess(
-      role: role, program: try RunningProgram([role], executable: program, environment: variables), probePort: port,
-      apiPort: apiPort)
+    let running = try RunningProgram([role], executable: program, environment: variables)
+    started.withLock { $0.append(running) }
+    return RoleProcess(role: role, program: running, probePort: port, apiPort: apiPort)
   }
 
   // MARK: The administrator

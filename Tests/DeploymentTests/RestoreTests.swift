@@ -96,6 +96,9 @@ struct RestoreTests {
       "pg_restore", "--no-owner", "--exit-on-error", "--dbname", Self.url(second, as: "owner"), dump)
     #expect(restored.exitCode == 0, "\(restored.errors)")
     try await after.command("migrate")
+    // Exit code 0: the ring opens everything that came back.
+    let keys = try await after.command("keys", "status")
+    #expect(keys.contains("encrypts"), "\(keys)")
     office.swallow(false)
     for address in addresses { office.deliver(to: address) }
     let since = Date().timeIntervalSince1970

@@ -65,6 +65,24 @@ struct LoginRoleTests {
     #expect(try await postgres.execute("SELECT to_regclass('mailbox') IS NULL", database: database) == "t")
   }
 
+  @Test("who has made the group roles may act as them, also where that does not follow from making them (16 and up)")
+  func maker() async throws {
+    // On the shared server another role has made them.
+    let own = try await TestServers.shared.dedicatedPostgres()
+    try await own.execute("CREATE ROLE maker LOGIN CREATEROLE; CREATE DATABASE made OWNER maker;")
+    let place = "@/made?host=\(own.socketDirectory)"
+    let application = "postgresql://app:word\(place)"
+    let migrator = Migrator(url: "postgresql://maker\(place)", applicationURL: application, logger: Self.quiet)
+    #expect(try await !migrator.migrate().isEmpty)
+    let (organization, token) = try await Bootstrap(url: "postgresql://maker\(place)", logger: Self.quiet)
+      .createOrganization(name: "Example", administratorName: "Ada", administratorAddress: "ada@example.com")
+    let store = PostgresStore(
+      configuration: PostgresStoreConfiguration(url: application), logger: Self.quiet)
+    #expect(try await store.principal(token: token)?.organizationID == organization)
+    await store.close()
+    await own.stop()
+  }
+
   @Test("a migrating role that may not create roles says what an administrator has to do, without the password")
   func mayNotCreate() async throws {
     _ = try await migrate(application: url(role, password: "first"))

@@ -180,6 +180,21 @@ struct CollectorTests {
     #expect(page.value("postrider_collect_errors_total", ["collector": "alerts"]) == 1)
   }
 
+  @Test("what is dropped is logged once for each metric, a collector at each failure")
+  func logged() async throws {
+    let log = LineLogHandlerTests.Lines()
+    let registry = PrometheusRegistry(logger: log.logger(.text))
+    for mailbox in 0..<3 {
+      Counter(label: "postrider_messages_total", dimensions: [("mailbox", "\(mailbox)")], factory: registry).increment()
+    }
+    registry.addCollector("alerts", [MetricNames.alertsOpen]) { throw Down() }
+    for _ in 0..<2 { _ = await registry.scrape() }
+    let dropped = log.lines.filter { $0.contains("A metric does not fit and is dropped") }
+    #expect(dropped.count == 1 && dropped.first?.contains("postrider_messages_total") == true, "\(log.lines)")
+    let failed = log.lines.filter { $0.contains("A collector failed and its metrics are missing from this scrape") }
+    #expect(failed.count == 2 && failed.first?.contains("metric.collector=alerts") == true, "\(log.lines)")
+  }
+
   @Test("a collector that hangs costs one time limit, does not pile up, and recovers")
   func hanging() async throws {
     let registry = PrometheusRegistry(collectorTimeLimit: .milliseconds(50))

@@ -262,12 +262,22 @@ struct DoctorTests {
     let same = try await site.doctor(["POSTRIDER_KEYS_RING": KeyRing.generate(id: id).text.revealed])
     #expect(same.wrong == [.keys] && same.has(.error, .keys, "the ring's key \(id) is not the one"), "\(same.text)")
 
+    let modes: [(Int, String?)] = [
+      (0o644, "others can read"), (0o660, "its group can change"), (0o640, nil), (0o440, nil), (0o600, nil),
+    ]
     try await withFolder { folder in
-      #expect(
-        FileManager.default.createFile(
-          atPath: "\(folder)/keys", contents: Data(site.cluster.keys.utf8), attributes: [.posixPermissions: 0o644]))
-      let open = try await site.doctor(["POSTRIDER_KEYS_RING": nil, "POSTRIDER_KEYS_FILE": "\(folder)/keys"])
-      #expect(open.exitCode == 0 && open.has(.warning, .keys, "others can read", remedy: "chmod 600"), "\(open.text)")
+      let file = "\(folder)/keys"
+      #expect(FileManager.default.createFile(atPath: file, contents: Data(site.cluster.keys.utf8)))
+      for (mode, words) in modes {
+        try FileManager.default.setAttributes([.posixPermissions: mode], ofItemAtPath: file)
+        let found = try await site.doctor(["POSTRIDER_KEYS_RING": nil, "POSTRIDER_KEYS_FILE": file])
+        #expect(found.exitCode == 0, "\(found.text)")
+        if let words {
+          #expect(found.has(.warning, .keys, words, remedy: "chmod 600"), "\(found.text)")
+        } else {
+          #expect(!found.findings.contains { $0.area == .keys && $0.level == .warning }, "\(found.text)")
+        }
+      }
     }
   }
 

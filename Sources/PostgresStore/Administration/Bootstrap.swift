@@ -1,9 +1,9 @@
 import Logging
 import PostriderCore
 
-/// Makes an organization with its first administrator, over the migrating role's connection.
+/// Makes organizations and tokens over the migrating role's connection.
 ///
-/// The only thing that is done without a principal; used by `postrider init` and `postrider dev`.
+/// The only thing that is done without a principal; used by `postrider init`, `token create` and `dev`.
 public struct Bootstrap: Sendable {
   private let connection: PostgresConnection
   private let logger: Logger
@@ -25,7 +25,8 @@ public struct Bootstrap: Sendable {
   public func createOrganization(
     name: String, administratorName: String, administratorAddress: String
   ) async throws -> (OrganizationID, token: Secret) {
-    let made = try await make(name, administratorName, administratorAddress, reuses: false)
+    let order = try Self.first(name, administratorName, administratorAddress)
+    let made = try await make(order, in: name, .absent)
     return (made.organization, made.token)
   }
 
@@ -34,8 +35,47 @@ public struct Bootstrap: Sendable {
   public func ensureOrganization(
     name: String, administratorName: String, administratorAddress: String
   ) async throws -> (OrganizationID, token: Secret) {
-    let made = try await make(name, administratorName, administratorAddress, reuses: true)
+    let order = try Self.first(name, administratorName, administratorAddress)
+    let made = try await make(order, in: name, .either)
     return (made.organization, made.token)
+  }
+
+  /// Makes a token in an organization that is there, for a person who is entered when not known yet. It is shown this
+  /// once.
+  ///
+  /// - Parameters:
+  ///   - organization: The organization's name.
+  ///   - address: The person's e-mail address, or one that stands for a program.
+  ///   - role: What whoever has the token may do.
+  ///   - name: What the token is for.
+  ///   - replaces: Whether the person's tokens of this name are revoked.
+  /// - Returns: The token. Throws ``StoreError/notFound(_:)`` when there is no such organization.
+  public func createToken(
+    organization: String, address: String, role: Role, name: String, replaces: Bool = false
+  ) async throws -> Secret {
+    var problems = FieldProblems()
+    problems.check(name, at: "/name", maximum: 100, minimum: 1)
+    AddressRules.check(address, at: "/address", &problems)
+    try problems.throwIfAny()
+    let order = Order(person: address, address: address, role: role, name: name, replaces: replaces)
+    return try await make(order, in: organization, .present).token
+  }
+
+  /// A token to be made, and for whom.
+  private struct Order: Sendable {
+    /// The display name of a person who is not known yet.
+    var person: String
+    var address: String
+    var role: Role
+    var name: String
+    var replaces: Bool
+  }
+
+  /// How an organization has to be found.
+  private enum Presence: Sendable {
+    case absent
+    case present
+    case either
   }
 
   private struct Made: Sendable {
@@ -43,12 +83,17 @@ public struct Bootstrap: Sendable {
     var token: Secret
   }
 
-  private func make(_ name: String, _ person: String, _ address: String, reuses: Bool) async throws -> Made {
+  /// The first token of an organization.
+  private static func first(_ name: String, _ person: String, _ address: String) throws -> Order {
     var problems = FieldProblems()
     problems.check(name, at: "/name", maximum: 100, minimum: 1)
     problems.check(person, at: "/administratorName", maximum: 200, minimum: 1)
     AddressRules.check(address, at: "/administratorAddress", &problems)
     try problems.throwIfAny()
+    return Order(person: person, address: address, role: .administrator, name: "bootstrap", replaces: true)
+  }
+
+  private func make(_ order: Order, in name: String, _ presence: Presence) async throws -> Made {
     let token = Token.generate()
     do {
       let organization = try await connection.run { db in
@@ -56,17 +101,19 @@ public struct Bootstrap: Sendable {
           try db.commit([Statement("SELECT id FROM organization WHERE name = $1", [.text(name)])])[0]
             .map { try $0.id() as OrganizationID }.first
         }
-        if existing != nil && !reuses {
+        if existing != nil && presence == .absent {
           throw StoreError.conflict(code: "name-taken", message: "there is already an organization “\(name)”")
         }
+        if existing == nil && presence == .present { throw StoreError.notFound("organization: “\(name)”") }
         let id = try existing ?? db.createOrganization(name)
         try db.transaction(.api(id)) { db in
-          _ = try db.commit([Self.administrator(id, person, address), Self.token(id, address, token)])
+          _ = try db.commit([Self.person(id, order), Self.token(id, order, token)])
         }
         return id
       }
       await connection.close()
-      logger.notice("Made a token for the administrator", metadata: ["organization.id": "\(organization)"])
+      logger.notice(
+        "Made a token", metadata: ["organization.id": "\(organization)", "user.role": "\(order.role.rawValue)"])
       return Made(organization: organization, token: token)
     } catch {
       await connection.close()
@@ -74,24 +121,28 @@ public struct Bootstrap: Sendable {
     }
   }
 
-  private static func administrator(_ id: OrganizationID, _ name: String, _ address: String) -> Statement {
+  private static func person(_ id: OrganizationID, _ order: Order) -> Statement {
     Statement(
       """
       INSERT INTO app_user AS u (organization_id, name, address, address_key) VALUES ($1, $2, $3, lower($3))
       ON CONFLICT (organization_id, address_key) DO UPDATE SET name = u.name
-      """, [.id(id), .text(name), .text(address)])
+      """, [.id(id), .text(order.person), .text(order.address)])
   }
 
-  private static func token(_ id: OrganizationID, _ address: String, _ token: Secret) -> Statement {
+  private static func token(_ id: OrganizationID, _ order: Order, _ token: Secret) -> Statement {
     Statement(
       """
       WITH person AS (SELECT id FROM app_user WHERE organization_id = $1 AND address_key = lower($2)),
       revoked AS (
         UPDATE api_token SET revoked_at = now()
-        WHERE organization_id = $1 AND user_id = (SELECT id FROM person) AND name = 'bootstrap' AND revoked_at IS NULL)
+        WHERE $6 AND organization_id = $1 AND user_id = (SELECT id FROM person) AND name = $3 AND revoked_at IS NULL)
       INSERT INTO api_token (organization_id, user_id, name, role, token_hash)
-      SELECT $1, id, 'bootstrap', 'administrator', $3 FROM person
-      """, [.id(id), .text(address), .bytes(Token.hash(token))])
+      SELECT $1, id, $3, $4, $5 FROM person
+      """,
+      [
+        .id(id), .text(order.address), .text(order.name), .text(order.role.rawValue), .bytes(Token.hash(token)),
+        .bool(order.replaces),
+      ])
   }
 }
 

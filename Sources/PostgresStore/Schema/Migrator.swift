@@ -228,24 +228,31 @@ extension PostgresConnection {
     }
   }
 
-  /// The migrating role acts as the group roles too (`postrider init`).
+  /// Lets the application's role and the migrating one act as the group roles.
   private func grantRoles(to applicationUser: String?) throws {
-    let current = try query("SELECT current_user::text").map { try $0.text() }
-    for user in Set(current + (applicationUser.map { [$0] } ?? [])) {
+    var row = try query("SELECT current_user::text, current_setting('server_version_num')::bigint")[0]
+    let migratingUser = try row.text()
+    let version = try row.int()
+    for user in Set([migratingUser, applicationUser ?? migratingUser]) {
+      let rights = Migrator.groupRights(serverVersion: version, migrates: user == migratingUser)
       for role in ["postrider_api", "postrider_worker"] {
-        let member = try query("SELECT pg_has_role($1::name, $2::name, 'MEMBER')", [.text(user), .text(role)])
-        if member.first?.isTrue == true { continue }
-        try grant(role, to: user)
+        let held = try query(
+          "SELECT bool_and(pg_has_role($1::name, $2::name, r.word)) FROM unnest($3) AS r (word)",
+          [.text(user), .text(role), .texts(rights)])
+        if held.first?.isTrue == true { continue }
+        try grant(role, to: user, serverVersion: version)
       }
     }
   }
 
-  private func grant(_ role: String, to user: String) throws {
+  private func grant(_ role: String, to user: String, serverVersion: Int64) throws {
     let quoted = "\"" + user.split(separator: "\"", omittingEmptySubsequences: false).joined(separator: "\"\"") + "\""
+    // Said expressly: what is left out stays as it was granted before, or is as the role was made (NOINHERIT).
+    let options = serverVersion >= Migrator.splitMembership ? " WITH INHERIT TRUE, SET TRUE" : ""
     var attempt = 1
     while true {
       do {
-        try query("GRANT \(role) TO \(quoted)")
+        try query("GRANT \(role) TO \(quoted)\(options)")
         return
       } catch let error as PostgresError where error.sqlState == "XX000" && attempt < 20 {
         // "tuple concurrently updated": another database's migration grants the same.
@@ -253,9 +260,25 @@ extension PostgresConnection {
       } catch let error as PostgresError where error.sqlState == "42501" {
         throw StoreError.schema(
           reason: "the migrating role may not grant roles; have an administrator of the server run:"
-            + " GRANT postrider_api, postrider_worker TO \(quoted);")
+            + " GRANT postrider_api, postrider_worker TO \(quoted)\(options);")
       }
     }
+  }
+}
+
+extension Migrator {
+  /// The first server, as `server_version_num`, on which a member need not have the rights of its group, nor be able to
+  /// become it. Whoever creates a role is such a member of it there.
+  static let splitMembership: Int64 = 160_000
+
+  /// What a role must hold of a group role, in the words of `pg_has_role`.
+  ///
+  /// The application becomes the group role, for each transaction. The migrating role needs its rights besides: as the
+  /// owner of the tables it is held to their policies, and those are the group roles' (`postrider init`).
+  static func groupRights(serverVersion: Int64, migrates: Bool) -> [String] {
+    // Older servers do not know the word SET: there every member may become the group.
+    guard serverVersion >= splitMembership else { return ["MEMBER"] }
+    return migrates ? ["SET", "USAGE"] : ["SET"]
   }
 }
 

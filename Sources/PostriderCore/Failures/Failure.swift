@@ -82,13 +82,15 @@ public struct Failure: Error, Hashable, Sendable, Codable, CustomStringConvertib
     var text = ""
     var count = 0
     for scalar in words.unicodeScalars {
-      if count == 512 { return text + "…" }
-      count += 1
-      switch scalar.value {
-      case 0..<0x20, 0x7F..<0xA0, 0x200E...0x200F, 0x202A...0x202E, 0x2066...0x2069:
-        text += "\\u{" + String(scalar.value, radix: 16) + "}"
-      default: text.unicodeScalars.append(scalar)
-      }
+      let shown =
+        switch scalar.value {
+        case 0..<0x20, 0x7F..<0xA0, 0x200E...0x200F, 0x202A...0x202E, 0x2066...0x2069:
+          "\\u{" + String(scalar.value, radix: 16) + "}"
+        default: String(scalar)
+        }
+      count += shown.unicodeScalars.count
+      if count > 512 { return text + "…" }
+      text += shown
     }
     return text
   }

@@ -195,11 +195,13 @@ extension Doctor {
       ]
     }
     var findings = [Finding.ok(.keys, "\(Words.count(ring.ids.count, "key")), \(ring.ids[0]) encrypts")]
+    // Its group may read it: so Kubernetes mounts a Secret, and so a file is given to a group of the processes alone.
     if settings.text(.keysRing) == nil, let path = settings.text(.keysFile), let mode = SecretFile.mode(path),
-      mode & 0o077 != 0
+      mode & 0o037 != 0
     {
+      let what = mode & 0o007 != 0 ? "others can read or change \(path)" : "its group can change \(path)"
       findings.append(
-        .warning(.keys, "others can read \(path)", "chmod 600 \(path), or 640 with a group of the processes alone."))
+        .warning(.keys, what, "chmod 600 \(path), or 640 with a group of the processes alone."))
     }
     guard self.findings.hasSchema, let url = settings.text(.databaseURL) else {
       return findings + [.skipped(.keys, "stored secrets could not be looked at, as the database cannot be used")]

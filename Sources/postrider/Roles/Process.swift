@@ -78,7 +78,8 @@ struct Deployment: Sendable {
     self.settings = settings
     self.logger = logger
     self.hasParts = hasParts
-    registry = PrometheusRegistry()
+    // Metrics that are dropped and collectors that fail are told where probes log.
+    registry = PrometheusRegistry(logger: hasParts ? LogPart.probes.logger : logger)
     registry.setBuildInfo(version: Version.text, commit: "", swift: Self.swiftVersion)
     ProcessCollector.register(in: registry)
     MetricsSystem.bootstrap(registry)

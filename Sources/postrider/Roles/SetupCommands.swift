@@ -50,7 +50,7 @@ struct InitCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "init", abstract: "Creates an organization with its first administrator and prints a token.",
     discussion: """
-      The token is shown once; only its hash is stored.
+      The token is shown once; only its hash is stored. Further ones: postrider token create --help
 
       Example: postrider init --organization Example --admin-address ann@example.com
       """)
