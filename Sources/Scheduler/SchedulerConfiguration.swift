@@ -42,6 +42,8 @@ public struct SchedulerConfiguration: Sendable {
 
   /// How often alerts are looked for that have to be mailed.
   public var alertMail: Duration = .seconds(15)
+  /// How often the failing mailboxes of profiles are counted whose owner wants to be told.
+  public var failingProfiles: Duration = .seconds(120)
   /// An organization gets at most one such mail in this time.
   public var alertMailPause: Duration = .seconds(60)
   /// Who writes it; `nil` for none to be mailed.

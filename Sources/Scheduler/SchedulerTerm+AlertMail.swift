@@ -5,16 +5,21 @@ extension SchedulerTerm {
   /// Looks for alerts that have to be mailed, and hands them over.
   func mailAlerts() async {
     guard let compose = configuration.composeAlertMail else { return }
+    var counted: ContinuousClock.Instant?
     while !Task.isCancelled {
       // Cancelled: the loop's condition sees it.
       try? await Task.sleep(for: configuration.alertMail)
+      // Counting the mailboxes of big profiles takes its time, and must not keep other news back.
+      if counted.map({ ContinuousClock.now - $0 >= configuration.failingProfiles }) ?? true {
+        await attempt("failing profiles") { try await self.store.reportFailingProfiles() }
+        counted = .now
+      }
       await attempt("alert mail") {
-        try await self.store.reportFailingProfiles()
         for digest in try await self.store.alertDigests(pause: self.configuration.alertMailPause) {
           try await self.mail(digest, compose)
         }
-        try await self.store.forgetHeldAnswers()
       }
+      await attempt("held answers") { try await self.store.forgetHeldAnswers() }
     }
   }
 

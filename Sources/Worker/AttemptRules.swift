@@ -16,10 +16,9 @@ struct AttemptRules {
       || failure.code == .runAborted
   }
 
-  /// Whether what a recipient was refused for stands for the whole account, such as a used up allowance.
-  static func endsSending(_ failure: Failure) -> Bool {
-    failure.scope == .mailbox && (failure.failureClass == .quota || failure.failureClass == .throttle)
-  }
+  /// Whether what a recipient was refused for stands for the whole account, such as a used up allowance or a blocked
+  /// sender: many servers say at RCPT what they think of MAIL.
+  static func endsSending(_ failure: Failure) -> Bool { failure.scope != .message }
 
   /// After an answer for each recipient.
   func answered(_ delivery: SMTPDelivery) -> AttemptResult {
@@ -29,9 +28,11 @@ struct AttemptRules {
         return OutgoingRecipient(address: recipient.address, state: delivery.isAccepted ? .accepted : .pending)
       }
       return OutgoingRecipient(
-        address: recipient.address, state: isWorthRetrying(failure) ? .pending : .failed, failure: failure)
+        address: recipient.address, state: Self.endsSending(failure) || isWorthRetrying(failure) ? .pending : .failed,
+        failure: failure)
     }
-    let failure = recipients.compactMap(\.failure).first
+    let failures = recipients.compactMap(\.failure)
+    let failure = failures.first(where: Self.endsSending) ?? failures.first
     guard recipients.contains(where: { $0.state == .pending }) else {
       // A quota cut the message: the others follow as soon as it lets them.
       if !message.others.isEmpty {
@@ -43,7 +44,9 @@ struct AttemptRules {
         state: failed == 0 ? .sent : accepted > 0 ? .partlySent : .failed, recipients: recipients, failure: failure)
     }
     // The server took its fill of recipients: the others follow at once.
-    let split = delivery.isAccepted && failure?.code == .smtpTooManyRecipients
+    let split =
+      delivery.isAccepted
+      && recipients.allSatisfy { $0.state != .pending || $0.failure?.code == .smtpTooManyRecipients }
     return AttemptResult(
       state: .pendingSend, recipients: recipients, failure: failure,
       nextTryAt: split || failure.map(Self.endsSending) ?? false ? now : nextTry(failure))

@@ -90,11 +90,12 @@ struct RoundTrip {
       var newest: [POP3Entry] = []
       try await session.list { page in newest = (newest + page).suffix(Self.newestMessages) }
       await context.servers.proved(task, .incoming)
-      let new = newest.filter { seen.insert($0.uidl.text).inserted }
+      let new = newest.filter { !seen.contains($0.uidl.text) }
       var result = Look.nothing
       if !session.capabilities.top, !new.isEmpty { result = .impossible }
       for entry in new.reversed() where session.capabilities.top {
         let header = try await session.top(entry.number, lines: 0)
+        seen.insert(entry.uidl.text)
         if holds(header) {
           result = .found(uidl: entry.uidl.text)
           break

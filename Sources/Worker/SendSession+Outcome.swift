@@ -33,14 +33,16 @@ extension SendSession {
     }
     var run = task.run(
       from: startedAt, result: failure != nil ? .failure : counts.failed > 0 ? .partial : .success,
-      failure: failure ?? counts.messageFailures.first)
+      failure: failure ?? counts.messageFailures.first ?? counts.leftUncertain)
     run.enter(counts)
     if run.result != .success || task.settings.verbose { run.steps = task.trace(.outgoing).steps }
-    return SessionOutcome(
+    var outcome = SessionOutcome(
       writer: task.writer, profileID: task.settings.profileID, served: task.assignment.requested,
       next: disposition.next, failures: disposition.failures,
       failureCode: connected && !tellsNothing ? failure?.code : task.assignment.lastFailureCode,
       directions: disposition.direction.map { [$0] } ?? [], alerts: disposition.alerts, run: run)
+    outcome.keepsFailure = lane > 0 && (failure == nil || tellsNothing)
+    return outcome
   }
 
   /// The alerts that a working session answers. What became of a message is for a person to settle.

@@ -35,7 +35,8 @@ extension SendSession {
   ///
   /// - Parameter letIn: how many sessions beside this one it has let in; `nil` for none.
   func adapt(to failure: Failure, letIn: Int?, until next: Date?) async throws {
-    guard failure.scope == .mailbox else { return }
+    // Our own budget of failed logins says nothing of what the server lets in.
+    guard failure.scope == .mailbox, failure.code != .authBudget else { return }
     let memory = Date().addingTimeInterval(Self.concurrencyMemorySeconds)
     if let letIn, failure.failureClass == .throttle {
       return try await context.store.adapt(.connections(letIn, until: memory), writer: task.writer)
@@ -43,7 +44,7 @@ extension SendSession {
     if failure.code == .smtpConcurrency {
       try await context.store.adapt(.connections(1, until: memory), writer: task.writer)
     }
-    guard let next, [.quota, .throttle].contains(failure.failureClass), failure.code != .authBudget else { return }
+    guard let next, [.quota, .throttle].contains(failure.failureClass) else { return }
     try await context.store.adapt(.wait(SendWait(until: next, reason: failure.code.rawValue)), writer: task.writer)
   }
 }

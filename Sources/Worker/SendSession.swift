@@ -22,8 +22,12 @@ struct SendSession {
   func outcome() async throws -> SessionOutcome {
     let startedAt = Date()
     let outlook = try await context.store.outlook(pace: task.settings.pace, writer: task.writer)
-    for id in outlook.uncertain {
-      note(Failure(.smtpUncertain, context: "message \(id): the session that sent it ended before the answer"))
+    if let id = outlook.uncertain.first {
+      task.progress.note {
+        $0.failed += outlook.uncertain.count
+        $0.leftUncertain = Failure(
+          .smtpUncertain, context: "message \(id): the session that sent it ended before the answer")
+      }
     }
     var failure: Failure?
     var breaker: OpenBreaker?
@@ -151,8 +155,9 @@ struct SendSession {
       result = rules.failed(failure)
       if AttemptRules.endsSession(failure) { ending = failure }
     } catch {
-      // Stopped before the final dot: nothing was handed over.
-      result = rules.failed(Failure(.runAborted, scope: .message))
+      // Ended before the final dot: nothing was handed over. One that takes longer than a session may is not tried for ever.
+      let outlasted = error is CancellationError && context.keeper.interruption(of: task.lease) == nil
+      result = rules.failed(Failure(outlasted ? .sessionDeadline : .runAborted, scope: .message))
       ending = error
     }
     // The task may be cancelled by now; the answer must be written all the same.
@@ -177,18 +182,20 @@ struct SendSession {
   private func count(_ message: ClaimedMessage, _ result: AttemptResult) {
     switch result.state {
     case .sent: task.progress.note { $0.sent += 1 }
-    case .pendingSend: break
+    case .pendingSend:
+      guard let failure = result.recipients.first(where: { $0.state == .failed })?.failure else { return }
+      note(failure, of: message)
     default:
       if result.state == .partlySent { task.progress.note { $0.sent += 1 } }
       guard let failure = result.failure else { return }
-      note(
-        Failure(
-          failure.code, class: failure.failureClass, scope: .message, serverWords: failure.serverWords,
-          context: "message \(message.id)" + (failure.context.map { ": \($0)" } ?? "")))
+      note(failure, of: message)
     }
   }
 
-  private func note(_ failure: Failure) {
+  private func note(_ failure: Failure, of message: ClaimedMessage) {
+    let failure = Failure(
+      failure.code, class: failure.failureClass, scope: .message, serverWords: failure.serverWords,
+      context: "message \(message.id)" + (failure.context.map { ": \($0)" } ?? ""))
     task.progress.note {
       $0.failed += 1
       $0.messageFailures.append(failure)

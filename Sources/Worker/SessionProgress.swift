@@ -12,6 +12,8 @@ final class SessionProgress: Sendable {
     /// Messages that failed, and why.
     var failed = 0
     var messageFailures: [Failure] = []
+    /// A message that an earlier session left uncertain. Its alert is raised already.
+    var leftUncertain: Failure?
     /// Whether more wait than one session fetches.
     var moreMail = false
     /// How long the server wants to be left alone after a login.

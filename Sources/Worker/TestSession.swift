@@ -90,6 +90,11 @@ struct TestSession {
       throw error
     } catch let error as CancellationError {
       throw error
+    } catch let error as FencedError {
+      throw error
+    } catch StoreError.unavailable(let reason) {
+      // A fault of ours, which says nothing of the mailbox: somebody tests it again.
+      throw StoreError.unavailable(reason: reason)
     } catch let wait as ServerWait {
       trace.record(wait.breaker.step(direction, at: startedAt))
       return DirectionTest(refused: wait.breaker, direction, task)

@@ -18,10 +18,10 @@ extension FakeAdminStore {
   func updateMailbox(_ id: MailboxID, _ change: MailboxChange, by principal: Principal) async throws -> Mailbox {
     var mailbox = try await mailbox(id, for: principal)
     if let version = change.version, version != mailbox.version { throw StoreError.stale }
+    let resolved = try MailboxRules.resolve(change, of: mailbox, logins: [.incoming: .mailbox, .outgoing: .mailbox])
     return try checked { state in
       state.writes.append("mailbox \(id)")
-      mailbox.profileID = change.profileID ?? mailbox.profileID
-      mailbox.isActive = change.isActive ?? mailbox.isActive
+      mailbox = resolved.mailbox
       mailbox.version += 1
       state.mailboxes = state.mailboxes.map { $0.id == id ? mailbox : $0 }
       return mailbox

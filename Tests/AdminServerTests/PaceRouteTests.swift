@@ -29,7 +29,7 @@ struct PaceRouteTests {
       (#"{"sendQuota":{"messagesPerMinute":0}}"#, "/sendQuota/messagesPerMinute"),
       (#"{"sendQuota":{"recipientsPerMessage":10001}}"#, "/sendQuota/recipientsPerMessage"),
       (#"{"sendQuota":{"messagesPerHour":1}}"#, "/sendQuota/messagesPerHour"),
-      (#"{"sendQuota":{"messagesPerDay":1},"resetsSendQuota":true}"#, "/resetsSendQuota"),
+      (#"{"sendQuota":{"messagesPerDay":1},"clears":["sendQuota"]}"#, "/sendQuota"),
     ])
   func ranges(body: String, pointer: String) async throws {
     try await api.with { client in

@@ -73,6 +73,34 @@ struct PaceTests {
     if case .wait(let wait) = claim { wait } else { nil }
   }
 
+  @Test(
+    "a part that was left in the middle is uncertain, the recipients of later parts are not; the alert is there at once"
+  )
+  func uncertainPart() async throws {
+    try await TestDatabase.with { database in
+      let store = database.store
+      let mailbox = try await sender(1, recipients: 5, in: database)
+      let pace = SendPace(mailbox: SendQuota(recipientsPerMessage: 2))
+      let dead = try await writer(mailbox, database)
+      let claim = try await store.claimMessage(pace: pace, writer: dead)
+      guard case .message(let message) = claim else {
+        Issue.record("\(claim)")
+        return
+      }
+      #expect(message.recipients.count == 2 && message.others.count == 3)
+      try await store.beginHandover(of: message.id, writer: dead)
+      let outlook = try await store.outlook(pace: pace, writer: try await writer(mailbox, database))
+      #expect(outlook.uncertain == [message.id])
+      let left = try await store.outgoingEmail(message.id, for: database.principal)
+      #expect(left.recipients.map(\.state) == [.uncertain, .uncertain, .pending, .pending, .pending])
+      // That session has written no outcome.
+      #expect(
+        try await database.int(
+          "SELECT count(*) FROM alert WHERE mailbox_id = $1 AND code = 'smtp.uncertain' AND resolved_at IS NULL",
+          [.id(mailbox.id)]) == 1)
+    }
+  }
+
   @Test("eight lanes at once get exactly as many messages as the quota allows, and are told when there will be more")
   func exactAcrossLanes() async throws {
     try await TestDatabase.with { database in
@@ -270,7 +298,7 @@ struct PaceTests {
       #expect(
         try await database.int(
           "SELECT count(*) FROM mailbox_schedule WHERE kind = 's' AND reason = 'quota' AND next_due_at <= now()") == 1)
-      _ = try await store.updateMailbox(mailbox.id, MailboxChange(resetsSendQuota: true), by: database.principal)
+      _ = try await store.updateMailbox(mailbox.id, MailboxChange(clears: [.sendQuota]), by: database.principal)
       #expect(try await pace().mailbox == each)
       await #expect(throws: StoreError.self) {
         try await store.updateProfile(

@@ -57,6 +57,14 @@ struct SchemaTests {
     }
   }
 
+  @Test("whether a role may act as the group roles is asked in words that its server knows")
+  func groupRights() {
+    #expect(Migrator.groupRights(serverVersion: 150_014, migrates: true) == ["MEMBER"])
+    #expect(Migrator.groupRights(serverVersion: 150_014, migrates: false) == ["MEMBER"])
+    #expect(Migrator.groupRights(serverVersion: 160_000, migrates: true) == ["SET", "USAGE"])
+    #expect(Migrator.groupRights(serverVersion: 180_001, migrates: false) == ["SET"])
+  }
+
   @Test("each tenant table hides its rows from other organizations and from no organization")
   func rowLevelSecurity() async throws {
     try await TestDatabase.with { database in
@@ -190,14 +198,17 @@ extension TestDatabase {
       tokenURL: "https://a.example.com/t")
     _ = try await store.setOAuthClient(
       try OAuthRules.resolve(client, of: .pop3SMTP), of: try #require(mailbox.profileID), by: principal)
-    _ = try await store.beginConsent(
-      of: mailbox.id, state: Secret("state"), verifier: Secret("verifier"), redirectURL: "https://b.example.com/",
-      life: .seconds(60), by: principal)
     let url = try #require(WebURL("https://hooks.example.com/x"))
     let webhook = try await store.createWebhook(url, description: "", secret: Secret("whsec_AAAA"), by: principal)
     _ = try await store.testWebhook(webhook.id, by: principal)
     let other = try await profile("Other", isDefault: false)
     _ = try await store.updateMailbox(mailbox.id, MailboxChange(profileID: other.id), by: principal)
+    _ = try await store.setOAuthClient(
+      try OAuthRules.resolve(client, of: .pop3SMTP), of: other.id, by: principal)
+    // A move forgets the consent that was under way.
+    _ = try await store.beginConsent(
+      of: mailbox.id, state: Secret("state"), verifier: Secret("verifier"), redirectURL: "https://b.example.com/",
+      life: .seconds(60), by: principal)
     try await store.setAside([
       PoisonedJob(
         job: "\(mailbox.id)p", profileID: other.id, reclaims: 3, worker: "w1", sinceMilliseconds: 1_700_000_000_000)

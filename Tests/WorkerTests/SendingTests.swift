@@ -2,6 +2,7 @@ import Foundation
 import MailMessage
 import PostriderCore
 import PostriderTesting
+import Synchronization
 import Testing
 
 @Suite("Sending (features O1, O3–O5)")
@@ -143,6 +144,100 @@ struct SendingTests {
       #expect(waiting.state == .pendingSend && waiting.attempts == 0)
       #expect(try await cluster.alerts(of: id).contains { $0.code == "auth.rejected" })
     }
+  }
+
+  @Test("what waited for days before its first attempt is tried again after a temporary refusal")
+  func patience() async throws {
+    let server = try await ScriptedMailServer.start(
+      smtp { line in line.hasPrefix("RCPT") ? "450 4.7.1 greylisted\r\n" : nil })
+    try await Spine.with(scheduler: false) { spine in
+      let cluster = spine.cluster
+      let id = try await cluster.sender(to: server)
+      let email = try await cluster.submit("x", from: id, to: ["good@example.org"])
+      try await cluster.sql("UPDATE outgoing_email SET created_at = now() - interval '3 days'")
+      _ = try spine.startScheduler()
+      let waiting = try await eventually("the first attempt") {
+        let now = try await cluster.store.outgoingEmail(email.id, for: cluster.principal)
+        return now.attempts == 1 && now.state != .sending ? now : nil
+      }
+      #expect(waiting.state == .pendingSend && waiting.recipients.map(\.state) == [.pending])
+      // Two days of trying are enough.
+      try await cluster.sql(
+        """
+        BEGIN; UPDATE outgoing_email SET tried_since = now() - interval '49 hours', next_try_at = now();
+        UPDATE mailbox_schedule SET next_due_at = now() WHERE kind = 's'; COMMIT;
+        SELECT pg_notify('postrider_schedule', 'r')
+        """)
+      _ = try await cluster.waitForState(.failed, of: email)
+    }
+    await server.stop()
+  }
+
+  @Test("a sender that is refused at RCPT stops the direction; nothing that waits is given up")
+  func senderRefusedAtRecipient() async throws {
+    let server = try await ScriptedMailServer.start(
+      smtp { line in line.hasPrefix("RCPT") ? "550 5.1.8 Sender address rejected: Domain not found\r\n" : nil })
+    try await Spine.with(scheduler: false) { spine in
+      let cluster = spine.cluster
+      let id = try await cluster.sender(to: server)
+      let first = try await cluster.submit("x", from: id, to: ["a@example.org", "b@example.org"])
+      let second = try await cluster.submit("y", from: id, to: ["a@example.org"])
+      _ = try spine.startScheduler()
+      try await eventually("the direction is off") {
+        try await !cluster.mailbox(id).outgoing.enabled
+      }
+      for email in [first, second] {
+        let waiting = try await cluster.store.outgoingEmail(email.id, for: cluster.principal)
+        #expect(waiting.state == .pendingSend && waiting.recipients.allSatisfy { $0.state == .pending })
+      }
+      #expect(try await cluster.alerts(of: id).contains { $0.code == "smtp.sender-blocked" })
+    }
+    await server.stop()
+  }
+
+  @Test("partly sent in a later attempt still says why, and raises the alert")
+  func partlySentLater() async throws {
+    let greylists = Mutex(true)
+    let server = try await ScriptedMailServer.start(
+      smtp { line in
+        if line.hasPrefix("RCPT TO:<bad@") { return "550 5.1.1 no\r\n" }
+        return line.hasPrefix("RCPT") && greylists.withLock { $0 } ? "450 4.7.1 later\r\n" : nil
+      })
+    try await Spine.with { spine in
+      let cluster = spine.cluster
+      let id = try await cluster.sender(to: server)
+      let email = try await cluster.submit("x", from: id, to: ["good@example.org", "bad@example.org"])
+      try await eventually("the first attempt") {
+        let now = try await cluster.store.outgoingEmail(email.id, for: cluster.principal)
+        return now.attempts == 1 && now.state == .pendingSend
+      }
+      greylists.withLock { $0 = false }
+      try await eventually("the run is written") { try await cluster.runs(of: id, .send).count == 1 }
+      try await cluster.sql(
+        """
+        BEGIN; UPDATE outgoing_email SET next_try_at = now();
+        UPDATE mailbox_schedule SET next_due_at = now() WHERE kind = 's'; COMMIT;
+        SELECT pg_notify('postrider_schedule', 'r')
+        """)
+      let sent = try await cluster.waitForState(.partlySent, of: email)
+      #expect(sent.recipients.map(\.state) == [.accepted, .failed] && sent.failure?.code == .smtpRecipient)
+      try await eventually("the alert") {
+        try await cluster.alerts(of: id).contains { $0.code == "smtp.recipient" && $0.level == .error }
+      }
+    }
+    await server.stop()
+  }
+
+  @Test("an answer to the end of a message that is neither yes nor no leaves it uncertain")
+  func strangeAnswer() async throws {
+    let server = try await ScriptedMailServer.start(smtp { line in line.contains("Subject:") ? "354 more\r\n" : nil })
+    try await Spine.with { spine in
+      let cluster = spine.cluster
+      let id = try await cluster.sender(to: server)
+      let email = try await cluster.submit("x", from: id, to: ["good@example.org"])
+      #expect(try await cluster.waitForState(.uncertain, of: email).attempts == 1)
+    }
+    await server.stop()
   }
 
   /// A server that takes all mail but for the lines that `refuse` answers; an empty answer closes.

@@ -143,6 +143,44 @@ struct ManifestTests {
     #expect(rows == 9)
   }
 
+  @Test("no connection asks for what the image's libpq does not know")
+  func certificateAuthorities() throws {
+    // The word `system` for sslrootcert came with libpq 16. Debian 12, of which the image is, has 15.
+    #expect(try text("docker/Dockerfile").contains("\nFROM debian:bookworm-slim\n"))
+    for folder in ["docker", "ops"] {
+      for (path, text) in try files(folder) { #expect(!text.contains("sslrootcert=system"), "\(path)") }
+    }
+    for path in ["README.md", "ops/README.md"] {
+      let page = try text(path)
+      #expect(!page.contains("sslrootcert=system"), "\(path)")
+      #expect(page.contains("sslrootcert=/etc/ssl/certs/ca-certificates.crt"), "\(path)")
+    }
+  }
+
+  @Test("what waits in files has room, within what the pod may write")
+  func room() throws {
+    let largest = try #require(Setting.apiMaximumMessage.fallback.flatMap(Int.init))
+    for role in ["api", "worker"] {
+      let manifest = try text("ops/kubernetes/base/\(role).yaml")
+      let size = try #require(manifest.firstMatch(of: /sizeLimit: (\d+)Gi/).flatMap { Int($0.output.1) })
+      let limit = try #require(
+        manifest.firstMatch(of: /limits: .*ephemeral-storage: (\d+)Gi/).flatMap { Int($0.output.1) })
+      #expect(limit >= size, "\(role)")
+      #expect(size * 1_024 >= largest * 20, "\(role)")
+    }
+  }
+
+  @Test("in Compose one service may write the key ring, and the page changes it by that one")
+  func keysOfCompose() throws {
+    #expect(try service("secrets").contains("- keys:/keys\n"))
+    for name in ["migrate", "api"] { #expect(try service(name).contains("- keys:/keys:ro\n"), "\(name)") }
+    let page = try text("ops/README.md")
+    for command in ["keys add", "keys promote", "keys retire"] {
+      let lines = page.split(separator: "\n").filter { $0.contains(" secrets \(command) ") }
+      #expect(lines.count == 1 && lines.first?.contains("--file /keys/ring") == true, "\(command)")
+    }
+  }
+
   @Test("examples name this version")
   func version() throws {
     #expect(try text("ops/kubernetes/overlays/production/kustomization.yaml").contains("newTag: \(Version.text) }"))

@@ -33,7 +33,7 @@ struct PaceCommandTests {
       #expect(String(decoding: changes.last?.body ?? [], as: UTF8.self) == #"{"sendQuota":{"recipientsPerDay":500}}"#)
       _ = try await stub.run("mailbox", "quota", "1", "--inherit")
       let reset = stub.requests.last { $0.name == "PATCH /mailboxes/1" }
-      #expect(String(decoding: reset?.body ?? [], as: UTF8.self) == #"{"resetsSendQuota":true}"#)
+      #expect(String(decoding: reset?.body ?? [], as: UTF8.self) == #"{"clears":["sendQuota"]}"#)
       #expect(try await stub.run("mailbox", "quota", "1", "--inherit", "--messages-per-day", "1").exitCode == 64)
       let json = try await stub.run("mailbox", "quota", "1", "--json")
       #expect(json.output.contains(#""reason""#) && json.output.contains(#""mailboxID""#))

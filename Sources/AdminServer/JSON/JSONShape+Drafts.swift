@@ -85,8 +85,11 @@ extension JSONShape {
 
   /// `MailboxChange`.
   static let mailboxChange = JSONShape.object([
-    Field("profileID", .identifier), Field("isActive", .boolean), Field("sendQuota", sendQuota),
-    Field("resetsSendQuota", .boolean), Field("version", .identifier),
+    Field("address", .string), Field("profileID", .identifier), Field("isActive", .boolean),
+    Field("incomingMethod", choice(SyncMethod.self)), Field("outgoingMethod", choice(SyncMethod.self)),
+    Field("allowsCredentials", .boolean), Field("userName", .string), Field("password", .secret),
+    Field("processEmailFrom", .date), Field("deleteAfterProcessing", .boolean), Field("sendQuota", sendQuota),
+    Field("clears", .array(of: choice(MailboxChange.Clearable.self), count: 0...4)), Field("version", .identifier),
   ])
 
   /// `AlertMailChange`.

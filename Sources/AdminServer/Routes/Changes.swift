@@ -15,10 +15,6 @@ extension MailboxChange {
   /// Throws ``StoreError/invalid(_:)`` for a change of nothing.
   func check() throws(StoreError) {
     var problems = FieldProblems()
-    sendQuota?.check(at: "/sendQuota", &problems)
-    if sendQuota != nil && resetsSendQuota == true {
-      problems.add("/resetsSendQuota", "not-allowed", "either sets a quota or goes back to the profile's")
-    }
     if self == MailboxChange(version: version) { problems.add("", "required", "must change something") }
     try problems.throwIfAny()
   }

@@ -85,6 +85,14 @@ extension SMTPDialogue {
           .smtpUncertain, serverWords: redactor.clean(reply.words),
           context: "the server refused a part of the message and then took its end"))
     }
+    // Neither yes nor no, and everything is with the server.
+    if isLast, reply.severity < 4 {
+      state = .ended
+      return .broken(
+        Failure(
+          .smtpUncertain, serverWords: redactor.clean(reply.words),
+          context: "the server answered the end of the message with \(reply.code)"))
+    }
     if reply.severity != 2, chunks.failure == nil {
       let failure = sorted(reply, at: .message)
       self.chunks?.failure = failure

@@ -174,6 +174,14 @@ extension SMTPDialogue {
     case .answer:
       guard let reply = try reply(&input) else { return .wait(.finalAnswer, step: step) }
       isTransactionOpen = false
+      // Neither yes nor no, and everything is with the server: what it did with it nobody knows.
+      if reply.severity < 4, reply.severity != 2 {
+        state = .ended
+        return .broken(
+          Failure(
+            .smtpUncertain, serverWords: redactor.clean(reply.words),
+            context: "the server answered the end of the message with \(reply.code)"))
+      }
       guard reply.severity == 2 else { return refused(reply, at: .message) }
       return done(.delivery(SMTPDelivery(recipients: transaction.results, reply: reply)))
     }

@@ -18,56 +18,105 @@ extension PostgresStore {
 
   /// Changes a mailbox. On a move to another profile no session begins there before the last one on the old has ended.
   ///
-  /// Throws ``StoreError/stale`` when ``MailboxChange/version`` is not the present one, `invalid` for a profile that does
-  /// not exist in the organization, ``StoreError/conflict(code:message:)`` `profile.no-delegation` or
-  /// `profile.maildrop-taken`, `notFound`. A change that changes nothing writes nothing.
+  /// Another address, profile, method or login makes that direction untested and not enabled (feature M6); another address
+  /// waits for approval again (A2). Throws ``StoreError/stale`` when ``MailboxChange/version`` is not the present one,
+  /// `invalid` for values out of range and for a profile that does not exist in the organization,
+  /// ``StoreError/conflict(code:message:)`` `address-taken`, `profile.no-delegation` or `profile.maildrop-taken`,
+  /// `notFound`. A change that changes nothing writes nothing.
   public func updateMailbox(_ id: MailboxID, _ change: MailboxChange, by principal: Principal) async throws -> Mailbox {
     let organization = principal.organizationID
-    return try await pool.transaction(.api(organization)) { db in
+    return try await pool.transaction(.api(organization)) { [self] db in
       let first = try db.pipeline([
         Statement(
           "SELECT 1 FROM mailbox WHERE id = $1 AND organization_id = $2 FOR NO KEY UPDATE",
           [.id(id), .id(organization)]),
         MailboxQuery.one(id, of: organization),
         Statement(
-          "SELECT id FROM server_profile WHERE id = $1 AND organization_id = $2 FOR KEY SHARE",
-          [.id(change.profileID), .id(organization)]),
+          """
+          SELECT p.incoming_credentials, p.outgoing_credentials FROM server_profile p
+          WHERE p.organization_id = $2 AND p.id = coalesce($3, (SELECT profile_id FROM mailbox WHERE id = $1)) FOR KEY SHARE
+          """, [.id(id), .id(organization), .id(change.profileID)]),
       ])
       let before = try Self.mailbox(first[1])
       if let version = change.version, version != before.version { throw StoreError.stale }
       if let profile = change.profileID, first[2].count == 0 {
         throw StoreError.invalid([FieldProblem("/profileID", "unknown", "there is no server profile \(profile)")])
       }
-      let target = change.profileID.flatMap { $0 == before.profileID ? nil : $0 }
-      let isActive = change.isActive ?? before.isActive
-      let quota = change.resetsSendQuota == true ? nil : change.sendQuota ?? before.sendQuota
-      if target == nil && isActive == before.isActive && quota == before.sendQuota {
+      let logins: ProfileLogins =
+        try first[2].map { row -> ProfileLogins in [.incoming: try row.word(), .outgoing: try row.word()] }.first ?? [:]
+      let resolved = try MailboxRules.resolve(change, of: before, logins: logins)
+      let after = resolved.mailbox
+      if after == before && !resolved.changesPassword {
         try db.commit()
         return before
       }
-      var statements = [
-        Statement(
-          """
-          UPDATE mailbox SET is_active = $2, send_quota = $3::jsonb, version = version + 1, updated_at = now()
-          WHERE id = $1
-          """, [.id(id), .bool(isActive), .text(try quota.map { try PostgresValue.jsonText($0) })])
-      ]
-      if quota != before.sendQuota { statements += Self.endQuotaWaits("mailbox_id", id.value) }
-      if let target { statements += Self.move(id, from: before.profileID, to: target, organization) }
+      let target = after.profileID.flatMap { $0 == before.profileID ? nil : $0 }
+      var statements = [Statement(Self.updateMailbox, try updatedValues(resolved))]
+      if let target {
+        statements += Self.move(id, from: before.profileID, to: target, organization)
+      } else if !resolved.untested.isEmpty {
+        statements.append(Self.fence(id, resolved.untested))
+      }
+      if after.sendQuota != before.sendQuota { statements += Self.endQuotaWaits("mailbox_id", id.value) }
       let entry = AuditEntry(
         target == nil ? "mailbox.update" : "mailbox.move", "mailbox", id.value,
         before: try PostgresValue.jsonText(ChangedMailbox(before)),
-        after: try PostgresValue.jsonText(
-          ChangedMailbox(profileID: target ?? before.profileID, isActive: isActive, sendQuota: quota)))
+        after: try PostgresValue.jsonText(ChangedMailbox(after, hasNewPassword: resolved.password != nil)))
       statements += [
         .refreshMayRun(.ids([id])), .audit([entry], by: principal), MailboxQuery.one(id, of: organization),
       ]
       do {
         return try Self.mailbox(try db.commit(statements)[statements.count - 1])
+      } catch let error as PostgresError where error.violates("mailbox_address") {
+        throw StoreError.conflict(
+          code: "address-taken", message: "there is already a mailbox with the address \(after.address)")
       } catch let error as PostgresError {
         throw error.delegationConflict ?? error
       }
     }
+  }
+
+  private static let updateMailbox = """
+    UPDATE mailbox SET address = $2, address_key = lower($2), approval = $3, is_active = $4, incoming_method = $5,
+      outgoing_method = $6, allows_credentials = $7, user_name = $8, password = CASE WHEN $9 THEN $10 ELSE password END,
+      process_email_from = $11, delete_after_processing = $12, send_quota = $13::jsonb, profile_id = $16,
+      incoming_status = CASE WHEN $14 THEN 'not-run' ELSE incoming_status END,
+      incoming_enabled = incoming_enabled AND NOT $14,
+      incoming_failure_code = CASE WHEN NOT $14 THEN incoming_failure_code END,
+      incoming_failed_at = CASE WHEN NOT $14 THEN incoming_failed_at END,
+      outgoing_status = CASE WHEN $15 THEN 'not-run' ELSE outgoing_status END,
+      outgoing_enabled = outgoing_enabled AND NOT $15,
+      outgoing_failure_code = CASE WHEN NOT $15 THEN outgoing_failure_code END,
+      outgoing_failed_at = CASE WHEN NOT $15 THEN outgoing_failed_at END,
+      version = version + 1, updated_at = now()
+    WHERE id = $1
+    """
+
+  private func updatedValues(_ change: ResolvedMailboxChange) throws -> [PostgresValue] {
+    let mailbox = change.mailbox
+    let place = SealedPlace(table: "mailbox", column: "password", row: mailbox.id.value)
+    return [
+      .id(mailbox.id), .text(mailbox.address), .text(mailbox.approval.rawValue), .bool(mailbox.isActive),
+      .text(mailbox.incoming.method.rawValue), .text(mailbox.outgoing.method.rawValue),
+      .bool(mailbox.allowsCredentials),
+      .text(mailbox.userName), .bool(change.changesPassword), .bytes(try seal(change.password, place)),
+      .time(mailbox.processEmailFrom), .bool(mailbox.deleteAfterProcessing),
+      .text(try mailbox.sendQuota.map { try PostgresValue.jsonText($0) }),
+      .bool(change.untested.contains(.incoming)), .bool(change.untested.contains(.outgoing)), .id(mailbox.profileID),
+    ]
+  }
+
+  /// Ends the right to write of sessions that began before: a test must not enable what it did not try, nor a poll store
+  /// mail of the account that the mailbox had. A message on its way out is still finished.
+  private static func fence(_ id: MailboxID, _ directions: Set<Direction>) -> Statement {
+    let kinds: [JobKind] = [.test] + directions.map { $0 == .incoming ? .poll : .send }
+    return Statement(
+      """
+      UPDATE mailbox_schedule s SET generation = generation + 1 FROM (
+        SELECT h.mailbox_id, h.kind FROM mailbox_schedule h WHERE h.mailbox_id = $1 AND h.kind = ANY ($2)
+        ORDER BY h.mailbox_id, h.kind FOR NO KEY UPDATE
+      ) old WHERE s.mailbox_id = old.mailbox_id AND s.kind = old.kind
+      """, [.id(id), .texts(kinds.map(\.rawValue))])
   }
 
   /// Gives the mailbox to another profile. The generation fences every session begun on the old one; the row in
@@ -77,13 +126,6 @@ extension PostgresStore {
   ) -> [Statement] {
     var statements = [
       Statement(
-        """
-        UPDATE mailbox SET profile_id = $2, incoming_status = 'not-run', incoming_enabled = false,
-          incoming_failure_code = NULL, incoming_failed_at = NULL, outgoing_status = 'not-run',
-          outgoing_enabled = false, outgoing_failure_code = NULL, outgoing_failed_at = NULL
-        WHERE id = $1
-        """, [.id(id), .id(target)]),
-      Statement(
         "SELECT 1 FROM mailbox_schedule WHERE mailbox_id = $1 ORDER BY mailbox_id, kind FOR NO KEY UPDATE", [.id(id)]),
       Statement(
         """
@@ -91,8 +133,9 @@ extension PostgresStore {
           failure_code = NULL
         WHERE mailbox_id = $1
         """, [.id(id)]),
-      // What a server answered there counts nothing here.
+      // What a server answered there counts nothing here, and a consent that is under way is for its application.
       Statement("DELETE FROM send_pace WHERE mailbox_id = $1", [.id(id)]),
+      Statement("DELETE FROM oauth_consent WHERE mailbox_id = $1", [.id(id)]),
       SchedulePayload.statement(profile: target),
     ]
     if let from {
@@ -111,17 +154,32 @@ extension PostgresStore {
 
 /// What the audit keeps of a changed mailbox.
 private struct ChangedMailbox: Encodable {
+  var address: String
   var profileID: ProfileID?
   var isActive: Bool
+  var incomingMethod: SyncMethod
+  var outgoingMethod: SyncMethod
+  var allowsCredentials: Bool
+  var userName: String?
+  var passwordSet: Bool
+  /// Says that another password was given; which one nobody keeps.
+  var hasNewPassword: Bool?
+  var processEmailFrom: Date?
+  var deleteAfterProcessing: Bool
   var sendQuota: SendQuota?
 
-  init(profileID: ProfileID?, isActive: Bool, sendQuota: SendQuota?) {
-    self.sendQuota = sendQuota
-    self.profileID = profileID
-    self.isActive = isActive
-  }
-
-  init(_ mailbox: Mailbox) {
-    self.init(profileID: mailbox.profileID, isActive: mailbox.isActive, sendQuota: mailbox.sendQuota)
+  init(_ mailbox: Mailbox, hasNewPassword: Bool = false) {
+    address = mailbox.address
+    profileID = mailbox.profileID
+    isActive = mailbox.isActive
+    incomingMethod = mailbox.incoming.method
+    outgoingMethod = mailbox.outgoing.method
+    allowsCredentials = mailbox.allowsCredentials
+    userName = mailbox.userName
+    passwordSet = mailbox.passwordSet
+    self.hasNewPassword = hasNewPassword ? true : nil
+    processEmailFrom = mailbox.processEmailFrom
+    deleteAfterProcessing = mailbox.deleteAfterProcessing
+    sendQuota = mailbox.sendQuota
   }
 }

@@ -32,8 +32,8 @@ extension PostgresStore {
           Statement(
             """
             UPDATE outgoing_email SET state = 'pending-send', next_try_at = greatest(now(), send_after),
-              created_at = CASE WHEN state = 'draft' THEN now() ELSE created_at END, attempts = 0, failure_code = NULL,
-              failure = NULL, updated_at = now()
+              created_at = CASE WHEN state = 'draft' THEN now() ELSE created_at END, attempts = 0, tried_since = NULL,
+              failure_code = NULL, failure = NULL, updated_at = now()
             WHERE id = $1 AND organization_id = $2
             """, key),
           Statement(

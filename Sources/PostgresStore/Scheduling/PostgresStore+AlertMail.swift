@@ -14,9 +14,9 @@ extension PostgresStore {
       AND a.mailbox_id IS DISTINCT FROM s.mailbox_id
       AND NOT (a.profile_id IS NOT NULL AND a.profile_id = m.profile_id AND a.direction IS DISTINCT FROM 'incoming')
       AND NOT EXISTS (SELECT FROM alert b
-        WHERE b.organization_id = a.organization_id AND b.code = a.code AND b.mailed_at > now() - interval '1 hour'
-          AND b.id <> a.id AND b.level = a.level AND b.mailbox_id IS NOT DISTINCT FROM a.mailbox_id
-          AND b.profile_id IS NOT DISTINCT FROM a.profile_id AND b.direction IS NOT DISTINCT FROM a.direction)
+        WHERE b.code = a.code AND coalesce(b.mailbox_id, -b.profile_id) = coalesce(a.mailbox_id, -a.profile_id)
+          AND b.mailed_at > now() - interval '1 hour' AND b.organization_id = a.organization_id
+          AND b.id <> a.id AND b.level = a.level AND b.direction IS NOT DISTINCT FROM a.direction)
     """
 
   /// Settings that are on, whose mailbox sends, and whose last mail is some time ago: alerts come in swarms.
@@ -78,6 +78,11 @@ extension PostgresStore {
     ORDER BY a.id LIMIT 100
     """, [.text(ProfileFailureNotice.code)])
 
+  /// What stops all mailboxes of a profile: while it lasts they are not even tried, and have no failure of their own.
+  private static let stoppingCodes = FailureCode.allCases.filter {
+    $0.defaultScope == .server || $0.defaultScope == .profile || $0 == .smtpBusy || $0 == .authMassRejection
+  }.map(\.rawValue)
+
   /// Raises, updates and resolves the alerts of profiles more than half of whose mailboxes fail within an hour, where
   /// somebody wants to be told.
   public func reportFailingProfiles() async throws {
@@ -87,11 +92,14 @@ extension PostgresStore {
       FROM server_profile p JOIN mailbox m ON m.profile_id = p.id AND m.is_active
       CROSS JOIN LATERAL (SELECT greatest(m.incoming_failed_at, m.outgoing_failed_at) > now() - interval '1 hour'
         OR EXISTS (SELECT FROM mailbox_schedule h WHERE h.mailbox_id = m.id AND h.kind IN ('p', 's')
-          AND h.failure_code IS NOT NULL AND h.last_run_at > now() - interval '1 hour') AS fails) f
+          AND h.failure_code IS NOT NULL AND h.last_run_at > now() - interval '1 hour')
+        OR EXISTS (SELECT FROM alert w WHERE w.profile_id = p.id AND w.resolved_at IS NULL
+          AND w.level IN ('warning', 'error') AND w.code = ANY ($2)) AS fails) f
       WHERE p.failure_notice_to IS NOT NULL AND p.is_active
       GROUP BY p.id HAVING 2 * count(*) FILTER (WHERE f.fails) > count(*)
       """)
     let code = PostgresValue.text(ProfileFailureNotice.code)
+    let stopping = PostgresValue.texts(Self.stoppingCodes)
     let remedy =
       "Look at the profile with `postrider queue top` and at its mailboxes with `postrider mailbox list "
       + "--view failing`."
@@ -101,17 +109,17 @@ extension PostgresStore {
           """
           UPDATE alert a SET resolved_at = now() WHERE a.code = $1 AND a.resolved_at IS NULL AND a.profile_id IS NOT NULL
             AND a.profile_id NOT IN (SELECT id FROM (\(failing.sql)) f)
-          """, [code]),
+          """, [code, stopping]),
         Statement(
           """
           INSERT INTO alert AS a (organization_id, profile_id, code, level, text, remedy, parameters)
           SELECT f.organization_id, f.id, $1, 'error', f.failing || ' of ' || f.mailboxes || ' mailboxes of this profile'
-            || ' failed within the last hour.', $2,
+            || ' failed within the last hour.', $3,
             jsonb_build_object('failing', f.failing::text, 'mailboxes', f.mailboxes::text)
           FROM (\(failing.sql)) f
           ON CONFLICT (profile_id, code, coalesce(direction, '')) WHERE resolved_at IS NULL AND profile_id IS NOT NULL
           DO UPDATE SET last_seen = now(), text = EXCLUDED.text, parameters = EXCLUDED.parameters
-          """, [code, .text(remedy)]),
+          """, [code, stopping, .text(remedy)]),
       ])
     }
   }

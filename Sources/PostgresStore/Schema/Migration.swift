@@ -42,5 +42,6 @@ struct Migration: Sendable {
     Migration(9, "pace", PackageResources._009_pace_sql),
     Migration(10, "handover", PackageResources._010_handover_sql),
     Migration(11, "oauth", PackageResources._011_oauth_sql),
+    Migration(12, "attempts", PackageResources._012_attempts_sql),
   ]
 }

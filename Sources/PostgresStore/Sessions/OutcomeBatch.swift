@@ -93,10 +93,17 @@ struct OutcomeBatch: Sendable {
         next_due_at = CASE
           WHEN s.requested > i.served THEN clock_timestamp() + interval '500 milliseconds'
           WHEN s.kind = 's' THEN (
-            SELECT greatest(min(CASE e.state WHEN 'sending' THEN now() + interval '30 seconds' ELSE e.next_try_at END),
-              i.next_due_at, clock_timestamp() + interval '500 milliseconds')
-            FROM outgoing_email e WHERE e.mailbox_id = i.mailbox_id AND e.state IN ('pending-send', 'sending')
-            HAVING count(*) > 0)
+            SELECT greatest(least(w.pending, w.sending), i.next_due_at,
+              CASE WHEN i.keeps AND s.failure_code IS NOT NULL THEN s.next_due_at END,
+              clock_timestamp() + interval '500 milliseconds')
+            FROM (SELECT
+              (SELECT min(n.at) FROM generate_series(0, 2) AS p (priority) CROSS JOIN LATERAL (
+                SELECT e.next_try_at AS at FROM outgoing_email e
+                WHERE e.mailbox_id = i.mailbox_id AND e.priority = p.priority AND e.state = 'pending-send'
+                ORDER BY e.next_try_at LIMIT 1) AS n) AS pending,
+              (SELECT now() + interval '30 seconds' FROM outgoing_email e
+                WHERE e.mailbox_id = i.mailbox_id AND e.state = 'sending' LIMIT 1) AS sending) AS w
+            WHERE w.pending IS NOT NULL OR w.sending IS NOT NULL)
           WHEN i.next_due_at IS NOT NULL THEN greatest(i.next_due_at, clock_timestamp() + interval '500 milliseconds')
           END,
         reason = CASE WHEN s.requested > i.served THEN 'request'
@@ -105,8 +112,8 @@ struct OutcomeBatch: Sendable {
           ELSE i.reason END,
         job_class = CASE WHEN s.requested > i.served THEN s.job_class
           ELSE CASE s.kind WHEN 's' THEN 1 WHEN 'p' THEN 2 ELSE 3 END END,
-        failures = i.failures,
-        failure_code = i.failure_code,
+        failures = CASE WHEN i.keeps THEN s.failures ELSE i.failures END,
+        failure_code = CASE WHEN i.keeps THEN s.failure_code ELSE i.failure_code END,
         last_run_id = i.run_id,
         last_run_at = i.finished_at,
         verbose_runs = greatest(s.verbose_runs - 1, 0),
@@ -114,9 +121,9 @@ struct OutcomeBatch: Sendable {
         slot_gap_seconds = CASE WHEN i.slot_at > s.slot_at THEN extract(epoch FROM i.slot_at - s.slot_at)::int
           ELSE s.slot_gap_seconds END,
         gap_code = CASE WHEN i.slot_at > s.slot_at THEN s.failure_code ELSE s.gap_code END
-      FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) AS i (index, mailbox_id,
+      FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) AS i (index, mailbox_id,
         kind, lane, generation, fence, organization_id, served, next_due_at, reason, failures, failure_code, run_id,
-        finished_at, slot_at)
+        finished_at, slot_at, keeps)
       WHERE s.mailbox_id = i.mailbox_id AND s.kind = i.kind AND s.organization_id = i.organization_id
         AND s.generation = i.generation
         AND CASE i.lane WHEN 0 THEN s.last_fence ELSE coalesce(s.lane_fences[i.lane::int], 0) END < i.fence
@@ -127,7 +134,7 @@ struct OutcomeBatch: Sendable {
         .ints(outcomes.map(\.writer.fence.value)), .ids(outcomes.map(\.writer.organizationID)),
         .ints(outcomes.map(\.served)), .times(outcomes.map(\.next.at)), .texts(outcomes.map(\.next.reason)),
         .ints(outcomes.map { Int64($0.failures) }), .texts(outcomes.map(\.failureCode?.rawValue)), runs,
-        .times(outcomes.map(\.run.finishedAt)), .times(slots),
+        .times(outcomes.map(\.run.finishedAt)), .times(slots), .bools(outcomes.map(\.keepsFailure)),
       ])
   }
 

@@ -5,7 +5,7 @@ import PostriderCore
 extension PostgresStore {
   /// What is read of a message that was taken on.
   static let claimedColumns = """
-    id, sender, attempts, greatest(created_at, send_after), content_id, size_octets, encoding, message_id, dsn
+    id, sender, attempts, tried_since, content_id, size_octets, encoding, message_id, dsn
     """
 
   private static func values(_ pace: SendPace, _ writer: SessionGuard) throws -> [PostgresValue] {
@@ -61,9 +61,9 @@ extension PostgresStore {
       let claimed = try db.query(
         """
         UPDATE outgoing_email SET state = 'sending', fence = $2, unsent_fence = $2, lane = $3,
-          attempts = attempts + 1, updated_at = now()
+          attempts = attempts + 1, tried_since = coalesce(tried_since, now()), tried_recipients = $4, updated_at = now()
         WHERE id = $1 AND state = 'pending-send' RETURNING \(Self.claimedColumns)
-        """, [.int(id), .int(writer.fence.value), .int(Int64(writer.job.lane))])
+        """, [.int(id), .int(writer.fence.value), .int(Int64(writer.job.lane)), .int(most)])
       return try Self.claimed(claimed, atMost: most.map(Int.init), db, writer)
     }
   }

@@ -9,27 +9,42 @@ extension PostgresStore {
     let unsent = Failure(
       .runAborted, scope: .message, context: "the session that had taken it on ended before its end could leave")
     let mailbox = PostgresValue.id(writer.job.mailbox)
+    let alert = AlertDraft(level: .error, failure: failure, direction: .outgoing)
     let statements = [
+      // The alert is raised where the state is written: the session may end without an outcome of its own.
       Statement(
         """
-        UPDATE outgoing_email SET updated_at = now(),
+        WITH decided AS (UPDATE outgoing_email SET updated_at = now(),
           state = CASE WHEN unsent_fence = fence THEN 'pending-send' ELSE 'uncertain' END,
           failure_code = CASE WHEN unsent_fence = fence THEN $6 ELSE $3 END,
           failure = CASE WHEN unsent_fence = fence THEN $7 ELSE $4 END::jsonb,
           next_try_at = CASE WHEN unsent_fence = fence THEN now() ELSE next_try_at END
         WHERE mailbox_id = $1 AND state = 'sending'
           AND (lane = $5 AND fence <> $2 OR fence >> 32 < $2::bigint >> 32)
-        RETURNING id, state
+        RETURNING id, state, tried_recipients
+        ), marked AS (
+          UPDATE outgoing_recipient r SET state = 'uncertain' FROM decided d
+          CROSS JOIN LATERAL (
+            SELECT p.position FROM outgoing_recipient p WHERE p.email_id = d.id AND p.state = 'pending'
+            ORDER BY p.position LIMIT d.tried_recipients
+          ) AS tried
+          WHERE d.state = 'uncertain' AND r.email_id = d.id AND r.position = tried.position
+        ), raised AS (
+          INSERT INTO alert AS a (organization_id, mailbox_id, code, direction, level, text, remedy, parameters, count)
+          SELECT $8, $1, $3, 'outgoing', $9, $10, $11, $12::jsonb, count(*) FROM decided d WHERE d.state = 'uncertain'
+          HAVING count(*) > 0
+          ON CONFLICT (mailbox_id, code, coalesce(direction, '')) WHERE resolved_at IS NULL AND mailbox_id IS NOT NULL
+          DO UPDATE SET count = a.count + EXCLUDED.count, last_seen = now(), text = EXCLUDED.text,
+            parameters = EXCLUDED.parameters
+        )
+        SELECT id, state FROM decided
         """,
         [
           mailbox, .int(writer.fence.value), .text(failure.code.rawValue), .text(try PostgresValue.jsonText(failure)),
           .int(Int64(writer.job.lane)), .text(unsent.code.rawValue), .text(try PostgresValue.jsonText(unsent)),
+          .id(writer.organizationID), .text(alert.level.rawValue), .text(alert.text), .text(alert.remedy),
+          .text(try PostgresValue.jsonText(alert.parameters)),
         ]),
-      Statement(
-        """
-        UPDATE outgoing_recipient r SET state = 'uncertain' FROM outgoing_email e
-        WHERE e.mailbox_id = $1 AND e.state = 'uncertain' AND r.email_id = e.id AND r.state = 'pending'
-        """, [mailbox]),
       Statement(
         """
         SELECT count(*) FROM (SELECT FROM outgoing_email
@@ -44,12 +59,12 @@ extension PostgresStore {
     ]
     return try await guarded(writer, first: statements) { db, results in
       try db.commit()
-      var row = results[2][0]
+      var row = results[1][0]
       return OutgoingOutlook(
-        due: Int(try row.int()), lanesAtWork: try results[3].map { Int(try $0.int()) },
+        due: Int(try row.int()), lanesAtWork: try results[2].map { Int(try $0.int()) },
         uncertain: try results[0].map { (try $0.id(), try $0.word() as OutgoingState) }
           .filter { $0.1 == .uncertain }.map(\.0),
-        wait: try Self.wait(results[4]), connections: try results[5].map { Int(try $0.int()) }.first)
+        wait: try Self.wait(results[3]), connections: try results[4].map { Int(try $0.int()) }.first)
     }
   }
 

@@ -129,7 +129,8 @@ struct SendBatch: Sendable {
     .kept(
       """
       UPDATE outgoing_email e SET state = 'sending', fence = c.fence, unsent_fence = c.fence, lane = c.lane,
-        attempts = e.attempts + 1, updated_at = now()
+        attempts = e.attempts + 1, tried_since = coalesce(e.tried_since, now()), tried_recipients = NULL,
+        updated_at = now()
       FROM (
         SELECT i.index, i.fence, i.lane, due.id FROM unnest($1, $2, $3, $4, $5, $6)
           AS i (index, mailbox_id, organization_id, generation, fence, lane)
@@ -148,7 +149,7 @@ struct SendBatch: Sendable {
         WHERE NOT EXISTS (SELECT FROM send_pace p WHERE p.mailbox_id = i.mailbox_id AND p.waits_until > now())
       ) AS c
       WHERE e.id = c.id AND e.state = 'pending-send'
-      RETURNING c.index, e.id, e.sender, e.attempts, greatest(e.created_at, e.send_after), e.content_id, e.size_octets,
+      RETURNING c.index, e.id, e.sender, e.attempts, e.tried_since, e.content_id, e.size_octets,
         e.encoding, e.message_id, e.dsn
       """, columns(claims.map(\.writer), claims.map(\.index)))
   }
@@ -223,7 +224,8 @@ struct SendBatch: Sendable {
       ])
   }
 
-  /// Writes the messages' states, says whose stand – a result that is sent again after a lost connection does, too – and
+  /// Writes the messages' states – one that is sent in part names why, also when that was in an earlier attempt –, says
+  /// whose stand – a result that is sent again after a lost connection does, too – and
   /// writes those messages' recipients.
   private func finishStatements() throws -> [Statement] {
     let key: [PostgresValue] = [
@@ -235,11 +237,17 @@ struct SendBatch: Sendable {
     return [
       .kept(
         """
-        UPDATE outgoing_email e SET state = i.state, failure_code = i.failure_code, failure = i.failure::jsonb,
+        UPDATE outgoing_email e SET state = i.state, failure_code = coalesce(i.failure_code, f.failure_code),
+          failure = coalesce(i.failure::jsonb, f.failure),
           next_try_at = coalesce(i.next_try_at, e.next_try_at), updated_at = now(),
           sent_at = CASE WHEN i.state IN ('sent', 'partly-sent') THEN now() ELSE e.sent_at END
         FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)
           AS i (index, id, organization_id, fence, state, failure_code, failure, next_try_at)
+        LEFT JOIN LATERAL (
+          SELECT r.failure_code, r.failure FROM outgoing_recipient r
+          WHERE i.state = 'partly-sent' AND i.failure_code IS NULL AND r.email_id = i.id AND r.state = 'failed'
+          ORDER BY r.position LIMIT 1
+        ) AS f ON true
         WHERE e.id = i.id AND e.organization_id = i.organization_id AND e.state = 'sending' AND e.fence = i.fence
         """,
         key + [

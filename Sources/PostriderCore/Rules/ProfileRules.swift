@@ -185,19 +185,3 @@ public struct ProfileRules: Sendable {
     }
   }
 }
-
-/// What a mailbox must be like (features M1, M2).
-public enum MailboxRules {
-  /// Checks a draft; throws ``StoreError/invalid(_:)`` with every wrong field.
-  public static func check(_ draft: MailboxDraft) throws(StoreError) {
-    var problems = FieldProblems()
-    AddressRules.check(draft.address, at: "/address", &problems)
-    problems.check(draft.userName ?? "", at: "/userName", maximum: 200)
-    problems.check(draft.password?.revealed ?? "", at: "/password", maximum: 200)
-    problems.check(draft.owner?.name ?? "", at: "/owner/name", maximum: 200)
-    if draft.deleteAfterProcessing == true && draft.owner?.kind != .queue {
-      problems.add("/deleteAfterProcessing", "not-allowed", "is only accepted for queues, not for users")
-    }
-    try problems.throwIfAny()
-  }
-}

@@ -108,7 +108,7 @@ public struct ClaimedMessage: Hashable, Sendable {
   public var failed: Int
   /// This attempt's number, from 1.
   public var attempt: Int
-  /// Since when it could have been sent.
+  /// Since when it is being tried; what it waited before its first attempt, for a quota or a pause, does not count.
   public var waitsSince: Date
   /// Where its octets are.
   public var content: StoredMessageContent

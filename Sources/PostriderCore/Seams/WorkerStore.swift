@@ -458,6 +458,9 @@ public struct SessionOutcome: Sendable {
   public var failures: Int
   /// The code of this session's failure.
   public var failureCode: FailureCode?
+  /// Whether the two above stay as another lane's session wrote them, and its due time counts too: a lane that learned
+  /// nothing bad does not take back what another one learned.
+  public var keepsFailure = false
   /// Changes of the mailbox's directions.
   public var directions: [DirectionChange]
   /// Alerts.

@@ -33,32 +33,6 @@ public struct Pause: Hashable, Sendable, Codable {
   }
 }
 
-/// A change of a mailbox; what is left out stays.
-public struct MailboxChange: Hashable, Sendable, Codable {
-  /// The profile it moves to. Its directions have to be tested again.
-  public var profileID: ProfileID?
-  /// An inactive mailbox does nothing.
-  public var isActive: Bool?
-  /// What it may send, instead of its profile's quota for each mailbox; an empty one is no limit.
-  public var sendQuota: SendQuota?
-  /// Goes back to the profile's quota.
-  public var resetsSendQuota: Bool?
-  /// Refused as ``StoreError/stale`` when the mailbox has changed since; `nil` to change it anyway.
-  public var version: Int64?
-
-  /// Describes a change.
-  public init(
-    profileID: ProfileID? = nil, isActive: Bool? = nil, sendQuota: SendQuota? = nil, resetsSendQuota: Bool? = nil,
-    version: Int64? = nil
-  ) {
-    self.sendQuota = sendQuota
-    self.resetsSendQuota = resetsSendQuota
-    self.profileID = profileID
-    self.isActive = isActive
-    self.version = version
-  }
-}
-
 /// What becomes of the mail of a mailbox whose server gave it new unique ids. Until a person chooses nothing is imported.
 public enum ReimportChoice: String, Hashable, Sendable, Codable, CaseIterable {
   /// Everything is imported again, also what is stored.

@@ -87,6 +87,23 @@ struct MailboxRequest: Encodable, Sendable {
   var deleteAfterProcessing: Bool?
 }
 
+/// The body that the API reads as Core's `MailboxChange`.
+struct MailboxChangeRequest: Encodable, Sendable {
+  var address: String?
+  var profileID: ProfileID?
+  var isActive: Bool?
+  var incomingMethod: SyncMethod?
+  var outgoingMethod: SyncMethod?
+  var allowsCredentials: Bool?
+  var userName: String?
+  var password: SentSecret?
+  var processEmailFrom: Date?
+  var deleteAfterProcessing: Bool?
+  var sendQuota: SendQuota?
+  var clears: [MailboxChange.Clearable]?
+  var version: Int64?
+}
+
 /// The body of the bulk verbs.
 struct BulkRequest: Encodable, Sendable {
   /// The API takes 1 to 1,000.

@@ -1,4 +1,5 @@
 import ArgumentParser
+import FoundationEssentials
 import PostriderCore
 
 /// `postrider mailbox edit`
@@ -6,15 +7,62 @@ struct MailboxEdit: AdministrationCommand {
   static let configuration = CommandConfiguration(
     commandName: "edit", abstract: "Change mailboxes while they work.",
     discussion: """
-      What is not named stays. With --json one mailbox is an object, several are an array.
+      What is not named stays. Another address, profile, method or login makes that direction of the mailbox stand still \
+      until it is tested again; another address waits for approval again as well. A password is never an argument: it \
+      comes from --password-stdin, --password-file, POSTRIDER_MAILBOX_PASSWORD or, at a terminal, a question without \
+      echo. With --json one mailbox is an object, several are an array.
       Example: postrider mailbox edit support@example.com --deactivate
+      Example: postrider mailbox edit support@example.com --new-password
+      Example: postrider mailbox edit support@example.com --user-name support-2 --outgoing none
+      Example: postrider mailbox edit 17 --address help@example.com
       """)
 
   @Argument(help: "Ids, addresses or owners' names.") var mailboxes: [String]
   @OptionGroup var activation: ActivationOptions
 
+  @Option(
+    help: ArgumentHelp(
+      "Another e-mail address, unique, at most 254 characters; for one mailbox.",
+      discussion: "Its mail has to be approved again.", valueName: "address"))
+  var address: String?
+
   @Option(help: ArgumentHelp("Move them to this profile, by id or name; see `mailbox move`.", valueName: "profile"))
   var profile: String?
+
+  @Option(help: ArgumentHelp("Receiving: none or server-side-sync.", valueName: "method"))
+  var incoming: SyncMethod?
+
+  @Option(help: ArgumentHelp("Sending: none or server-side-sync.", valueName: "method"))
+  var outgoing: SyncMethod?
+
+  @Option(help: ArgumentHelp("The login name, 1 to 200 characters; for one mailbox.", valueName: "name"))
+  var userName: String?
+
+  @Flag(name: .customLong("address-as-user-name"), help: "Log in with the address.") var usesAddress = false
+
+  @Flag(
+    name: .customLong("new-password"),
+    help: "Give it another password, which is asked for, or take it away with --no-password; for one mailbox.")
+  var hasNewPassword = false
+
+  @OptionGroup(title: "New password (also POSTRIDER_MAILBOX_PASSWORD)") var password: PasswordOptions
+
+  @Flag(
+    inversion: .prefixedNo,
+    help: "Whether the user name and password stored here may be used.")
+  var useCredentials: Bool?
+
+  @Option(
+    help: ArgumentHelp(
+      "Mail received earlier is not imported: a day or a moment, UTC.",
+      discussion: "Example: --process-email-from 2026-01-31", valueName: "date"))
+  var processEmailFrom: DateArgument?
+
+  @Flag(help: "Import all mail, however old, as far as the profile allows.") var allMail = false
+
+  @Flag(
+    inversion: .prefixedNo, help: "Whether messages are removed from the server once they are stored; for queues only.")
+  var deleteAfterProcessing: Bool?
 
   @Option(
     help: ArgumentHelp(
@@ -25,14 +73,50 @@ struct MailboxEdit: AdministrationCommand {
   @OptionGroup(title: "Connection and output") var options: ClientOptions
 
   func validate() throws {
-    if activation.isActive == nil && profile == nil {
-      throw ValidationError("Nothing is to be changed: give --activate, --deactivate or --profile.")
+    let isForOne = address != nil || userName != nil || hasNewPassword || ifVersion != nil
+    if isForOne && mailboxes.count > 1 {
+      throw ValidationError("--address, --user-name, --new-password and --if-version are for one mailbox.")
     }
-    if ifVersion != nil && mailboxes.count > 1 { throw ValidationError("--if-version is for one mailbox.") }
+    if userName != nil && usesAddress {
+      throw ValidationError("Give either --user-name or --address-as-user-name, not both.")
+    }
+    if processEmailFrom != nil && allMail {
+      throw ValidationError("Give either --process-email-from or --all-mail, not both.")
+    }
+    if !hasNewPassword && (password.passwordStdin || password.passwordFile != nil || password.noPassword) {
+      throw ValidationError("A password is only changed with --new-password.")
+    }
+    let texts = [address, profile, userName]
+    let switches = [activation.isActive, useCredentials, deleteAfterProcessing]
+    if texts.allSatisfy({ $0 == nil }) && switches.allSatisfy({ $0 == nil }) && incoming == nil && outgoing == nil
+      && processEmailFrom == nil && !usesAddress && !hasNewPassword && !allMail
+    {
+      throw ValidationError("Nothing is to be changed: give an option, such as --deactivate or --new-password.")
+    }
   }
 
-  func execute(_ session: Session) async throws {
-    try await session.change(mailboxes, profile: profile, isActive: activation.isActive, version: ifVersion)
+  func execute(_ session: Session) async throws { try await session.change(mailboxes, profile: profile, request()) }
+
+  /// The request but for the profile; reads the password.
+  func request() throws -> MailboxChangeRequest {
+    var clears: [MailboxChange.Clearable] = []
+    if usesAddress { clears.append(.userName) }
+    if allMail { clears.append(.processEmailFrom) }
+    var secret: Secret?
+    if hasNewPassword {
+      secret = try password.read(
+        variable: "POSTRIDER_MAILBOX_PASSWORD",
+        question: "New password of \(Terminal.safe(mailboxes.joined())) (empty for none): ")
+      if secret?.revealed.isEmpty ?? true {
+        secret = nil
+        clears.append(.password)
+      }
+    }
+    return MailboxChangeRequest(
+      address: address, isActive: activation.isActive, incomingMethod: incoming, outgoingMethod: outgoing,
+      allowsCredentials: useCredentials, userName: userName, password: secret.map { SentSecret($0) },
+      processEmailFrom: processEmailFrom?.date, deleteAfterProcessing: deleteAfterProcessing,
+      clears: clears.isEmpty ? nil : clears, version: ifVersion)
   }
 }
 
@@ -53,25 +137,22 @@ struct MailboxMove: AdministrationCommand {
 
   @OptionGroup(title: "Connection and output") var options: ClientOptions
 
-  func execute(_ session: Session) async throws { try await session.change(mailboxes, profile: profile) }
+  func execute(_ session: Session) async throws {
+    try await session.change(mailboxes, profile: profile, MailboxChangeRequest())
+  }
 }
 
 extension Session {
   /// Changes mailboxes one after the other; a refusal stops it and says how far it came.
-  func change(
-    _ names: [String], profile: String? = nil, isActive: Bool? = nil, version: Int64? = nil
-  ) async throws {
+  func change(_ names: [String], profile: String?, _ request: MailboxChangeRequest) async throws {
     let chosen = try await Selection.mailboxes(names, api)
+    var request = request
     var target: ServerProfile?
     if let profile { target = try await Selection.profile(profile, api) }
+    request.profileID = target?.id
     var changed: [Mailbox] = []
     do {
-      for mailbox in chosen {
-        changed.append(
-          try await api.patch(
-            "/mailboxes/\(mailbox.id)",
-            MailboxChange(profileID: target?.id, isActive: isActive, version: version)))
-      }
+      for mailbox in chosen { changed.append(try await api.patch("/mailboxes/\(mailbox.id)", request)) }
     } catch {
       if chosen.count > 1 {
         let words = "\(changed.count) of \(chosen.count) mailboxes were changed"
@@ -82,13 +163,20 @@ extension Session {
     if isJSON { return try show(changed) { _ in "" } }
     for mailbox in changed {
       let moved = target.map { " is now with \($0.name)" }
-      let switched = isActive.map { $0 ? " is active" : " is inactive" }
+      let switched = request.isActive.map { $0 ? " is active" : " is inactive" }
       let what = [moved, switched].compactMap { $0 }.joined(separator: " and")
-      try print(Terminal.safe("\(mailbox.address)\(what)."))
+      try print(Terminal.safe("\(mailbox.address)\(what.isEmpty ? " is changed" : what)."))
     }
-    if target != nil {
-      let ids = changed.map { "\($0.id)" }.joined(separator: " ")
-      try print("\nNext: postrider mailbox test \(ids)")
+    let pending = zip(chosen, changed).filter { $0.approval != .pending && $1.approval == .pending }.map(\.1)
+    let untested = zip(chosen, changed).filter { before, after in
+      Direction.allCases.contains {
+        before.state($0).status != .notRun && after.state($0).status == .notRun && after.state($0).method != .none
+      }
+    }.map(\.1)
+    func ids(_ mailboxes: [Mailbox]) -> String { mailboxes.map { "\($0.id)" }.joined(separator: " ") }
+    if !pending.isEmpty { try print("\nNext: postrider mailbox approve \(ids(pending))") }
+    if target != nil || !untested.isEmpty {
+      try print("\nNext: postrider mailbox test \(ids(target == nil ? untested : changed))")
     }
   }
 }

@@ -96,8 +96,8 @@ struct MailboxQuota: AdministrationCommand {
       if inherit || !quota.isEmpty {
         let _: Mailbox = try await session.api.patch(
           path,
-          MailboxChange(
-            sendQuota: inherit ? nil : quota.applied(to: allowance.quota), resetsSendQuota: inherit ? true : nil))
+          MailboxChangeRequest(
+            sendQuota: inherit ? nil : quota.applied(to: allowance.quota), clears: inherit ? [.sendQuota] : nil))
         allowance = try await session.api.get(path + "/quota", [])
       }
       answers.append(allowance)
