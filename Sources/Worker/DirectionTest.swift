@@ -27,31 +27,46 @@ struct DirectionTest: Hashable, Sendable {
     failure = nil
   }
 
-  /// It failed. A fault of the server, the token server's included, says nothing of a mailbox that worked before: its status and flag stay, and the
-  /// profile's alert, which goes away with the fault, is all there is. The login budget says nothing of any mailbox.
+  /// It failed. A fault of the server or the profile, the token server's included, and what passes by itself say
+  /// nothing of a mailbox that worked before: its status and flag stay, and the profile's alert, which goes away with
+  /// the fault, is all there is. The login budget says nothing of any mailbox.
   ///
   /// - Parameter breaker: the server's breaker, when it is open: then the fault has its alert already.
   init(failed failure: Failure, _ direction: Direction, _ task: SessionTask, breaker: OpenBreaker? = nil) {
     self.direction = direction
     self.failure = failure
+    let worked = task.assignment.enabled.contains(direction)
     if failure.code == .authBudget {
       change = nil
       alerts = []
-    } else if failure.scope == .server || failure.code == .authMassRejection || failure.code == .oauthTemporary,
-      task.assignment.enabled.contains(direction)
-    {
+    } else if worked, Self.isShared(failure) {
       change = nil
+      let level = Self.passes(failure) ? AlertLevel.warning : .error
       alerts =
         breaker.flatMap { $0.isHalt ? nil : [.raise(AlertDraft($0, direction))] }
-        ?? [.raise(AlertDraft(level: .warning, failure: failure, direction: direction))]
+        ?? [.raise(AlertDraft(level: level, failure: failure, direction: direction))]
+    } else if worked, Self.passes(failure) {
+      // The run says it. An alert of the mailbox would stay until a poll fails as well, and then one does not.
+      change = nil
+      alerts = []
     } else {
       change = DirectionChange(direction, status: .failure, enabled: false, failureCode: failure.code)
       var own = AlertDraft(level: .error, failure: failure, direction: direction)
       own.onProfile = false
-      let isShared = failure.scope == .profile || failure.scope == .server
       alerts =
         [.resolve(codes: nil, direction: direction), .raise(own)]
-        + (isShared ? [.raise(AlertDraft(level: .error, failure: failure, direction: direction))] : [])
+        + (Self.isShared(failure) ? [.raise(AlertDraft(level: .error, failure: failure, direction: direction))] : [])
+    }
+  }
+
+  /// Whether other mailboxes meet it too.
+  private static func isShared(_ failure: Failure) -> Bool { failure.scope == .server || failure.scope == .profile }
+
+  /// Whether it passes by itself.
+  private static func passes(_ failure: Failure) -> Bool {
+    switch failure.failureClass {
+    case .contention, .throttle, .quota, .transient: true
+    case .credential, .permanent, .message, .recipient, .uncertain, .attack: false
     }
   }
 

@@ -31,7 +31,7 @@ public struct MailCheck: Sendable {
     proved: () async -> Void = {}
   ) async throws {
     let session = try await client.openPOP3(endpoint, trace: trace, mayConnect: mayConnect)
-    do {
+    try await session.whileOpen {
       if let credentials {
         try await gate { try await session.authenticate(credentials, mechanism: mechanism) }
         _ = try await session.list()
@@ -40,9 +40,6 @@ public struct MailCheck: Sendable {
         trace.skip(.authenticate, "no password")
       }
       try await session.quit()
-    } catch {
-      session.abort()
-      throw error
     }
   }
 
@@ -62,7 +59,7 @@ public struct MailCheck: Sendable {
     gate: LoginGate = { try await $0() }, proved: () async -> Void = {}
   ) async throws {
     let session = try await client.openSMTP(endpoint, heloName: heloName, trace: trace, mayConnect: mayConnect)
-    do {
+    try await session.whileOpen {
       if let credentials {
         try await gate { try await session.authenticate(credentials, mechanism: mechanism) }
         await proved()
@@ -79,9 +76,6 @@ public struct MailCheck: Sendable {
       }
       // Whatever was asked for is done: how the server takes its leave changes nothing, and the step says it.
       try? await session.quit()
-    } catch {
-      session.abort()
-      throw error
     }
   }
 }

@@ -24,9 +24,12 @@ extension PollSession {
 
   /// Notes what the server wants of its clients.
   func note(_ capabilities: POP3Capabilities) {
+    let expires = capabilities.expireDays == 0
+    let hidesFetched = task.settings.provider.listsPartly && !task.isRecent
     progress.note {
       $0.loginDelaySeconds = capabilities.loginDelaySeconds
-      $0.expiresAtOnce = capabilities.expireDays == 0 && !task.settings.deleteAfterProcessing
+      $0.expiresAtOnce = expires && !task.settings.deleteAfterProcessing
+      $0.forgetsFetched = expires || hidesFetched
     }
   }
 

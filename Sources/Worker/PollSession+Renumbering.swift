@@ -1,4 +1,3 @@
-import MailMessage
 import MailProtocols
 import PostriderCore
 
@@ -6,26 +5,22 @@ import PostriderCore
 extension PollSession {
   /// Fewer unknown messages are no wholesale change.
   private static let fewestRenumbered = 3
+
   /// Halts the import when most of what is listed is unknown by its unique id, but stored by its Message-ID: it would be
   /// imported a second time. Throws `pop3.uidl-reset`; a person has to choose.
   ///
   /// Nearly every poll ends at the first line: only one whose mail is mostly new asks further.
   func haltIfRenumbered(_ survey: MailboxSurvey, _ session: POP3Session) async throws {
-    guard survey.unknown >= Self.fewestRenumbered, survey.unknown > survey.known, session.capabilities.top else {
-      return
-    }
+    guard survey.unknown >= Self.fewestRenumbered, survey.unknown > survey.known, session.mayTop else { return }
     let settings = task.settings
     guard try await context.store.hasStored(mailbox: settings.mailboxID, organization: settings.organizationID)
     else { return }
-    let ids = try await messageIDs(of: survey.sample, session).map(\.id)
+    var ids: [String] = []
+    try await look(at: survey.sample, session) { part in
+      ids += part.compactMap { $0.envelope?.messageID }
+    }
     guard ids.count >= Self.fewestRenumbered else { return }
-    let candidates = try await stored(like: .messageIDs(ids))
-    guard !candidates.isEmpty else { return }
-    // The list is asked for once more: it was not kept for a question that hardly ever comes up.
-    var listed = ListedIDs()
-    try await session.list { listed.add($0) }
-    listed.finish()
-    let stored = Set(candidates.filter { !listed.contains($0.uidl) }.map(\.messageID))
+    let stored = Set(try await stored(like: .messageIDs(ids), notIn: survey).map(\.messageID))
     let recognized = ids.count { stored.contains($0) }
     guard recognized * 2 > ids.count else { return }
     try await context.store.noteRenumbering(writer: task.writer)
@@ -36,23 +31,31 @@ extension PollSession {
         + " that were looked at are stored already")
   }
 
-  /// Takes what is stored under another unique id as known and returns the rest.
+  /// Takes what is stored under another unique id as known and returns the rest. Those that there was no time to look
+  /// at are for a later session.
   func withoutStored(
     _ new: [POP3Entry], _ survey: MailboxSurvey, _ session: POP3Session
   ) async throws -> [POP3Entry] {
-    guard session.capabilities.top else { return new }
-    let named = try await messageIDs(of: new, session)
-    // Two copies of one message are two: each stored one stands for one that is listed.
-    var stored = Dictionary(
-      grouping: try await stored(like: .messageIDs(named.map(\.id)), notIn: survey), by: { $0.messageID ?? "" })
-    var renumbered: [String: String] = [:]
-    for (entry, id) in named {
-      if let old = stored[id]?.popLast() { renumbered[old.uidl] = entry.uidl.text }
+    guard session.mayTop, !new.isEmpty else { return new }
+    var known: Set<String> = []
+    let looked = try await look(at: new, session) { part in
+      let ids = part.compactMap { $0.envelope?.messageID }
+      // Two copies of one message are two: each stored one stands for one that is listed.
+      var stored = Dictionary(
+        grouping: try await stored(like: .messageIDs(ids), notIn: survey), by: { $0.messageID ?? "" })
+      var renumbered: [String: String] = [:]
+      for (entry, envelope) in part {
+        // A header that is refused or cannot be read says nothing.
+        guard let id = envelope?.messageID, let old = stored[id]?.popLast() else { continue }
+        renumbered[old.uidl] = entry.uidl.text
+      }
+      try await context.store.renumber(renumbered, writer: task.writer)
+      progress.note { $0.known += renumbered.count }
+      known.formUnion(renumbered.values)
     }
-    try await context.store.renumber(renumbered, writer: task.writer)
-    progress.note { $0.known += renumbered.count }
-    let known = Set(renumbered.values)
-    return new.filter { !known.contains($0.uidl.text) }
+    guard session.mayTop else { return new }
+    if looked < new.count { progress.note { $0.moreMail = true } }
+    return new.prefix(looked).filter { !known.contains($0.uidl.text) }
   }
 
   /// Whether a fetched message without a Message-ID is stored under another unique id; then it is known from now on.
@@ -65,28 +68,10 @@ extension PollSession {
     return true
   }
 
-  private func stored(like keys: MessageKeys) async throws -> [StoredUnderID] {
-    try await context.store.stored(
-      like: keys, mailbox: task.settings.mailboxID, organization: task.settings.organizationID)
-  }
-
   /// Those that are stored under unique ids which the server does not list.
   private func stored(like keys: MessageKeys, notIn survey: MailboxSurvey) async throws -> [StoredUnderID] {
-    try await stored(like: keys).filter { survey.ids?.contains($0.uidl) != true }
-  }
-
-  /// The Message-IDs of messages that have one.
-  private func messageIDs(
-    of entries: [POP3Entry], _ session: POP3Session
-  ) async throws -> [(entry: POP3Entry, id: String)] {
-    var ids: [(entry: POP3Entry, id: String)] = []
-    for entry in entries {
-      // A header that is refused or cannot be read says nothing.
-      guard let header = try await header(of: entry, session),
-        let id = (try? MessageReader.parse(header))?.envelope.messageID
-      else { continue }
-      ids.append((entry, id))
-    }
-    return ids
+    let found = try await context.store.stored(
+      like: keys, mailbox: task.settings.mailboxID, organization: task.settings.organizationID)
+    return found.filter { !survey.ids.contains($0.uidl) }
   }
 }

@@ -66,50 +66,60 @@ struct PollSession {
     if settings.incoming.credentials != .oauth { _ = try context.credentials(settings, .incoming) }
     try await context.servers.enter(task, .incoming)
     let session = try await context.signInPOP3(task, trace: trace)
+    try await session.whileOpen { try await poll(session, awaited, budget) }
+  }
+
+  /// What a session does once it is logged in.
+  private func poll(_ session: POP3Session, _ awaited: [KeptMessage], _ budget: RetrievalBudget) async throws {
+    // Fetching has the first half of the time, and removing half of the rest: what was stored just now can be removed
+    // without another look, later it cannot.
+    let end = ContinuousClock.now + task.settings.sessionDeadline * 3 / 4
+    let survey = try await survey(session, awaited)
+    await context.servers.proved(task, .incoming)
+    note(session.capabilities)
+    try await giveBack(awaited, missingFrom: survey.found)
+    if task.assignment.reimport == nil { try await haltIfRenumbered(survey, session) }
+    var new = survey.new
+    if task.assignment.reimport == .missing { new = try await withoutStored(new, survey, session) }
+    let backlog = try await backlog(survey, session)
+    let held = survey.repeated.merging(backlog.held) { first, _ in first }
+    new = try await withoutOld(new + backlog.reused, held, session)
+    let fetched = try await fetch(new, survey, held, session, budget)
+    // A message that does not end: nothing can be asked behind it. It is entered, and the next session goes on.
+    guard fetched.goesOn else { return session.abort() }
+    if !awaited.isEmpty { _ = try await messagesToReprocess() }
+    if task.assignment.reimport != nil, !progress.counts.moreMail {
+      try await context.store.finishReimport(writer: task.writer)
+    }
+    let removed = try await remove(fetched.settled, backlog, session, until: end)
+    noteDrain()
     do {
-      let survey = try await survey(session, awaited)
-      await context.servers.proved(task, .incoming)
-      note(session.capabilities)
-      try await giveBack(awaited, missingFrom: survey.found)
-      if task.assignment.reimport == nil { try await haltIfRenumbered(survey, session) }
-      var new = survey.new
-      if task.assignment.reimport == .missing { new = try await withoutStored(new, survey, session) }
-      new = try await withoutOld(new, session)
-      guard try await fetch(new, survey, session, budget) else {
-        // A message that does not end: nothing can be asked behind it. It is entered, and the next session goes on.
-        return session.abort()
-      }
-      if !awaited.isEmpty { _ = try await messagesToReprocess() }
-      if task.assignment.reimport != nil, !progress.counts.moreMail {
-        try await context.store.finishReimport(writer: task.writer)
-      }
-      let removed = try await removeStored(survey, session)
-      noteDrain()
-      do {
-        try await session.quit()
-      } catch let failure as Failure where removed == 0 {
-        // All is stored and nothing waits for the server to remove it: how it takes its leave changes nothing.
-        context.logger.debug("QUIT failed", metadata: ["job.id": "\(task.lease.job)", "error": "\(failure)"])
-      }
-    } catch {
-      session.abort()
-      throw error
+      try await session.quit()
+    } catch let failure as Failure where removed == 0 {
+      // All is stored and nothing waits for the server to remove it: how it takes its leave changes nothing.
+      context.logger.debug("QUIT failed", metadata: ["job.id": "\(task.lease.job)", "error": "\(failure)"])
     }
   }
+
+  // MARK: Listing
 
   /// Reads the list and asks the ledger about it, page by page.
   private func survey(_ session: POP3Session, _ awaited: [KeptMessage]) async throws -> MailboxSurvey {
     let settings = task.settings
     var survey = MailboxSurvey(
       limit: settings.messagesPerPoll, newestFirst: context.configuration.newestFirst,
-      wanted: Set(awaited.map(\.uidl)), keepsIDs: task.assignment.reimport == .missing)
+      wanted: Set(awaited.map(\.uidl)))
     try await session.list { page in
       let uidls = page.map(\.uidl.text)
       let unknown = try await context.store.unknown(
         uidls: uidls, mailbox: settings.mailboxID, organization: settings.organizationID)
+      let failing = try await context.store.failing(
+        uidls: Array(unknown), mailbox: settings.mailboxID, organization: settings.organizationID)
       let stored = try await stored(uidls.filter { !unknown.contains($0) })
-      survey.add(page, unknown: unknown, stored: stored)
+      survey.add(page, unknown: unknown, failing: failing, stored: stored)
     }
+    survey.endList()
+    if survey.ids.areRepeated { try await addRepeated(to: &survey, session) }
     survey.finish()
     // Added: some may have been counted before the server was asked.
     progress.note {
@@ -119,235 +129,89 @@ struct PollSession {
     return survey
   }
 
-  /// Those that may be removed from the server, where the mailbox wants that at all.
-  private func stored(_ uidls: [String]) async throws -> Set<String> {
-    guard task.removesStored else { return [] }
-    return try await context.store.stored(
-      uidls: uidls, mailbox: task.settings.mailboxID, organization: task.settings.organizationID)
-  }
-
-  /// Marks stored messages as deleted where the mailbox wants that; returns how many. What was skipped or quarantined is
-  /// nowhere else and stays.
-  private func removeStored(_ survey: MailboxSurvey, _ session: POP3Session) async throws -> Int {
-    let now = try await stored(survey.new.map(\.uidl.text))
-    let numbers = Set(survey.stored).union(survey.new.filter { now.contains($0.uidl.text) }.map(\.number)).sorted()
-    if !numbers.isEmpty { _ = try await session.delete(numbers) }
-    return numbers.count
-  }
-
-  // MARK: Process email from
-
-  /// Enters messages received before the floor into the ledger and leaves them out (features P14).
-  private func withoutOld(_ entries: [POP3Entry], _ session: POP3Session) async throws -> [POP3Entry] {
-    // Without TOP the whole message has to be fetched to find its date.
-    guard task.settings.processEmailFrom != nil, session.capabilities.top else { return entries }
-    var kept: [POP3Entry] = []
-    var skipped: [String: SkipReason] = [:]
-    for entry in entries {
-      // A header that is refused or cannot be read has no date, and mail without a date is new.
-      let envelope = try await header(of: entry, session).flatMap {
-        try? MessageReader.parse($0)
-      }?.envelope
-      if let envelope, isBeforeFloor(envelope) {
-        skipped[entry.uidl.text] = .beforeFloor
-      } else {
-        kept.append(entry)
+  /// Looks closer at unique ids that are listed more than once. The list is asked for again: it was not kept for a case
+  /// that hardly ever comes up.
+  private func addRepeated(to survey: inout MailboxSurvey, _ session: POP3Session) async throws {
+    var copies: [String: [POP3Entry]] = [:]
+    var count = 0
+    let ids = survey.ids
+    try await session.list { page in
+      for entry in page where count < MailboxSurvey.backlog && ids.isRepeated(entry.uidl.text) {
+        copies[entry.uidl.text, default: []].append(entry)
+        count += 1
       }
     }
-    if !skipped.isEmpty { try await context.store.skip(skipped, writer: task.writer) }
+    let held = try await ledger(of: Array(copies.keys))
+    for (uidl, entries) in copies.sorted(by: { $0.key < $1.key }) {
+      survey.add(copies: entries, held: held[uidl] ?? [])
+    }
+  }
+
+  /// What the ledger holds of unique ids, and of those made of them, by the server's own id.
+  func ledger(of uidls: [String]) async throws -> [String: [LedgerEntry]] {
+    let rows = try await context.store.ledger(
+      of: uidls, mailbox: task.settings.mailboxID, organization: task.settings.organizationID)
+    return Dictionary(grouping: rows) { LedgerEntry.listed($0.uidl) }
+  }
+
+  // MARK: Headers
+
+  /// So many headers are read before what follows from them is written.
+  private static let headersAtOnce = 50
+
+  /// Reads the headers of messages while a quarter of the session's time lasts, and hands them over part by part; `nil`
+  /// for one that is refused or cannot be read. Returns how many were handed over: none where there is no TOP.
+  @discardableResult
+  func look(
+    at entries: [POP3Entry], _ session: POP3Session,
+    _ consume: ([(entry: POP3Entry, envelope: MessageEnvelope?)]) async throws -> Void
+  ) async throws -> Int {
+    let end = ContinuousClock.now + task.settings.sessionDeadline / 4
+    var part: [(entry: POP3Entry, envelope: MessageEnvelope?)] = []
+    var looked = 0
+    try await session.headers(of: entries.map(\.number)) { _, octets in
+      let envelope = octets.flatMap { try? MessageReader.parse($0) }?.envelope
+      part.append((entries[looked], envelope))
+      looked += 1
+      if part.count == Self.headersAtOnce {
+        try await consume(part)
+        part = []
+      }
+      return ContinuousClock.now < end
+    }
+    if !part.isEmpty { try await consume(part) }
+    return looked
+  }
+
+  /// Enters messages received before the floor into the ledger and leaves them out (features P14). Those that there was
+  /// no time to look at are for a later session.
+  private func withoutOld(
+    _ entries: [POP3Entry], _ held: [String: [LedgerEntry]], _ session: POP3Session
+  ) async throws -> [POP3Entry] {
+    // Without TOP the whole message has to be fetched to find its date.
+    guard task.settings.processEmailFrom != nil, session.mayTop, !entries.isEmpty else { return entries }
+    var kept: [POP3Entry] = []
+    let looked = try await look(at: entries, session) { part in
+      var skipped: [String: SkipReason] = [:]
+      for (entry, envelope) in part {
+        // A message without a date is new. Under an id that others have too, it is entered once its content is known.
+        if let envelope, isBeforeFloor(envelope), held[entry.uidl.text] == nil {
+          skipped[entry.uidl.text] = .beforeFloor
+        } else {
+          kept.append(entry)
+        }
+      }
+      if !skipped.isEmpty { try await context.store.skip(skipped, writer: task.writer) }
+    }
+    guard session.mayTop else { return entries }
+    if looked < entries.count { progress.note { $0.moreMail = true } }
     return kept
   }
 
-  private func isBeforeFloor(_ envelope: MessageEnvelope) -> Bool {
+  func isBeforeFloor(_ envelope: MessageEnvelope) -> Bool {
     guard let floor = task.settings.processEmailFrom, let date = envelope.receivedDate ?? envelope.date else {
       return false
     }
     return date < floor
-  }
-
-  func header(of entry: POP3Entry, _ session: POP3Session) async throws -> [UInt8]? {
-    do {
-      return try await session.top(entry.number, lines: 0)
-    } catch let failure as Failure where failure.failureClass == .message {
-      return nil
-    }
-  }
-
-  // MARK: Fetching
-
-  /// Fetches and stores messages, a batch per transaction. Returns whether the session can go on.
-  ///
-  /// Those that have arrived are stored even when the session then fails, so that a server that always fails at one
-  /// message does not keep back the others.
-  private func fetch(
-    _ entries: [POP3Entry], _ survey: MailboxSurvey, _ session: POP3Session, _ budget: RetrievalBudget
-  ) async throws -> Bool {
-    guard !entries.isEmpty else { return true }
-    let byNumber = Dictionary(entries.map { ($0.number, $0) }, uniquingKeysWith: { first, _ in first })
-    var repeated = RepeatedIDs(entries)
-    var batch = Batch()
-    var spool = newSpool()
-    defer {
-      spool.remove()
-      batch.removeFiles()
-    }
-    do {
-      let answered = try await session.retrieve(
-        entries.map(\.number), maximumOctets: task.settings.maximumMessageOctets, budget: budget
-      ) { number, chunk in
-        guard let entry = byNumber[number] else { return }
-        switch chunk {
-        case .octets(let octets):
-          try spool.append(octets)
-        case .end:
-          let (raw, hash) = try spool.finish()
-          spool = newSpool()
-          if let message = try await taken(repeated.key(of: entry, hash), raw, hash, survey) { batch.add(message) }
-          if batch.messages.count >= context.configuration.batchMessages
-            || batch.octets >= context.configuration.batchOctets
-          {
-            try await store(&batch)
-          }
-        case .refused(let failure):
-          spool.remove()
-          spool = newSpool()
-          try await refused(entry, failure)
-        }
-      }
-      if answered < entries.count { progress.note { $0.moreMail = true } }
-    } catch let failure as Failure {
-      try await store(&batch)
-      guard failure.code == .messageTooLarge else { throw failure }
-      progress.note { $0.moreMail = true }
-      return false
-    }
-    try await store(&batch)
-    return true
-  }
-
-  func newSpool() -> MessageSpool {
-    MessageSpool(directory: context.configuration.spoolDirectory, memoryOctets: context.configuration.memoryOctets)
-  }
-
-  /// Messages on their way into one transaction.
-  private struct Batch {
-    var messages: [ReceivedMessage] = []
-    var octets: Int64 = 0
-
-    mutating func add(_ message: ReceivedMessage) {
-      messages.append(message)
-      octets += message.raw.sizeOctets
-    }
-
-    mutating func removeFiles() {
-      for message in messages { message.removeFiles() }
-      messages = []
-      octets = 0
-    }
-  }
-
-  /// A message that arrived, ready to be stored; `nil` when it cannot be read or is stored under another unique id.
-  private func taken(
-    _ uidl: String, _ raw: Content, _ hash: [UInt8], _ survey: MailboxSurvey
-  ) async throws -> ReceivedMessage? {
-    let message: ReceivedMessage
-    do throws(Failure) {
-      message = try parsed(uidl, raw, hash)
-    } catch {
-      defer { raw.removeFile() }
-      try await failed(uidl, error, raw)
-      return nil
-    }
-    if isBeforeFloor(message.envelope) {
-      // Its header was not to be had without it.
-      try await context.store.skip([uidl: .beforeFloor], writer: task.writer)
-    } else if try await !isStored(message, survey) {
-      return message
-    }
-    message.removeFiles()
-    return nil
-  }
-
-  /// What a message holds. Throws `message.unparsable`.
-  func parsed(_ uidl: String, _ raw: Content, _ hash: [UInt8]) throws(Failure) -> ReceivedMessage {
-    var limits = MessageLimits()
-    limits.maximumAttachmentOctets = task.settings.maximumAttachmentOctets
-    limits.spoolDirectory = context.configuration.spoolDirectory
-    let message: ParsedMessage
-    do {
-      message = try context.parser(raw, limits)
-    } catch {
-      throw Failure(.messageUnparsable, context: "\(error)")
-    }
-    return ReceivedMessage(
-      uidl: uidl, envelope: message.envelope, messageClass: message.messageClass,
-      notification: message.notification, text: message.text, html: message.html,
-      attachments: message.attachments.map {
-        ReceivedAttachment(record: $0.record, content: $0.spooled ?? $0.content.map(Content.bytes))
-      }, raw: raw, contentHash: hash)
-  }
-
-  private func refused(_ entry: POP3Entry, _ failure: Failure) async throws {
-    if failure.code == .messageTooLarge {
-      note(failure)
-      try await context.store.skip([entry.uidl.text: .tooLarge], writer: task.writer)
-    } else {
-      try await failed(entry.uidl.text, failure, nil)
-    }
-  }
-
-  /// Counts a failed attempt; the mailbox goes on.
-  private func failed(_ uidl: String, _ failure: Failure, _ raw: Content?) async throws {
-    note(failure)
-    _ = try await context.store.messageFailed(uidl: uidl, failure: failure, raw: raw, writer: task.writer)
-  }
-
-  // MARK: Storing
-
-  private func store(_ batch: inout Batch) async throws {
-    defer { batch.removeFiles() }
-    guard !batch.messages.isEmpty else { return }
-    let startedAt = Date()
-    let began = ContinuousClock.now
-    do {
-      let results = try await context.store.store(batch.messages, writer: task.writer)
-      note(results, batch.messages)
-    } catch StoreError.statement {
-      // One message spoils the transaction of all: alone, the bad one is found and counted.
-      for message in batch.messages { try await storeAlone(message) }
-    }
-    trace.record(
-      TraceStep(
-        direction: .incoming, name: .store, tried: "\(batch.messages.count) messages, \(batch.octets) octets",
-        result: .ok, startedAt: startedAt, milliseconds: (ContinuousClock.now - began) / .milliseconds(1)))
-  }
-
-  private func storeAlone(_ message: ReceivedMessage) async throws {
-    do {
-      note(try await context.store.store([message], writer: task.writer), [message])
-    } catch StoreError.statement(let state, let text) {
-      try await failed(message.uidl, Failure(.messageStore, context: "\(state) \(text)"), message.raw)
-    }
-  }
-
-  func note(_ results: [StoredMessage], _ messages: [ReceivedMessage]) {
-    progress.note { counts in
-      for (result, message) in zip(results, messages) {
-        switch result {
-        case .stored:
-          counts.stored += 1
-          counts.octets += message.raw.sizeOctets
-        case .duplicate, .own:
-          counts.known += 1
-        }
-      }
-    }
-  }
-
-  func note(_ failure: Failure) {
-    progress.note {
-      $0.failed += 1
-      $0.messageFailures.append(failure)
-    }
   }
 }

@@ -97,7 +97,7 @@ struct SendSession {
     if settings.outgoing.credentials != .oauth { _ = try context.credentials(settings, .outgoing) }
     try await context.servers.enter(task, .outgoing)
     let session = try await context.signingIn(task, .outgoing) { try await signIn($0) }
-    do {
+    return try await session.whileOpen {
       await context.servers.proved(task, .outgoing)
       // Not before the server has let this one in: a dead one must not see ten of them.
       if lane == 0 { await open(Array(0..<lanes(outlook))) }
@@ -119,22 +119,16 @@ struct SendSession {
       // Every answer is written: how the server takes its leave changes nothing.
       try? await session.quit()
       return wait
-    } catch {
-      session.abort()
-      throw error
     }
   }
 
   /// Opens a session and logs in.
   private func signIn(_ credentials: Credentials) async throws -> SMTPSession {
     let session = try await context.openSMTP(task, trace: task.trace(.outgoing))
-    do {
+    try await session.whileOpen {
       try await context.servers.login(task, .outgoing) {
         try await session.authenticate(credentials, mechanism: task.settings.outgoing.mechanism)
       }
-    } catch {
-      session.abort()
-      throw error
     }
     return session
   }

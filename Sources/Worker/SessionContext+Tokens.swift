@@ -27,13 +27,10 @@ extension SessionContext {
   func signInPOP3(_ task: SessionTask, trace: SessionTrace) async throws -> POP3Session {
     try await signingIn(task, .incoming) { credentials in
       let session = try await openPOP3(task, trace: trace)
-      do {
+      try await session.whileOpen {
         try await servers.login(task, .incoming) {
           try await session.authenticate(credentials, mechanism: task.settings.incoming.mechanism)
         }
-      } catch {
-        session.abort()
-        throw error
       }
       return session
     }

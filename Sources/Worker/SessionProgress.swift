@@ -14,12 +14,16 @@ final class SessionProgress: Sendable {
     var messageFailures: [Failure] = []
     /// A message that an earlier session left uncertain. Its alert is raised already.
     var leftUncertain: Failure?
+    /// The unique id of the message that the server is about to hand out, or is handing out.
+    var underWay: String?
     /// Whether more wait than one session fetches.
     var moreMail = false
     /// How long the server wants to be left alone after a login.
     var loginDelaySeconds: Int?
     /// Whether the server may remove what was fetched although nobody asked it to (RFC 2449 section 6.7, `EXPIRE 0`).
     var expiresAtOnce = false
+    /// Whether the server may not list again what was fetched in a session that said QUIT.
+    var forgetsFetched = false
     /// Messages handed over.
     var sent = 0
     /// The directions whose test has ended.

@@ -92,6 +92,10 @@ extension WorkerService {
   private func outlived(_ task: SessionTask, from startedAt: Date) async -> SessionOutcome {
     let failure = Failure(.sessionDeadline, context: "\(task.settings.sessionDeadline)")
     let counts = task.progress.counts
+    if let uidl = counts.underWay {
+      // Unwritten, it is only not behind the others the next time.
+      try? await store.postpone([uidl], failure, writer: task.writer)
+    }
     var breaker: OpenBreaker?
     for direction in Direction.allCases {
       let open = await servers.leave(

@@ -37,6 +37,20 @@ struct LineBufferTests {
     #expect(try notYet.nextLine(limit: 10) == nil)
   }
 
+  @Test("What was taken makes room, also when every piece ends within a line")
+  func room() throws {
+    var buffer = LineBuffer()
+    var lines = 0
+    let piece = String(repeating: "x", count: 98) + "\r\n" + "xxx"
+    buffer.append(ByteBuffer(string: "xxx"))
+    for _ in 0..<10_000 {
+      buffer.append(ByteBuffer(string: piece))
+      while try buffer.nextLine(limit: 200) != nil { lines += 1 }
+    }
+    #expect(lines == 10_000 && buffer.readableOctets == 3)
+    #expect(buffer.capacity <= 4_096, "\(buffer.capacity) octets for three")
+  }
+
   @Test("Bare LF and NUL are refused", arguments: ["+OK\n", "\n", "+O\u{0}K\r\n"])
   func bad(text: String) {
     var input = buffer(text)

@@ -318,6 +318,56 @@ struct POP3SessionTests {
     #expect(await server.wait { $0.first?.isClosed == true })
   }
 
+  @Test("a cancelled task closes the socket at once, whatever it waits for")
+  func cancelledElsewhere() async throws {
+    let (inside, go) = (ScriptSignal(), ScriptSignal())
+    let server = try await ScriptedMailServer.start([.send("+OK\r\n")] + Self.capa)
+    let session = try await open(server)
+    let task = Task {
+      try await session.whileOpen {
+        inside.fire()
+        await go.wait()
+      }
+    }
+    await inside.wait()
+    task.cancel()
+    #expect(await server.wait { $0.first?.isClosed == true })
+    go.fire()
+    try await task.value
+    await #expect(throws: CancellationError.self) { _ = try await session.list() }
+  }
+
+  @Test("headers are one step; a server that does not know CAPA has TOP unless it refuses the first")
+  func headers() async throws {
+    let server = try await ScriptedMailServer.start(
+      [.send("+OK\r\n")] + Self.oldCapa + [
+        .expect("TOP 1 0"), .send("+OK\r\nSubject: x\r\n\r\n.\r\n"), .expect("TOP 2 0"), .send("-ERR no\r\n"),
+        .expect("TOP 3 0"), .send("+OK\r\nSubject: z\r\n\r\n.\r\n"),
+      ],
+      [.send("+OK\r\n")] + Self.oldCapa + [.expect("TOP 1 0"), .send("-ERR what?\r\n")])
+    let trace = SessionTrace(direction: .incoming)
+    let session = try await open(server, trace: trace)
+    var found: [String] = []
+    try await session.headers(of: [1, 2, 3, 4]) { number, octets in
+      found.append("\(number) \(octets?.count ?? 0)")
+      return number < 3
+    }
+    #expect(found == ["1 14", "2 0", "3 14"])
+    #expect(session.mayTop)
+    #expect(trace.steps.last?.tried == "TOP of 4 messages")
+    session.abort()
+
+    let old = try await open(server)
+    #expect(old.mayTop)
+    try await old.headers(of: [1, 2]) { _, _ in
+      Issue.record("there is nothing to hand out")
+      return true
+    }
+    #expect(!old.mayTop)
+    old.abort()
+    #expect(server.mismatches.isEmpty)
+  }
+
   @Test("a session that is dropped does not keep its socket")
   func dropped() async throws {
     let server = try await ScriptedMailServer.start([.send("+OK\r\n")] + Self.capa)

@@ -178,4 +178,57 @@ struct MessageTests {
       #expect(try await database.int("SELECT count(*) FROM quarantine") == 1)
     }
   }
+
+  @Test("what nobody could judge is worth another attempt and counts none; the last chance quarantines at once")
+  func postponed() async throws {
+    try await TestDatabase.with { database in
+      _ = try await database.profile()
+      let mailbox = try await database.runningMailbox("a@example.com")
+      let (lease, assignment) = try await database.assignment(mailbox, .poll)
+      let writer = database.guardian(lease, assignment)
+      let store = database.store
+      let organization = database.principal.organizationID
+      let failing = {
+        try await store.failing(uidls: ["1", "2", "3"], mailbox: mailbox.id, organization: organization)
+      }
+      try await store.postpone(["2", "1", "1"], Failure(.tcpClosed), writer: writer)
+      let first = try await failing()
+      #expect(Set(first.keys) == ["1", "2"])
+      #expect(try await database.int("SELECT sum(attempts) FROM ledger") == 0)
+      #expect(
+        try await store.unknown(uidls: ["1", "2"], mailbox: mailbox.id, organization: organization) == ["1", "2"])
+      _ = try await store.store([.sample("1")], writer: writer)
+      try await store.postpone(["1", "2"], Failure(.tcpClosed), writer: writer)
+      let second = try await failing()
+      #expect(Set(second.keys) == ["2"], "what is stored stays so")
+      let (before, after) = (try #require(first["2"]), try #require(second["2"]))
+      #expect(after >= before)
+      #expect(
+        try await store.messageFailed(
+          uidl: "2", failure: Failure(.messageUnparsable), raw: .bytes([1]), isLast: true, writer: writer))
+      #expect(try await failing().isEmpty)
+      #expect(try await database.int("SELECT sum(attempts) FROM quarantine") == 1)
+    }
+  }
+
+  @Test("what is settled under an id and under those made of it is found, and nothing that only begins like it")
+  func ledger() async throws {
+    try await TestDatabase.with { database in
+      _ = try await database.profile()
+      let mailbox = try await database.runningMailbox("a@example.com")
+      let (lease, assignment) = try await database.assignment(mailbox, .poll)
+      let writer = database.guardian(lease, assignment)
+      let store = database.store
+      _ = try await store.store([.sample("a"), .sample("a 0123"), .sample("a!"), .sample("ab")], writer: writer)
+      try await store.skip(["b": .beforeFloor, "b 4567 2": .copy], writer: writer)
+      try await store.postpone(["a 89"], Failure(.tcpClosed), writer: writer)
+      let entries = try await store.ledger(
+        of: ["b", "a", "c"], mailbox: mailbox.id, organization: database.principal.organizationID)
+      #expect(entries.map(\.uidl) == ["a", "a 0123", "b", "b 4567 2"])
+      #expect(entries.map(\.isStored) == [true, true, false, true])
+      #expect(entries.map(\.messageID) == ["a@example.com", "a 0123@example.com", nil, nil])
+      #expect(entries.map { $0.contentHash?.count } == [32, 32, nil, nil])
+      #expect(entries.map { LedgerEntry.listed($0.uidl) } == ["a", "a", "b", "b"])
+    }
+  }
 }

@@ -1,6 +1,7 @@
 import Foundation
 import PostriderCore
 import PostriderTesting
+import Synchronization
 import Testing
 
 @Suite("Bad mail (features R4, R5)")
@@ -107,6 +108,76 @@ struct BadMailTests {
       #expect(run.failure?.code == .tcpClosed && run.messagesStored == 2)
       #expect(try await cluster.emails(of: id).count == 2)
       #expect(try FileManager.default.contentsOfDirectory(atPath: spine.spool).isEmpty)
+    }
+    await server.stop()
+  }
+
+  @Test("a message that ends every session does not keep back those behind it")
+  func endsSessions() async throws {
+    let drop = Maildrop([("u1", message("one")), ("u2", message("two")), ("u3", message("three"))])
+    let server = try await ScriptedMailServer.start(
+      [.send("+OK\r\n"), .serve { $0 == "RETR 1" ? .close("+OK\r\nSubject: on") : drop.answer($0) }])
+    try await Spine.with { spine in
+      let cluster = spine.cluster
+      let id = try await cluster.mailbox(on: try await cluster.profile(server))
+      try await cluster.enable(id)
+      let first = try #require(try await cluster.waitForRuns(1, of: id).first)
+      #expect(first.failure?.code == .tcpClosed && first.messagesStored == 0)
+      #expect(try await cluster.poll(id).failure?.code == .tcpClosed)
+      #expect(try await cluster.emails(of: id).map(\.envelope.subject) == ["two", "three"])
+      #expect(try await cluster.sql("SELECT state, attempts FROM ledger WHERE uidl = 'u1'") == "failing|0")
+    }
+    await server.stop()
+  }
+
+  @Test(
+    "a server that hands out nothing for a reason of the mailbox is left alone, and no message is to blame",
+    arguments: [("-ERR [SYS/TEMP] later", FailureCode.pop3SysTemp), ("-ERR bandwidth exceeded", .pop3Quota)])
+  func refusesAll(answer: String, code: FailureCode) async throws {
+    let refuses = Mutex(true)
+    let drop = Maildrop((1...5).map { ("u\($0)", message("s\($0)")) })
+    let server = try await ScriptedMailServer.start([
+      .send("+OK\r\n"),
+      .serve { line in
+        line.hasPrefix("RETR") && refuses.withLock { $0 } ? .text(answer + "\r\n") : drop.answer(line)
+      },
+    ])
+    try await Spine.with { spine in
+      let cluster = spine.cluster
+      let id = try await cluster.mailbox(on: try await cluster.profile(server))
+      try await cluster.enable(id)
+      let first = try #require(try await cluster.waitForRuns(1, of: id).first)
+      #expect(first.failure?.code == code && first.failure?.scope == .mailbox && first.messagesFailed == 0)
+      for _ in 2...4 { #expect(try await cluster.poll(id).failure?.code == code) }
+      #expect(try await cluster.sql("SELECT count(*) FROM ledger WHERE attempts > 0 OR state <> 'failing'") == "0")
+      #expect(try await cluster.sql("SELECT count(*) FROM quarantine") == "0")
+      let mailbox = try await cluster.mailbox(id)
+      #expect(mailbox.incoming.enabled && mailbox.incoming.nextRunReason == code.rawValue)
+      refuses.withLock { $0 = false }
+      #expect(try await cluster.poll(id).result == .success)
+      #expect(try await cluster.emails(of: id).count == 5)
+    }
+    await server.stop()
+  }
+
+  @Test("a message that is refused as if the mailbox were at fault is quarantined alone")
+  func refusesOne() async throws {
+    let drop = Maildrop([("bad", message("bad")), ("u2", message("two"))])
+    let server = try await ScriptedMailServer.start(
+      [.send("+OK\r\n"), .serve { $0 == "RETR 1" ? .text("-ERR [SYS/TEMP] cannot\r\n") : drop.answer($0) }])
+    try await Spine.with { spine in
+      let cluster = spine.cluster
+      let id = try await cluster.mailbox(on: try await cluster.profile(server))
+      try await cluster.enable(id)
+      let first = try #require(try await cluster.waitForRuns(1, of: id).first)
+      #expect(first.result == .partial && first.messagesStored == 1 && first.messagesFailed == 1)
+      #expect(first.failure?.code == .pop3SysTemp && first.failure?.scope == .message)
+      // No new message comes behind it any more: one that is known shows that the mailbox is well.
+      for _ in 2...3 { #expect(try await cluster.poll(id).messagesFailed == 1) }
+      #expect(try await cluster.sql("SELECT uidl, attempts FROM quarantine") == "bad|3")
+      #expect(try await cluster.mailbox(id).incoming.enabled)
+      let last = try await cluster.poll(id)
+      #expect(last.result == .success && last.messagesKnown == 2)
     }
     await server.stop()
   }

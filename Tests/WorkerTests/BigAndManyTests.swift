@@ -142,7 +142,52 @@ struct BigAndManyTests {
       #expect(run.result == .success && run.messagesStored == 2)
       #expect(try await cluster.emails(of: id).map(\.envelope.subject) == ["new", "bare"])
       #expect(try await cluster.sql("SELECT state FROM ledger WHERE uidl = 'old'") == "before-floor")
+      #expect(server.connections.first?.lines.filter { $0.hasPrefix("TOP") } == ["TOP 1 0"], "it is asked once")
       #expect(try await cluster.poll(id).messagesKnown == 3)
+    }
+    await server.stop()
+  }
+
+  @Test("a server from before CAPA that has TOP: what is old is not fetched (feature P14)")
+  func floorWithoutCapabilities() async throws {
+    let drop = Maildrop([
+      ("old", "Date: Mon, 2 Mar 2020 09:00:00 +0000\r\nSubject: old\r\n\r\nx\r\n"), ("new", message("new")),
+    ])
+    let server = try await ScriptedMailServer.start([
+      .send("+OK\r\n"), .serve { $0 == "CAPA" ? .text("-ERR what?\r\n") : drop.answer($0) },
+    ])
+    try await Spine.with { spine in
+      let cluster = spine.cluster
+      let profile = try await cluster.profile(
+        "Old", incoming: ServerDraft(host: "127.0.0.1", port: server.port, tls: TLSMode.none),
+        processEmailFrom: Date(timeIntervalSince1970: 1_735_689_600))
+      let id = try await cluster.mailbox(on: profile)
+      try await cluster.enable(id)
+      let run = try #require(try await cluster.waitForRuns(1, of: id).first)
+      #expect(run.result == .success && run.messagesStored == 1)
+      #expect(server.connections.first?.lines.filter { $0.hasPrefix("RETR") } == ["RETR 2"])
+    }
+    await server.stop()
+  }
+
+  @Test("old messages that were looked at stay entered when the session ends before its look does (feature P14)")
+  func floorInParts() async throws {
+    let old = "Date: Mon, 2 Mar 2020 09:00:00 +0000\r\nSubject: old\r\n\r\nx\r\n"
+    let drop = Maildrop((1...70).map { ("u\($0)", old) })
+    let server = try await ScriptedMailServer.start([
+      .send("+OK\r\n"), .serve { $0 == "TOP 60 0" ? .close("") : drop.answer($0) },
+    ])
+    try await Spine.with { spine in
+      let cluster = spine.cluster
+      let profile = try await cluster.profile(
+        "Old", incoming: ServerDraft(host: "127.0.0.1", port: server.port, tls: TLSMode.none),
+        processEmailFrom: Date(timeIntervalSince1970: 1_735_689_600))
+      let id = try await cluster.mailbox(on: profile)
+      try await cluster.enable(id)
+      let run = try #require(try await cluster.waitForRuns(1, of: id).first)
+      #expect(run.failure?.code == .tcpClosed)
+      #expect(run.steps.count { $0.name == .fetch } == 1, "all of it is one step")
+      #expect(try await cluster.sql("SELECT count(*) FROM ledger WHERE state = 'before-floor'") == "50")
     }
     await server.stop()
   }

@@ -1,8 +1,11 @@
 import Foundation
+import MailMessage
 import PostriderCore
 import PostriderTesting
 import Synchronization
 import Testing
+
+@testable import Worker
 
 /// A server with Gmail's habits: it lists a few of the oldest messages that were not fetched yet, and what a session
 /// fetched is not listed again once it said QUIT, whether deleted or not. A name that begins with `recent:` sees everything.
@@ -111,6 +114,42 @@ struct ProviderTests {
       let second = try await cluster.poll(id)
       #expect(second.messagesStored == 1 && second.messagesKnown == 1)
       #expect(try await cluster.emails(of: id).map(\.envelope.subject).sorted() == ["s1", "s2"])
+    }
+    await server.stop()
+  }
+
+  private struct CannotRead: Error {}
+
+  @Test("what cannot be read is kept at once where the server does not list it again", arguments: [true, false])
+  func keptAtOnce(isGmail: Bool) async throws {
+    let bad = message("bad")
+    let provider = HabitualServer([message("good"), bad])
+    // Gmail says nothing of EXPIRE; the other one does.
+    let server = try await ScriptedMailServer.start { _ in
+      provider.script().map { step in
+        guard isGmail, case .serve(let answer) = step else { return step }
+        return .serve { $0 == "CAPA" ? .text("+OK\r\nUSER\r\nTOP\r\nUIDL\r\n.\r\n") : answer($0) }
+      }
+    }
+    try await Spine.with(workers: 0) { spine in
+      let cluster = spine.cluster
+      _ = try spine.startWorker(parser: { content, limits in
+        let parsed = try MessageReader.parse(content: content, limits: limits)
+        if parsed.envelope.subject == "bad" { throw CannotRead() }
+        return parsed
+      })
+      let profile = try await cluster.profile(
+        "Forgetful",
+        incoming: ServerDraft(host: "127.0.0.1", port: server.port, tls: TLSMode.none, credentials: .mailbox),
+        type: isGmail ? .gmail : .pop3SMTP)
+      let id = try await cluster.mailbox(on: profile)
+      try await cluster.enable(id)
+      let run = try #require(try await cluster.waitForRuns(1, of: id).first)
+      #expect(run.result == .partial && run.messagesStored == 1 && run.messagesFailed == 1)
+      let kept = try #require(try await cluster.quarantine().first)
+      #expect(kept.attempts == 1)
+      #expect(try await cluster.kept(kept.id) == Array(bad.utf8))
+      #expect(try await cluster.poll(id).messagesFailed == 0)
     }
     await server.stop()
   }

@@ -13,6 +13,9 @@ struct QuarantineTests {
 
   /// A release that cannot read messages with "bad" in their subject.
   @Sendable private static func brokenParser(_ content: Content, _ limits: MessageLimits) throws -> ParsedMessage {
+    // Nobody would remove the files of what it throws away.
+    var limits = limits
+    limits.spoolDirectory = nil
     let message = try MessageReader.parse(content: content, limits: limits)
     if message.envelope.subject.hasPrefix("bad") { throw CannotRead() }
     return message
@@ -74,6 +77,32 @@ struct QuarantineTests {
       #expect(try await cluster.alerts(of: id).isEmpty)
       #expect(try FileManager.default.contentsOfDirectory(atPath: spine.spool).isEmpty)
     }
+  }
+
+  @Test("the files of attachments are gone once a message is stored from what was kept of it")
+  func attachments() async throws {
+    let part =
+      "Content-Type: application/x-big; name=big\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+      + Data(repeating: 7, count: 300_000).base64EncodedString(options: [.lineLength76Characters])
+    let bad =
+      "Subject: bad\r\nContent-Type: multipart/mixed; boundary=m\r\n\r\n--m\r\n\r\ntext\r\n--m\r\n\(part)\r\n--m--\r\n"
+    let server = try await ScriptedMailServer.start(Maildrop([("u1", bad)]).script)
+    try await Spine.with(workers: 0) { spine in
+      let cluster = spine.cluster
+      let old = try spine.startWorker(parser: Self.brokenParser)
+      let id = try await cluster.mailbox(on: try await cluster.profile(server))
+      try await cluster.enable(id)
+      _ = try await cluster.waitForRuns(1, of: id)
+      for _ in 2...3 { _ = try await cluster.poll(id) }
+      let message = try #require(try await cluster.quarantine().first)
+      await old.stop()
+      await old.waitUntilEnded()
+      _ = try spine.startWorker()
+      #expect(try await cluster.reprocess([message.id]).messagesStored == 1)
+      #expect(try await cluster.emails(of: id).first?.attachments.map(\.fileName) == ["big"])
+      #expect(try FileManager.default.contentsOfDirectory(atPath: spine.spool).isEmpty)
+    }
+    await server.stop()
   }
 
   @Test("what could not be stored is stored from what is kept, also when the server is away")

@@ -112,6 +112,65 @@ struct RenumberingTests {
       #expect(try await cluster.emails(of: id).map(\.envelope.subject).sorted() == ["one", "two"])
       let later = try await cluster.poll(id)
       #expect(later.messagesKnown == 3 && later.messagesStored == 0)
+      #expect(server.connections.last?.lines.contains { $0.hasPrefix("RETR") } == false, "all three are settled")
+    }
+    await server.stop()
+  }
+
+  @Test("a message that comes beside a stored one with its unique id is stored before it is removed")
+  func equalLater() async throws {
+    let content = Server([("same", message("one"))])
+    let server = try await ScriptedMailServer.start(content.script)
+    try await Spine.with { spine in
+      let cluster = spine.cluster
+      func deleted() -> [String]? { server.connections.last?.lines.filter { $0.hasPrefix("DELE") } }
+      let id = try await cluster.mailboxes(
+        ["q@example.org"], on: try await cluster.profile(server), owner: .queue, deletes: true)[0]
+      try await cluster.enable(id)
+      #expect(try await cluster.waitForRuns(1, of: id).first?.messagesStored == 1)
+      content.holds([("same", message("two")), ("same", message("one"))])
+      try await cluster.sql(
+        """
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+          $$ BEGIN RAISE EXCEPTION 'not this one'; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON email FOR EACH ROW WHEN (NEW.subject = 'two') EXECUTE FUNCTION refuse();
+        """)
+      let failed = try await cluster.poll(id)
+      #expect(failed.messagesFailed == 1 && failed.messagesKnown == 1)
+      #expect(deleted() == ["DELE 2"], "what is not stored stays")
+      try await cluster.sql("DROP TRIGGER refuse ON email")
+      let run = try await cluster.poll(id)
+      #expect(run.result == .success && run.messagesStored == 1 && run.messagesKnown == 1)
+      #expect(deleted() == ["DELE 1", "DELE 2"])
+      #expect(try await cluster.emails(of: id).map(\.envelope.subject) == ["one", "two"])
+      let later = try await cluster.poll(id)
+      #expect(later.messagesKnown == 2 && later.messagesStored == 0)
+      #expect(server.connections.last?.lines.contains { $0.hasPrefix("RETR") } == false)
+    }
+    await server.stop()
+  }
+
+  @Test("a unique id that the server gives again after its message was removed is another message")
+  func reused() async throws {
+    let content = Server([("u1", message("one"))])
+    let server = try await ScriptedMailServer.start(content.script)
+    try await Spine.with { spine in
+      let cluster = spine.cluster
+      func deleted() -> [String]? { server.connections.last?.lines.filter { $0.hasPrefix("DELE") } }
+      let id = try await cluster.mailboxes(
+        ["q@example.org"], on: try await cluster.profile(server), owner: .queue, deletes: true)[0]
+      try await cluster.enable(id)
+      #expect(try await cluster.waitForRuns(1, of: id).first?.messagesStored == 1)
+      content.holds([("u1", message("two"))])
+      let run = try await cluster.poll(id)
+      #expect(run.result == .success && run.messagesStored == 1 && run.messagesKnown == 0)
+      #expect(deleted() == ["DELE 1"])
+      #expect(try await cluster.emails(of: id).map(\.envelope.subject) == ["one", "two"])
+      // Listed once more: it is known, and may go.
+      let later = try await cluster.poll(id)
+      #expect(later.messagesStored == 0 && later.messagesKnown == 1)
+      #expect(deleted() == ["DELE 1"])
+      #expect(server.connections.last?.lines.contains { $0.hasPrefix("RETR") } == false)
     }
     await server.stop()
   }

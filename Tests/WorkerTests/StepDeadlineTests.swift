@@ -102,6 +102,8 @@ struct StepDeadlineTests {
       #expect(run.failure?.code == .sessionDeadline && run.result == .failure)
       #expect(run.messagesStored == 2 && run.octetsStored > 0)
       #expect(try await cluster.emails(of: id).count == 2)
+      // The one that it ended with comes last from now on.
+      #expect(try await cluster.sql("SELECT uidl, attempts FROM ledger WHERE state = 'failing'") == "u3|0")
       // The server worked: its breaker has nothing to count.
       try await spine.withGuard { serverGuard in
         let visit = ServerVisit(

@@ -124,6 +124,29 @@ struct TestAndEnableTests {
     }
   }
 
+  @Test(
+    "a test that meets what passes by itself leaves a working mailbox as it is",
+    arguments: [
+      ("-ERR [IN-USE] locked", FailureCode.pop3InUse), ("-ERR [LOGIN-DELAY] wait", .pop3LoginDelay),
+      ("-ERR [SYS/TEMP] later", .pop3SysTemp),
+    ])
+  func passing(answer: String, code: FailureCode) async throws {
+    let drop = Maildrop()
+    let server = try await ScriptedMailServer.start(
+      [.send("+OK\r\n"), .serve { $0.hasPrefix("PASS") ? .text(answer + "\r\n") : drop.answer($0) }])
+    try await Spine.with { spine in
+      let cluster = spine.cluster
+      let ids = try await cluster.mailboxes(
+        ["works@example.org", "new@example.org"], on: try await cluster.profile(server))
+      try await cluster.enable(ids[0])
+      for id in ids { #expect(try await cluster.test(id).failure?.code == code) }
+      let (works, new) = (try await cluster.mailbox(ids[0]).incoming, try await cluster.mailbox(ids[1]).incoming)
+      #expect(works.enabled && works.status == .success)
+      #expect(!new.enabled && new.status == .failure && new.failureCode == code.rawValue)
+    }
+    await server.stop()
+  }
+
   /// A port that refuses connections.
   func closedPort() async throws -> Int {
     let server = try await ScriptedMailServer.start([])

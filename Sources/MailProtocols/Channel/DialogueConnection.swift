@@ -100,6 +100,21 @@ final class DialogueConnection<Machine: Dialogue>: Sendable {
     }
   }
 
+  /// Runs what uses the connection. The socket is closed when that throws, and at once when the task is cancelled,
+  /// whatever it waits for then.
+  func whileOpen<Result: Sendable>(_ body: () async throws -> Result) async throws -> Result {
+    try await withTaskCancellationHandler {
+      do {
+        return try await body()
+      } catch {
+        interrupt(.aborted)
+        throw error
+      }
+    } onCancel: {
+      interrupt(.cancelled)
+    }
+  }
+
   /// Closes the socket at once, from any thread; does nothing the second time.
   func interrupt(_ reason: Interruption) {
     isEnded.withLock { $0 = true }

@@ -10,7 +10,13 @@ public final class POP3Session: Sendable {
   private let connection: DialogueConnection<POP3Dialogue>
   private let endpoint: MailEndpoint
   private let trace: SessionTrace
-  private let known = Mutex(POP3Capabilities())
+  private let known = Mutex(Known())
+
+  private struct Known {
+    var capabilities = POP3Capabilities()
+    /// What a server that does not say showed of TOP when it was asked first.
+    var hasTop: Bool?
+  }
 
   init(connection: DialogueConnection<POP3Dialogue>, endpoint: MailEndpoint, trace: SessionTrace) {
     self.connection = connection
@@ -19,7 +25,19 @@ public final class POP3Session: Sendable {
   }
 
   /// What the server can do, as it said last. Nothing that was said before TLS counts after it.
-  public var capabilities: POP3Capabilities { known.withLock { $0 } }
+  public var capabilities: POP3Capabilities { known.withLock { $0.capabilities } }
+
+  /// Whether headers can be asked for. A server that does not know CAPA mostly has TOP, which is older: it counts as
+  /// having it until it refuses the first.
+  public var mayTop: Bool {
+    known.withLock { $0.capabilities.isKnown ? $0.capabilities.top : $0.hasTop ?? true }
+  }
+
+  /// Runs what uses this session. The socket is closed when that throws, and at once when the task is cancelled,
+  /// whatever it waits for then, be it the mail server or a database.
+  public func whileOpen<Result: Sendable>(_ body: () async throws -> Result) async throws -> Result {
+    try await connection.whileOpen(body)
+  }
 
   /// Greeting, CAPA, STLS, CAPA.
   func enter() async throws {
@@ -121,6 +139,41 @@ public final class POP3Session: Sendable {
     }
   }
 
+  /// The header blocks of messages, one after the other, in one step of the trace; `nil` for one that was refused.
+  ///
+  /// `consume` is waited for; once it returns `false`, no further one is asked for. Nothing is handed out by a server
+  /// that turns out to have no TOP (``mayTop``). Throws what ``top(_:lines:)`` does, except that a message was refused.
+  public func headers(of numbers: [Int], consume: (Int, [UInt8]?) async throws -> Bool) async throws {
+    if numbers.isEmpty { return }
+    try await trace.measure(.fetch, "TOP of \(numbers.count) messages") {
+      var (asked, refused) = (0, 0)
+      for number in numbers {
+        let octets = try await header(of: number)
+        guard mayTop else { break }
+        asked += 1
+        if octets == nil { refused += 1 }
+        guard try await consume(number, octets) else { break }
+      }
+      return ((), mayTop ? "\(asked) headers, \(refused) refused" : "TOP is not known")
+    }
+  }
+
+  private func header(of number: Int) async throws -> [UInt8]? {
+    do {
+      guard case .octets(let octets) = try await connection.perform(.top(number, lines: 0)) else { return nil }
+      noteTop(true)
+      return octets
+    } catch let failure as Failure where failure.failureClass == .message {
+      noteTop(false)
+      return nil
+    }
+  }
+
+  /// The first answer of a server that does not say what it can do decides.
+  private func noteTop(_ worked: Bool) {
+    known.withLock { if $0.hasTop == nil { $0.hasTop = worked } }
+  }
+
   /// Marks messages as deleted; ``quit()`` makes it true. Returns those that the server refused, with the reason.
   public func delete(_ numbers: [Int]) async throws -> [Int: Failure] {
     if numbers.isEmpty { return [:] }
@@ -145,7 +198,7 @@ public final class POP3Session: Sendable {
       guard case .capabilities(let capabilities) = try await connection.perform(.capabilities) else {
         return ((), nil)
       }
-      known.withLock { $0 = capabilities }
+      known.withLock { $0.capabilities = capabilities }
       return ((), capabilities.isKnown ? capabilities.summary : "CAPA is not known")
     }
   }

@@ -21,6 +21,12 @@ public final class SMTPSession: Sendable {
   /// What the server can do, as it said last. Nothing that was said before TLS counts after it.
   public var extensions: SMTPExtensions { known.withLock { $0 } }
 
+  /// Runs what uses this session. The socket is closed when that throws, and at once when the task is cancelled,
+  /// whatever it waits for then, be it the mail server or a database.
+  public func whileOpen<Result: Sendable>(_ body: () async throws -> Result) async throws -> Result {
+    try await connection.whileOpen(body)
+  }
+
   /// Greeting, EHLO, STARTTLS, EHLO.
   func enter(heloName: String) async throws {
     try await step(.greeting, "greeting of \(endpoint.host)", .greeting)

@@ -4,7 +4,7 @@ import PostriderCore
 /// What the server sent and no parser has taken yet.
 ///
 /// Both protocols' parsers read from it: whole lines for answers, raw octets for message bodies. It never grows without
-/// bound, because every parser takes or refuses what is there before more is read.
+/// bound, because every parser takes or refuses what is there before more is read, and what was taken is given back.
 struct LineBuffer {
   private var storage: ByteBuffer
   /// Octets from the reader index that are known to hold no LF, so that an incomplete line is not searched twice.
@@ -14,16 +14,20 @@ struct LineBuffer {
 
   var isEmpty: Bool { storage.readableBytes == 0 }
   var readableOctets: Int { storage.readableBytes }
+  /// How many octets of memory it holds.
+  var capacity: Int { storage.capacity }
   /// The first octet, if any.
   var first: UInt8? { storage.getInteger(at: storage.readerIndex) }
 
-  /// Adds what came from the network; without a copy when nothing is left over.
+  /// Adds what came from the network; without a copy when nothing is left over. What was taken before makes room: a
+  /// server whose every packet ends within a line leaves something over each time.
   mutating func append(_ bytes: ByteBuffer) {
     if storage.readableBytes == 0 {
       storage = bytes
       searched = 0
     } else {
       var bytes = bytes
+      storage.discardReadBytes()
       storage.writeBuffer(&bytes)
     }
   }

@@ -39,11 +39,71 @@ extension PostgresStore {
     try await guarded(writer, first: [statement]) { db, _ in _ = try db.commit() }
   }
 
+  /// Those of the listed unique ids that the ledger holds as worth another attempt, with when they were tried last.
+  public func failing(
+    uidls: [String], mailbox: MailboxID, organization: OrganizationID
+  ) async throws -> [String: Date] {
+    if uidls.isEmpty { return [:] }
+    return try await pool.transaction(.worker) { db in
+      let rows = try db.commit([
+        Statement(
+          """
+          SELECT uidl, seen_at FROM ledger
+          WHERE mailbox_id = $2 AND uidl = ANY ($1) AND organization_id = $3 AND state = 'failing'
+          """, [.texts(uidls), .id(mailbox), .id(organization)])
+      ])[0].map { row in (try row.text(), try row.date()) }
+      return Dictionary(uniqueKeysWithValues: rows)
+    }
+  }
+
+  /// What the ledger holds as settled under the listed unique ids, and under those made of them for other messages of
+  /// the same id.
+  public func ledger(
+    of uidls: [String], mailbox: MailboxID, organization: OrganizationID
+  ) async throws -> [LedgerEntry] {
+    if uidls.isEmpty { return [] }
+    return try await pool.transaction(.worker) { db in
+      try db.commit([
+        Statement(
+          // No character of a unique id comes before "!", so only what follows a space lies between.
+          """
+          SELECT l.uidl, l.state = 'stored', l.message_id, l.content_hash
+          FROM unnest($3) AS i (uidl)
+          JOIN ledger l ON l.mailbox_id = $1 AND l.uidl >= i.uidl AND l.uidl < i.uidl || '!'
+          WHERE l.organization_id = $2 AND l.state <> 'failing' ORDER BY l.uidl
+          """, [.id(mailbox), .id(organization), .texts(uidls)])
+      ])[0].map { row in
+        LedgerEntry(
+          uidl: try row.text(), isStored: try row.bool(), messageID: try row.textOrNil(),
+          contentHash: try row.bytesOrNil())
+      }
+    }
+  }
+
+  /// Enters messages as worth another attempt without counting one: nobody knows whether they were at fault.
+  public func postpone(_ uidls: [String], _ failure: Failure, writer: SessionGuard) async throws {
+    if uidls.isEmpty { return }
+    // Sorted, so that two writers of one mailbox lock in the same order.
+    let sorted = Set(uidls).sorted()
+    let statement = Statement(
+      """
+      INSERT INTO ledger AS l (mailbox_id, organization_id, uidl, state, failure_code)
+      SELECT $1, $2, i.uidl, 'failing', $4 FROM unnest($3) AS i (uidl)
+      ON CONFLICT (mailbox_id, uidl) DO UPDATE SET failure_code = EXCLUDED.failure_code, seen_at = now()
+      WHERE l.state = 'failing'
+      """,
+      [.id(writer.job.mailbox), .id(writer.organizationID), .texts(sorted), .text(failure.code.rawValue)])
+    try await guarded(writer, first: [statement]) { db, _ in _ = try db.commit() }
+  }
+
   /// Counts a failed attempt at one message; after the third it is quarantined with its raw octets, if any, and
   /// entered into the ledger. Returns whether it was quarantined now.
+  ///
+  /// - Parameter isLast: whether there may be no other attempt, so that it is quarantined after this one.
   public func messageFailed(
-    uidl: String, failure: Failure, raw: Content?, writer: SessionGuard
+    uidl: String, failure: Failure, raw: Content?, isLast: Bool = false, writer: SessionGuard
   ) async throws -> Bool {
+    let allowed = isLast ? 1 : Self.maximumAttempts
     let key: [PostgresValue] = [.id(writer.job.mailbox), .text(uidl)]
     let count = Statement(
       """
@@ -60,7 +120,7 @@ extension PostgresStore {
     ) { db, results in
       // No row: it is stored or was quarantined before.
       let attempts = try results[0].map { try $0.int() }.first ?? 0
-      guard attempts >= Self.maximumAttempts else {
+      guard attempts >= allowed else {
         try db.commit()
         return false
       }
@@ -94,7 +154,7 @@ extension PostgresStore {
               .id(writer.organizationID), .text(details), .int(attempts), .int(raw == nil ? nil : content),
             ]))
         try send(Statement("UPDATE ledger SET state = 'quarantined' WHERE mailbox_id = $1 AND uidl = $2", key))
-        try send(QuarantineAlert.raise(uidl: uidl, failure: failure, writer))
+        try send(QuarantineAlert.raise(uidl: uidl, failure: failure, attempts: attempts, writer))
       }
       return true
     }

@@ -82,8 +82,9 @@ extension PostgresStore {
 enum QuarantineAlert {
   static let code = "message.quarantined"
 
-  static func raise(uidl: String, failure: Failure, _ writer: SessionGuard) throws -> Statement {
-    Statement(
+  static func raise(uidl: String, failure: Failure, attempts: Int64, _ writer: SessionGuard) throws -> Statement {
+    let attempts = attempts == 1 ? "one attempt" : "\(attempts) attempts"
+    return Statement(
       """
       INSERT INTO alert AS a (organization_id, mailbox_id, code, level, text, remedy, parameters)
       VALUES ($1, $2, $3, 'warning', $4, $5, $6::jsonb)
@@ -93,7 +94,7 @@ enum QuarantineAlert {
       """,
       [
         .id(writer.organizationID), .id(writer.job.mailbox), .text(code),
-        .text("A message could not be received in 3 attempts and is in quarantine: \(failure)"),
+        .text("A message could not be received in \(attempts) and is in quarantine: \(failure)"),
         .text(
           "Look at it with `postrider quarantine list --mailbox \(writer.job.mailbox)`; then reprocess it, or discard"
             + " it."),

@@ -313,6 +313,31 @@ public enum SkipReason: String, Hashable, Sendable, Codable {
   case quarantined
   /// Above the organization's maximum size.
   case tooLarge = "too-large"
+  /// One more copy, under the same unique id, of a message that is settled.
+  case copy = "stored"
+}
+
+/// What the ledger holds of a message that is settled: stored, skipped or in quarantine.
+public struct LedgerEntry: Hashable, Sendable {
+  /// Under which id it stands: the server's, or that with more behind a space, for another message of the same id.
+  public var uidl: String
+  /// Whether it is stored.
+  public var isStored: Bool
+  /// Its Message-ID.
+  public var messageID: String?
+  /// SHA-256 of its octets; only where it is stored.
+  public var contentHash: [UInt8]?
+
+  /// Describes an entry.
+  public init(uidl: String, isStored: Bool, messageID: String? = nil, contentHash: [UInt8]? = nil) {
+    self.uidl = uidl
+    self.isStored = isStored
+    self.messageID = messageID
+    self.contentHash = contentHash
+  }
+
+  /// The server's own id of an id in the ledger.
+  public static func listed(_ uidl: String) -> String { String(uidl.prefix { $0 != " " }) }
 }
 
 /// A message that a person wants out of quarantine.
@@ -505,6 +530,13 @@ public protocol WorkerStore: SendStore {
   /// Those of the listed unique ids that the ledger of the mailbox does not hold.
   func unknown(uidls: [String], mailbox: MailboxID, organization: OrganizationID) async throws -> Set<String>
 
+  /// Those of the listed unique ids that the ledger holds as worth another attempt, with when they were tried last.
+  func failing(uidls: [String], mailbox: MailboxID, organization: OrganizationID) async throws -> [String: Date]
+
+  /// What the ledger holds as settled under the listed unique ids, and under those made of them for other messages of
+  /// the same id.
+  func ledger(of uidls: [String], mailbox: MailboxID, organization: OrganizationID) async throws -> [LedgerEntry]
+
   /// Those of the listed unique ids whose messages are stored, so that they may be removed from the server.
   func stored(uidls: [String], mailbox: MailboxID, organization: OrganizationID) async throws -> Set<String>
 
@@ -518,7 +550,14 @@ public protocol WorkerStore: SendStore {
 
   /// Counts a failed attempt at one message; after the third it is quarantined with its raw octets, if any, and
   /// entered into the ledger. Returns whether it was quarantined now.
-  func messageFailed(uidl: String, failure: Failure, raw: Content?, writer: SessionGuard) async throws -> Bool
+  ///
+  /// - Parameter isLast: whether there may be no other attempt, so that it is quarantined after this one.
+  func messageFailed(
+    uidl: String, failure: Failure, raw: Content?, isLast: Bool, writer: SessionGuard
+  ) async throws -> Bool
+
+  /// Enters messages as worth another attempt without counting one: nobody knows whether they were at fault.
+  func postpone(_ uidls: [String], _ failure: Failure, writer: SessionGuard) async throws
 
   /// The messages of the mailbox that people want out of quarantine, oldest first, at most `limit`. Those that were
   /// stored or skipped since leave the quarantine before.
