@@ -23,8 +23,8 @@ struct MailboxSurvey: Sendable {
   private(set) var stored: [POP3Entry] = []
   /// Whether there are more of them.
   private(set) var hasMoreStored = false
-  /// The number of a message that is known.
-  private(set) var knownNumber: Int?
+  /// The numbers of a few messages that are known, the last of the list.
+  private(set) var witnesses: [Int] = []
   /// Those asked for that are listed.
   private(set) var found: Set<String> = []
   /// The unique ids of everything listed.
@@ -67,7 +67,8 @@ struct MailboxSurvey: Sendable {
       if wanted.contains(uidl) { found.insert(uidl) }
       if stored.contains(uidl) { addStored(entry) }
       if !unknown.contains(uidl) {
-        knownNumber = knownNumber ?? entry.number
+        witnesses.append(entry.number)
+        if witnesses.count > 3 { witnesses.removeFirst() }
       } else if let since = failing[uidl] {
         addFailing(entry, since)
       } else {

@@ -5,8 +5,11 @@ import PostriderCore
 
 /// Messages on their way from the server into the store.
 extension PollSession {
-  /// So many refusals in a row, with no message between them, are the mailbox's or the server's.
+  /// So many refusals in a row, with no message between them, are the mailbox's or the server's where there is no message
+  /// that the server gave before and could be asked for.
   private static let refusalsInARow = 3
+  /// And where there is: bad messages come last, all of them together.
+  private static let mostRefusalsInARow = 20
 
   /// What came of fetching.
   struct Fetched {
@@ -18,7 +21,8 @@ extension PollSession {
 
   /// A message that was refused for a reason that may be no fault of its own.
   private struct Refusal {
-    var entry: POP3Entry
+    /// Under which id it is entered.
+    var uidl: String
     var failure: Failure
   }
 
@@ -82,14 +86,16 @@ extension PollSession {
         if case .refused(let failure) = chunk {
           spool.remove()
           spool = newSpool()
+          let uidl = repeated.key(ofRefused: entry)
           if failure.scope != .message {
-            refusals.append(Refusal(entry: entry, failure: failure))
-            if refusals.count == Self.refusalsInARow { throw refusals[0].failure }
+            refusals.append(Refusal(uidl: uidl, failure: failure))
+            let canAsk = witness != nil || !survey.witnesses.isEmpty
+            if refusals.count == (canAsk ? Self.mostRefusalsInARow : Self.refusalsInARow) { throw refusals[0].failure }
             return
           }
           // One that is too large has come, or began to.
           if failure.code == .messageTooLarge { try await blame(&refusals) }
-          return try await refused(entry, failure)
+          return try await refused(uidl, failure)
         }
         witness = entry.number
         try await blame(&refusals)
@@ -98,13 +104,16 @@ extension PollSession {
         let key = repeated.key(of: entry, hash)
         if let message = try await taken(key.uidl, raw, hash, survey) {
           batch.add(Batch.Item(message: message, number: entry.number, copy: key.copy))
+        } else if let copy = key.copy {
+          // One more of what is settled without being stored: it need not come again.
+          try await context.store.skip([copy: .copy], writer: task.writer)
         }
         if batch.isFull(context.configuration) { try await store(&batch, &fetched) }
       }
       progress.note { $0.underWay = nil }
       if answered < entries.count { progress.note { $0.moreMail = true } }
       try await store(&batch, &fetched)
-      try await judge(&refusals, witness ?? survey.knownNumber, session)
+      try await judge(&refusals, [witness].compactMap(\.self) + survey.witnesses.reversed(), session)
     } catch let failure as Failure {
       try await store(&batch, &fetched)
       if failure.code == .messageTooLarge {
@@ -172,12 +181,12 @@ extension PollSession {
 
   // MARK: Refusals
 
-  private func refused(_ entry: POP3Entry, _ failure: Failure) async throws {
+  private func refused(_ uidl: String, _ failure: Failure) async throws {
     if failure.code == .messageTooLarge {
       note(failure)
-      try await context.store.skip([entry.uidl.text: .tooLarge], writer: task.writer)
+      try await context.store.skip([uidl: .tooLarge], writer: task.writer)
     } else {
-      try await failed(entry.uidl.text, failure, nil)
+      try await failed(uidl, failure, nil)
     }
   }
 
@@ -186,7 +195,7 @@ extension PollSession {
     for refusal in refusals {
       let failure = refusal.failure
       try await failed(
-        refusal.entry.uidl.text,
+        refusal.uidl,
         Failure(
           failure.code, class: .message, scope: .message, serverWords: failure.serverWords, context: failure.context),
         nil)
@@ -194,12 +203,13 @@ extension PollSession {
     refusals = []
   }
 
-  /// Decides about refusals that no message came behind. One that the server gave before is asked for: while it comes,
-  /// they were refused for what they are. Throws the first of them otherwise.
-  private func judge(_ refusals: inout [Refusal], _ witness: Int?, _ session: POP3Session) async throws {
+  /// Decides about refusals that no message came behind. Others that the server gave before are asked for: while one
+  /// comes, these were refused for what they are; so they are where there is no other and the server says that it will not
+  /// pass. Throws the first of them otherwise.
+  private func judge(_ refusals: inout [Refusal], _ witnesses: [Int], _ session: POP3Session) async throws {
     guard let first = refusals.first else { return }
-    var came = false
-    if let witness {
+    var came = witnesses.isEmpty && first.failure.failureClass == .permanent
+    for witness in witnesses where !came {
       try await session.retrieve([witness], maximumOctets: task.settings.maximumMessageOctets) { _, chunk in
         switch chunk {
         case .octets: break
@@ -215,7 +225,7 @@ extension PollSession {
   /// What the session ended with comes behind everything else the next time; no attempt is counted. A server that
   /// refuses a message and hangs up has not come to the next one.
   private func postpone(_ refusals: [Refusal], _ failure: Failure) async throws {
-    let uidls = refusals.isEmpty ? [progress.counts.underWay].compactMap { $0 } : refusals.map(\.entry.uidl.text)
+    let uidls = refusals.isEmpty ? [progress.counts.underWay].compactMap(\.self) : refusals.map(\.uidl)
     progress.note { $0.underWay = nil }
     try await context.store.postpone(uidls, failure, writer: task.writer)
   }

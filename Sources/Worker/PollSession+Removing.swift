@@ -37,7 +37,8 @@ extension PollSession {
       for (entry, envelope) in part {
         // A header that is refused says nothing: the message stays.
         guard let envelope, let rows = held[entry.uidl.text] else { continue }
-        if rows.contains(where: { $0.isStored && $0.messageID == envelope.messageID }) {
+        // Without a Message-ID only the content tells: it is fetched, found equal, and removed after that.
+        if let id = envelope.messageID, rows.contains(where: { $0.isStored && $0.messageID == id }) {
           backlog.stored.append(entry.number)
         } else if rows.allSatisfy(\.isStored), backlog.reused.count < task.settings.messagesPerPoll {
           backlog.reused.append(entry)

@@ -147,10 +147,16 @@ struct PollSession {
     }
   }
 
+  private static let idsAtOnce = 500
+
   /// What the ledger holds of unique ids, and of those made of them, by the server's own id.
   func ledger(of uidls: [String]) async throws -> [String: [LedgerEntry]] {
-    let rows = try await context.store.ledger(
-      of: uidls, mailbox: task.settings.mailboxID, organization: task.settings.organizationID)
+    var rows: [LedgerEntry] = []
+    for start in stride(from: 0, to: uidls.count, by: Self.idsAtOnce) {
+      rows += try await context.store.ledger(
+        of: Array(uidls[start..<min(start + Self.idsAtOnce, uidls.count)]), mailbox: task.settings.mailboxID,
+        organization: task.settings.organizationID)
+    }
     return Dictionary(grouping: rows) { LedgerEntry.listed($0.uidl) }
   }
 

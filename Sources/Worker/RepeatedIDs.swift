@@ -13,6 +13,8 @@ struct RepeatedIDs {
   private var others: Set<String> = []
   /// How often each id was given out.
   private var counts: [String: Int] = [:]
+  /// How many without content were told apart.
+  private var refused: [String: Int] = [:]
 
   /// - Parameter held: What the ledger holds of ids that it knows, where that does not say enough.
   init(_ entries: [POP3Entry], _ held: [String: [LedgerEntry]] = [:]) {
@@ -40,5 +42,18 @@ struct RepeatedIDs {
     let count = counts[key, default: 0] + 1
     counts[key] = count
     return (key, count > 1 ? "\(other) \(count)" : nil)
+  }
+
+  /// Under which id one stands whose content the server does not give: that it is settled must be told from the others.
+  mutating func key(ofRefused entry: POP3Entry) -> String {
+    let uidl = entry.uidl.text
+    guard let known = first[uidl] else { return uidl }
+    if known.isEmpty {
+      // No message is like it.
+      first[uidl] = [0]
+      return uidl
+    }
+    refused[uidl, default: 0] += 1
+    return "\(uidl) - \(refused[uidl, default: 0])"
   }
 }

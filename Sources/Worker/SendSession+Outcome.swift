@@ -25,7 +25,8 @@ extension SendSession {
         next: NextDue(at: wait?.until, reason: wait?.reason ?? "next-try"),
         // Without a connection nothing was learned.
         failures: connected ? 0 : task.assignment.failures,
-        alerts: connected && (task.assignment.failures > 0 || task.assignment.lastFailureCode != nil)
+        // Another lane may have raised one just now.
+        alerts: lane == 0 && connected && (task.assignment.failures > 0 || task.assignment.lastFailureCode != nil)
           ? [.resolve(codes: Self.codesOfDirection, direction: .outgoing)] : [])
     }
     disposition.alerts += counts.messageFailures.map {

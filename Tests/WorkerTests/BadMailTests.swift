@@ -182,6 +182,46 @@ struct BadMailTests {
     await server.stop()
   }
 
+  @Test("several messages that are refused so come last, all together, and are quarantined; the mailbox goes on")
+  func refusesSome() async throws {
+    let drop = Maildrop([("u1", message("one"))] + (2...5).map { ("bad\($0)", message("bad\($0)")) })
+    let server = try await ScriptedMailServer.start([
+      .send("+OK\r\n"),
+      .serve { line in
+        line.hasPrefix("RETR") && line != "RETR 1" ? .text("-ERR [SYS/TEMP] cannot\r\n") : drop.answer(line)
+      },
+    ])
+    try await Spine.with { spine in
+      let cluster = spine.cluster
+      let id = try await cluster.mailbox(on: try await cluster.profile(server))
+      try await cluster.enable(id)
+      let first = try #require(try await cluster.waitForRuns(1, of: id).first)
+      #expect(first.result == .partial && first.messagesStored == 1 && first.messagesFailed == 4)
+      for _ in 2...3 { #expect(try await cluster.poll(id).messagesFailed == 4) }
+      #expect(try await cluster.sql("SELECT count(*) FROM quarantine WHERE attempts = 3") == "4")
+      #expect(try await cluster.poll(id).result == .success)
+    }
+    await server.stop()
+  }
+
+  @Test("two messages above the limit under one unique id are settled as others are")
+  func tooLargeTwice() async throws {
+    let big = message("big", body: String(repeating: "x", count: 20_000))
+    let drop = Maildrop([("same", big), ("same", big)])
+    let server = try await ScriptedMailServer.start(drop.script)
+    try await Spine.with { spine in
+      let cluster = spine.cluster
+      try await cluster.sql("UPDATE organization SET maximum_message_octets = 10000, version = version + 1")
+      let id = try await cluster.mailbox(on: try await cluster.profile(server))
+      try await cluster.enable(id)
+      _ = try await cluster.waitForRuns(1, of: id)
+      _ = try await cluster.poll(id)
+      #expect(try await cluster.poll(id).result == .success)
+      #expect(server.connections.last?.lines.contains { $0.hasPrefix("RETR") } == false)
+    }
+    await server.stop()
+  }
+
   @Test("a message above the limit is entered once, left on the server and never fetched again")
   func tooLarge() async throws {
     let drop = Maildrop([("big", message("big", body: String(repeating: "x", count: 20_000))), ("u2", message("two"))])

@@ -90,7 +90,7 @@ extension PostgresStore {
       guard let after = written.first else { throw StoreError.notFound("server profile") }
       if let before,
         Self.leadsElsewhere(before.tokenURL, client.tokenURL)
-          || Self.leadsElsewhere(before.revocationURL, client.revocationURL)
+          || Self.leadsElsewhere(before.revocationURL ?? before.tokenURL, client.revocationURL)
       {
         try db.pipeline([
           Self.forgetRefreshTokens(profile, organization),

@@ -65,13 +65,16 @@ extension PostgresStore {
     return try await pool.transaction(.worker) { db in
       try db.commit([
         Statement(
-          // No character of a unique id comes before "!", so only what follows a space lies between.
+          // No character of a unique id comes before "!", so only what follows a space lies between. A subquery for each,
+          // with both ends at hand: nothing else becomes a range of the index behind row-level security.
           """
           SELECT l.uidl, l.state = 'stored', l.message_id, l.content_hash
-          FROM unnest($3) AS i (uidl)
-          JOIN ledger l ON l.mailbox_id = $1 AND l.uidl >= i.uidl AND l.uidl < i.uidl || '!'
+          FROM unnest($3, $4) AS i (uidl, above)
+          CROSS JOIN LATERAL (
+            SELECT * FROM ledger l WHERE l.mailbox_id = $1 AND l.uidl >= i.uidl AND l.uidl < i.above OFFSET 0
+          ) AS l
           WHERE l.organization_id = $2 AND l.state <> 'failing' ORDER BY l.uidl
-          """, [.id(mailbox), .id(organization), .texts(uidls)])
+          """, [.id(mailbox), .id(organization), .texts(uidls), .texts(uidls.map { $0 + "!" })])
       ])[0].map { row in
         LedgerEntry(
           uidl: try row.text(), isStored: try row.bool(), messageID: try row.textOrNil(),

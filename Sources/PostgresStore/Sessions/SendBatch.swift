@@ -239,7 +239,7 @@ struct SendBatch: Sendable {
         """
         UPDATE outgoing_email e SET state = i.state, failure_code = coalesce(i.failure_code, f.failure_code),
           failure = coalesce(i.failure::jsonb, f.failure),
-          next_try_at = coalesce(i.next_try_at, e.next_try_at), updated_at = now(),
+          next_try_at = coalesce(i.next_try_at, e.next_try_at), updated_at = now(), tried_recipients = NULL,
           sent_at = CASE WHEN i.state IN ('sent', 'partly-sent') THEN now() ELSE e.sent_at END
         FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)
           AS i (index, id, organization_id, fence, state, failure_code, failure, next_try_at)
