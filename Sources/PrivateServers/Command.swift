@@ -11,20 +11,24 @@ enum Command {
 
   /// Runs a command; throws ``PrivateServerError/command(name:reason:output:)`` when it does not end with 0.
   ///
-  /// A command that takes longer than `timeout` is killed.
+  /// A command that takes longer than `timeout` is killed. `input` has at most 100 kB; a line end follows it.
   @discardableResult
   static func run(
     _ program: String, _ arguments: [String], user: ServerUser? = nil, input: String = "",
     workingDirectory: String = "/", environment: [String: String] = [:], timeout: Duration = .seconds(60)
   ) async throws -> String {
     let name = program.split(separator: "/").last.map(String.init) ?? program
+    var (words, variables) = ([program] + arguments, Self.environment.merging(environment) { $1 })
+    if !input.isEmpty {
+      // The library traps when a program ends before its input is written, such as psql without a server. The shell
+      // hands it over, and becomes the program.
+      words = ["/bin/sh", "-c", "exec \"$0\" \"$@\" <<END\n$COMMAND_INPUT\nEND\n"] + words
+      variables["COMMAND_INPUT"] = input
+    }
     let configuration = Configuration.child(
-      [program] + arguments, user: user, deathSignal: .kill,
-      environment: Self.environment.merging(environment) { $1 }, workingDirectory: workingDirectory)
+      words, user: user, deathSignal: .kill, environment: variables, workingDirectory: workingDirectory)
     return try await withThrowingTaskGroup(of: String?.self) { group in
-      group.addTask {
-        try await run(configuration, name: name, input: input)
-      }
+      group.addTask { try await run(configuration, name: name) }
       group.addTask {
         try await Task.sleep(for: timeout)
         return nil
@@ -35,10 +39,10 @@ enum Command {
     }
   }
 
-  private static func run(_ configuration: Configuration, name: String, input: String) async throws -> String {
+  private static func run(_ configuration: Configuration, name: String) async throws -> String {
     do {
       let result = try await Subprocess.run(
-        configuration, input: .string(input), output: .string(limit: 1 << 20), error: .combinedWithOutput)
+        configuration, input: .none, output: .string(limit: 1 << 20), error: .combinedWithOutput)
       guard result.terminationStatus.isSuccess else {
         throw PrivateServerError.command(
           name: name, reason: "\(result.terminationStatus)", output: result.standardOutput)

@@ -95,7 +95,7 @@ public final class PrivatePostgres: Sendable {
   @discardableResult
   public func execute(_ sql: String, database: String = "postgres") async throws -> String {
     let output = try await Command.run(
-      programs + "/psql", ["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", url(database: database)], input: sql + "\n")
+      programs + "/psql", ["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", url(database: database)], input: sql)
     return output.last == "\n" ? String(output.dropLast()) : output
   }
 
