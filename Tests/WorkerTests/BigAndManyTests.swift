@@ -133,10 +133,7 @@ struct BigAndManyTests {
     ])
     try await Spine.with { spine in
       let cluster = spine.cluster
-      let profile = try await cluster.profile(
-        "Old", incoming: ServerDraft(host: "127.0.0.1", port: server.port, tls: TLSMode.none),
-        processEmailFrom: Date(timeIntervalSince1970: 1_735_689_600))
-      let id = try await cluster.mailbox(on: profile)
+      let id = try await mailboxWithFloor(on: server, cluster)
       try await cluster.enable(id)
       let run = try #require(try await cluster.waitForRuns(1, of: id).first)
       #expect(run.result == .success && run.messagesStored == 2)
@@ -146,6 +143,14 @@ struct BigAndManyTests {
       #expect(try await cluster.poll(id).messagesKnown == 3)
     }
     await server.stop()
+  }
+
+  /// A mailbox whose profile leaves out what is older than 2025.
+  private func mailboxWithFloor(on server: ScriptedMailServer, _ cluster: TestCluster) async throws -> MailboxID {
+    let profile = try await cluster.profile(
+      "Old", incoming: ServerDraft(host: "127.0.0.1", port: server.port, tls: TLSMode.none),
+      processEmailFrom: Date(timeIntervalSince1970: 1_735_689_600))
+    return try await cluster.mailbox(on: profile)
   }
 
   @Test("a server from before CAPA that has TOP: what is old is not fetched (feature P14)")
@@ -158,10 +163,7 @@ struct BigAndManyTests {
     ])
     try await Spine.with { spine in
       let cluster = spine.cluster
-      let profile = try await cluster.profile(
-        "Old", incoming: ServerDraft(host: "127.0.0.1", port: server.port, tls: TLSMode.none),
-        processEmailFrom: Date(timeIntervalSince1970: 1_735_689_600))
-      let id = try await cluster.mailbox(on: profile)
+      let id = try await mailboxWithFloor(on: server, cluster)
       try await cluster.enable(id)
       let run = try #require(try await cluster.waitForRuns(1, of: id).first)
       #expect(run.result == .success && run.messagesStored == 1)
@@ -179,10 +181,7 @@ struct BigAndManyTests {
     ])
     try await Spine.with { spine in
       let cluster = spine.cluster
-      let profile = try await cluster.profile(
-        "Old", incoming: ServerDraft(host: "127.0.0.1", port: server.port, tls: TLSMode.none),
-        processEmailFrom: Date(timeIntervalSince1970: 1_735_689_600))
-      let id = try await cluster.mailbox(on: profile)
+      let id = try await mailboxWithFloor(on: server, cluster)
       try await cluster.enable(id)
       let run = try #require(try await cluster.waitForRuns(1, of: id).first)
       #expect(run.failure?.code == .tcpClosed)

@@ -21,6 +21,22 @@ struct QuarantineTests {
     return message
   }
 
+  /// A mailbox on a server and its one message, put into quarantine by a worker that is gone.
+  private func quarantined(
+    _ spine: Spine, _ server: ScriptedMailServer
+  ) async throws -> (mailbox: MailboxID, message: QuarantinedMessage) {
+    let cluster = spine.cluster
+    let old = try spine.startWorker(parser: Self.brokenParser)
+    let id = try await cluster.mailbox(on: try await cluster.profile(server))
+    try await cluster.enable(id)
+    _ = try await cluster.waitForRuns(1, of: id)
+    for _ in 2...3 { _ = try await cluster.poll(id) }
+    let message = try #require(try await cluster.quarantine().first)
+    await old.stop()
+    await old.waitUntilEnded()
+    return (id, message)
+  }
+
   @Test("what a release cannot read goes to quarantine, the rest goes on; the next release reads it, exactly once")
   func unreadable() async throws {
     let sandbox = try await Sandbox.shared()
@@ -89,14 +105,7 @@ struct QuarantineTests {
     let server = try await ScriptedMailServer.start(Maildrop([("u1", bad)]).script)
     try await Spine.with(workers: 0) { spine in
       let cluster = spine.cluster
-      let old = try spine.startWorker(parser: Self.brokenParser)
-      let id = try await cluster.mailbox(on: try await cluster.profile(server))
-      try await cluster.enable(id)
-      _ = try await cluster.waitForRuns(1, of: id)
-      for _ in 2...3 { _ = try await cluster.poll(id) }
-      let message = try #require(try await cluster.quarantine().first)
-      await old.stop()
-      await old.waitUntilEnded()
+      let (id, message) = try await quarantined(spine, server)
       _ = try spine.startWorker()
       #expect(try await cluster.reprocess([message.id]).messagesStored == 1)
       #expect(try await cluster.emails(of: id).first?.attachments.map(\.fileName) == ["big"])
@@ -186,14 +195,7 @@ struct QuarantineTests {
     let server = try await ScriptedMailServer.start(drop.script)
     try await Spine.with(workers: 0) { spine in
       let cluster = spine.cluster
-      let old = try spine.startWorker(parser: Self.brokenParser)
-      let id = try await cluster.mailbox(on: try await cluster.profile(server))
-      try await cluster.enable(id)
-      _ = try await cluster.waitForRuns(1, of: id)
-      for _ in 2...3 { _ = try await cluster.poll(id) }
-      let message = try #require(try await cluster.quarantine().first)
-      await old.stop()
-      await old.waitUntilEnded()
+      let (id, message) = try await quarantined(spine, server)
       let asked = try await cluster.store.reprocess([message.id], dryRun: false, by: cluster.principal)
       #expect(asked.map(\.ok) == [true])
       // As the first half of such a session leaves it.

@@ -117,15 +117,24 @@ struct RenumberingTests {
     await server.stop()
   }
 
+  /// A mailbox of a queue whose messages leave the server once they are stored.
+  private func removingMailbox(on server: ScriptedMailServer, _ cluster: TestCluster) async throws -> MailboxID {
+    try await cluster.mailboxes(
+      ["q@example.org"], on: try await cluster.profile(server), owner: .queue, deletes: true)[0]
+  }
+
+  /// What the last session asked to be removed.
+  private func deleted(by server: ScriptedMailServer) -> [String]? {
+    server.connections.last?.lines.filter { $0.hasPrefix("DELE") }
+  }
+
   @Test("a message that comes beside a stored one with its unique id is stored before it is removed")
   func equalLater() async throws {
     let content = Server([("same", message("one"))])
     let server = try await ScriptedMailServer.start(content.script)
     try await Spine.with { spine in
       let cluster = spine.cluster
-      func deleted() -> [String]? { server.connections.last?.lines.filter { $0.hasPrefix("DELE") } }
-      let id = try await cluster.mailboxes(
-        ["q@example.org"], on: try await cluster.profile(server), owner: .queue, deletes: true)[0]
+      let id = try await removingMailbox(on: server, cluster)
       try await cluster.enable(id)
       #expect(try await cluster.waitForRuns(1, of: id).first?.messagesStored == 1)
       content.holds([("same", message("two")), ("same", message("one"))])
@@ -137,11 +146,11 @@ struct RenumberingTests {
         """)
       let failed = try await cluster.poll(id)
       #expect(failed.messagesFailed == 1 && failed.messagesKnown == 1)
-      #expect(deleted() == ["DELE 2"], "what is not stored stays")
+      #expect(deleted(by: server) == ["DELE 2"], "what is not stored stays")
       try await cluster.sql("DROP TRIGGER refuse ON email")
       let run = try await cluster.poll(id)
       #expect(run.result == .success && run.messagesStored == 1 && run.messagesKnown == 1)
-      #expect(deleted() == ["DELE 1", "DELE 2"])
+      #expect(deleted(by: server) == ["DELE 1", "DELE 2"])
       #expect(try await cluster.emails(of: id).map(\.envelope.subject) == ["one", "two"])
       let later = try await cluster.poll(id)
       #expect(later.messagesKnown == 2 && later.messagesStored == 0)
@@ -156,20 +165,18 @@ struct RenumberingTests {
     let server = try await ScriptedMailServer.start(content.script)
     try await Spine.with { spine in
       let cluster = spine.cluster
-      func deleted() -> [String]? { server.connections.last?.lines.filter { $0.hasPrefix("DELE") } }
-      let id = try await cluster.mailboxes(
-        ["q@example.org"], on: try await cluster.profile(server), owner: .queue, deletes: true)[0]
+      let id = try await removingMailbox(on: server, cluster)
       try await cluster.enable(id)
       #expect(try await cluster.waitForRuns(1, of: id).first?.messagesStored == 1)
       content.holds([("u1", message("two"))])
       let run = try await cluster.poll(id)
       #expect(run.result == .success && run.messagesStored == 1 && run.messagesKnown == 0)
-      #expect(deleted() == ["DELE 1"])
+      #expect(deleted(by: server) == ["DELE 1"])
       #expect(try await cluster.emails(of: id).map(\.envelope.subject) == ["one", "two"])
       // Listed once more: it is known, and may go.
       let later = try await cluster.poll(id)
       #expect(later.messagesStored == 0 && later.messagesKnown == 1)
-      #expect(deleted() == ["DELE 1"])
+      #expect(deleted(by: server) == ["DELE 1"])
       #expect(server.connections.last?.lines.contains { $0.hasPrefix("RETR") } == false)
     }
     await server.stop()
@@ -181,8 +188,7 @@ struct RenumberingTests {
     let server = try await ScriptedMailServer.start(content.script)
     try await Spine.with { spine in
       let cluster = spine.cluster
-      let id = try await cluster.mailboxes(
-        ["q@example.org"], on: try await cluster.profile(server), owner: .queue, deletes: true)[0]
+      let id = try await removingMailbox(on: server, cluster)
       try await cluster.enable(id)
       let run = try #require(try await cluster.waitForRuns(1, of: id).first)
       #expect(run.result == .success && run.messagesStored == 2)

@@ -67,13 +67,22 @@ struct InitCommand: AsyncParsableCommand {
   var adminName: String?
 
   func run() async throws {
-    let settings = try await role.settings(required: [.databaseURL])
-    let deployment = Deployment(settings, role: "init")
+    try await role.printToken(as: "init") { bootstrap in
+      try await bootstrap.createOrganization(
+        name: organization, administratorName: adminName ?? adminAddress, administratorAddress: adminAddress
+      ).token
+    }
+  }
+}
+
+extension RoleOptions {
+  /// Prints the token that is made with the rights of the database's owner.
+  func printToken(as role: String, _ make: (Bootstrap) async throws -> Secret) async throws {
+    let settings = try await settings(required: [.databaseURL])
+    let deployment = Deployment(settings, role: role)
     let url = try settings.text(.databaseMigrateURL) ?? settings.required(.databaseURL)
     do {
-      let (_, token) = try await Bootstrap(url: url, logger: deployment.logger).createOrganization(
-        name: organization, administratorName: adminName ?? adminAddress, administratorAddress: adminAddress)
-      print(token.revealed)
+      print(try await make(Bootstrap(url: url, logger: deployment.logger)).revealed)
     } catch StoreError.unavailable(let reason) {
       throw ServiceUnreachable(description: "PostgreSQL cannot be reached: \(reason)")
     }

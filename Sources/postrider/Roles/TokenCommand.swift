@@ -1,6 +1,4 @@
 import ArgumentParser
-import Foundation
-import Logging
 import PostgresStore
 import PostriderCore
 
@@ -46,15 +44,9 @@ struct TokenCommand: AsyncParsableCommand {
     var replace = false
 
     func run() async throws {
-      let settings = try await process.settings(required: [.databaseURL])
-      let deployment = Deployment(settings, role: "token")
-      let url = try settings.text(.databaseMigrateURL) ?? settings.required(.databaseURL)
-      do {
-        let token = try await Bootstrap(url: url, logger: deployment.logger).createToken(
+      try await process.printToken(as: "token") { bootstrap in
+        try await bootstrap.createToken(
           organization: organization, address: address, role: role, name: name ?? role.rawValue, replaces: replace)
-        print(token.revealed)
-      } catch StoreError.unavailable(let reason) {
-        throw ServiceUnreachable(description: "PostgreSQL cannot be reached: \(reason)")
       }
     }
   }
