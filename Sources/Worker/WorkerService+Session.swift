@@ -47,8 +47,9 @@ extension WorkerService {
         }
       } then: { outcome in
         // Without an outcome it outlived its deadline. Only now the work is over, and its last step recorded.
-        let decided: SessionOutcome
+        var decided: SessionOutcome
         if let outcome { decided = outcome } else { decided = await outlived(task, from: startedAt) }
+        decided.profileVersion = task.settings.profileVersion
         #if DEBUG
           if Mistakes.completeBeforeCommit { await Mistakes.end(task.lease, in: queue) }
         #endif

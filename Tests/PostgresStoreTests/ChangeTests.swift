@@ -95,6 +95,30 @@ struct ChangeTests {
     }
   }
 
+  @Test("who is refused while the profile is edited does not wait for the next probe; without an edit it does")
+  func refusedMeanwhile() async throws {
+    try await TestDatabase.with { database in
+      let store = database.store
+      let profile = try await database.profile()
+      let mailbox = try await database.runningMailbox("a@example.com")
+      let later = NextDue(at: Date(timeIntervalSinceNow: 300), reason: FailureCode.tlsExpired.rawValue)
+      func waits() async throws -> Int64 {
+        let (lease, assignment) = try await database.assignment(mailbox, .poll)
+        if try await database.int("SELECT count(*) FROM run WHERE kind = 'p'") == 1 {
+          _ = try await store.updateProfile(profile.id, ProfileChange(weight: 2), by: database.principal)
+        }
+        var outcome = database.outcome(lease, assignment, next: later, failure: Failure(.tlsExpired))
+        outcome.profileVersion = assignment.settings.profileVersion
+        _ = try await store.commit(outcome)
+        return try await database.int(
+          "SELECT extract(epoch FROM next_due_at - now())::bigint FROM mailbox_schedule WHERE kind = 'p'")
+      }
+      #expect(try await waits() > 200)
+      try await database.sql("UPDATE mailbox_schedule SET next_due_at = now() WHERE kind = 'p'")
+      #expect(try await waits() <= 60)
+    }
+  }
+
   @Test("a mailbox that moves runs nowhere until the move is finished, and is tested again")
   func move() async throws {
     try await TestDatabase.with { database in

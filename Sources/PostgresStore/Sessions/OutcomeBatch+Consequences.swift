@@ -56,6 +56,31 @@ extension OutcomeBatch {
     ]
   }
 
+  /// Who was refused for a fault of the server or the profile while somebody edited the profile waits for nothing: the edit
+  /// has let the others go on, and did not see this one.
+  func endOldWaits() -> [Statement] {
+    let waiting = outcomes.indices.filter { index in
+      let outcome = outcomes[index]
+      return outcome.profileVersion > 0 && outcome.failures == 0 && outcome.failureCode?.rawValue == outcome.next.reason
+    }
+    if waiting.isEmpty { return [] }
+    return [
+      Statement(
+        """
+        UPDATE mailbox_schedule s SET next_due_at = least(s.next_due_at, now() + random() * interval '1 minute')
+        FROM unnest($1, $2, $3, $4) AS i (run_id, mailbox_id, kind, profile_version)
+        JOIN mailbox m ON m.id = i.mailbox_id JOIN server_profile p ON p.id = m.profile_id
+        WHERE s.mailbox_id = i.mailbox_id AND s.kind = i.kind AND s.last_run_id = i.run_id
+          AND p.version <> i.profile_version
+        """,
+        [
+          .ints(waiting.map { firstRun + Int64($0) }), .ids(waiting.map { outcomes[$0].writer.job.mailbox }),
+          .texts(waiting.map { outcomes[$0].writer.job.kind.rawValue }),
+          .ints(waiting.map { outcomes[$0].profileVersion }),
+        ])
+    ]
+  }
+
   /// A passed test answers what the direction waits for: its next session comes at once, and counts as the first.
   private func endBackoffs(_ indexes: [Int]) -> [Statement] {
     let passed = indexes.filter { outcomes[$0].writer.job.kind == .test }.flatMap { index in

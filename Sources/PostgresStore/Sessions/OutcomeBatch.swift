@@ -26,6 +26,7 @@ struct OutcomeBatch: Sendable {
     statements += insertSteps()
     if !directions.isEmpty { statements += changeDirections(directions) }
     statements += try alertStatements()
+    statements += endOldWaits()
     let results = try db.commit(statements)
     return try outcomeResults(locked: results[lockIndex], updated: results[lockIndex + 1])
   }

@@ -486,6 +486,9 @@ public struct SessionOutcome: Sendable {
   /// Whether the two above stay as another lane's session wrote them, and its due time counts too: a lane that learned
   /// nothing bad does not take back what another one learned.
   public var keepsFailure = false
+  /// The version of the profile's settings that the session ran with; 0 where it does not matter. A wait for the profile's
+  /// server that began with older ones is over soon: the edit may have mended it.
+  public var profileVersion: Int64 = 0
   /// Changes of the mailbox's directions.
   public var directions: [DirectionChange]
   /// Alerts.
