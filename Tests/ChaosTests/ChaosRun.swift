@@ -78,6 +78,7 @@ final class ChaosRun: Sendable {
     for _ in 0..<options.schedulers { try await stage.start(.scheduler) }
     for _ in 0..<options.workers { try await stage.start(.worker) }
     let traffic = Task { await self.traffic() }
+    let pace = options.isFull ? Task { await self.keepBusy() } : nil
     if options.isFull {
       try await saturate("at the start")
     } else {
@@ -91,8 +92,10 @@ final class ChaosRun: Sendable {
     }
     await finishBackground()
     if options.isFull { try await saturate("the end") }
-    traffic.cancel()
-    await traffic.value
+    for task in [traffic, pace] {
+      task?.cancel()
+      await task?.value
+    }
     say("no more faults, no more mail")
     let starved = try await comeToRest()
     let report = try await judge(
@@ -115,6 +118,19 @@ final class ChaosRun: Sendable {
     if !full {
       let (busy, slots) = stage.census.use
       note { $0.problems.append("only \(busy) of \(slots) slots in use before: \(what)") }
+    }
+  }
+
+  /// Lets sessions take longer while too few slots are in use: a machine that is slower between two sessions, as one is
+  /// on which other tests run, would have too few of them for a kill to mean anything.
+  private func keepBusy() async {
+    var factor = 1.0
+    while !Task.isCancelled {
+      try? await Task.sleep(for: .seconds(1))  // Cancelled: the loop ends.
+      let share = stage.census.share
+      factor = share < Self.wantedShare + 0.08 ? min(4, factor * 1.1) : share > 0.95 ? max(1, factor / 1.05) : factor
+      let planned = options.sessionSeconds
+      stage.mail.take(planned.lowerBound * factor...planned.upperBound * factor)
     }
   }
 
