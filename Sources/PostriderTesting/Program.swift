@@ -48,18 +48,43 @@ public final class RunningProgram: Sendable {
     self.folder = folder
     for name in ["out", "err"] { _ = FileManager.default.createFile(atPath: "\(folder)/\(name)", contents: nil) }
     try Data(input.utf8).write(to: URL(fileURLWithPath: "\(folder)/in"))
-    processID = try Self.spawn(
-      [executable] + arguments,
-      ["PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "POSTRIDER_DATA": "/nonexistent/postrider"]
-        .merging(environment) { $1 }, folder)
-    let (child, flag) = (processID, exitSignal)
+    let words = Self.setpriv + [executable] + arguments
+    let variables = ["PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "POSTRIDER_DATA": "/nonexistent/postrider"]
+      .merging(environment) { $1 }
+    let (flag, started) = (exitSignal, Started())
+    // The thread that starts it also waits for its end: the kernel's signal is bound to the life of that thread.
     Thread.detachNewThread {
+      let result = Result { try Self.spawn(words, variables, folder) }
+      started.set(result)
+      guard case .success(let child) = result else { return }
       var status: Int32 = 0
       while waitpid(child, &status, 0) < 0 && errno == EINTR {}
       let signal = status & 0x7F
       flag.set(Int(signal == 0 ? (status >> 8) & 0xFF : 128 + signal))
     }
+    processID = try started.wait()
   }
+
+  /// What a thread has started, for the one that asked for it.
+  private final class Started: Sendable {
+    private let result = Mutex<Result<Int32, any Error>?>(nil)
+    private let isThere = DispatchSemaphore(value: 0)
+
+    func set(_ value: Result<Int32, any Error>) {
+      result.withLock { $0 = value }
+      isThere.signal()
+    }
+
+    func wait() throws -> Int32 {
+      isThere.wait()
+      return try result.withLock { try ($0 ?? .failure(CancellationError())).get() }
+    }
+  }
+
+  /// Has the kernel end it when the tests end without a word, as when a test traps.
+  private static let setpriv: [String] =
+    FileManager.default.isExecutableFile(atPath: "/usr/bin/setpriv")
+    ? ["/usr/bin/setpriv", "--pdeathsig", "TERM", "--"] : []
 
   /// Starts a process as a shell would: no signal blocked or ignored, whatever this process does with its own.
   /// (Foundation's `Process` hands a blocked SIGCHLD on, and children wait for ever for theirs.)

@@ -12,7 +12,7 @@ struct CapacityCosts: Hashable, Sendable, Encodable {
   /// A worker for a job without its mail session. µs of a core.
   var workerMicroseconds = 59.0
   /// A worker for the mail session itself; nearly all of it is the TLS handshake. µs of a core.
-  var sessionMicroseconds = 2_000.0
+  var sessionMicroseconds = 1_400.0
   /// Redis memory for a job that waits. Octets.
   var redisOctets = 150.0
   /// Starts in the busiest second over the mean.
