@@ -143,7 +143,7 @@ extension PollSession {
   ) async throws -> ReceivedMessage? {
     let message: ReceivedMessage
     do throws(Failure) {
-      message = try parsed(uidl, raw, hash)
+      message = try await parsed(uidl, raw, hash)
     } catch {
       defer { raw.removeFile() }
       try await failed(uidl, error, raw)
@@ -161,13 +161,17 @@ extension PollSession {
   }
 
   /// What a message holds. Throws `message.unparsable`.
-  func parsed(_ uidl: String, _ raw: Content, _ hash: [UInt8]) throws(Failure) -> ReceivedMessage {
+  func parsed(_ uidl: String, _ raw: Content, _ hash: [UInt8]) async throws(Failure) -> ReceivedMessage {
     var limits = MessageLimits()
     limits.maximumAttachmentOctets = task.settings.maximumAttachmentOctets
     limits.spoolDirectory = context.configuration.spoolDirectory
     let message: ParsedMessage
     do {
-      message = try context.parser(raw, limits)
+      let parser = context.parser
+      // It computes: other sessions of the event loop go on meanwhile.
+      message = try await withTaskExecutorPreference(globalConcurrentExecutor) { [limits] in
+        try parser(raw, limits)
+      }
     } catch {
       throw Failure(.messageUnparsable, context: "\(error)")
     }

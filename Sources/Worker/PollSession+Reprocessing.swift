@@ -42,7 +42,7 @@ extension PollSession {
     }
     let (raw, hash) = try spool.finish()
     do {
-      let received = try parsed(message.uidl, raw, hash)
+      let received = try await parsed(message.uidl, raw, hash)
       defer { received.removeFiles() }
       note(try await context.store.store([received], writer: task.writer), [received])
     } catch let failure as Failure {

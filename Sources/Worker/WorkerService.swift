@@ -110,7 +110,7 @@ public struct WorkerService: Service {
       }
       // Never holds more tasks than there are slots: each takes one before it is claimed.
       for await task in tasks {
-        sessions.addTask {
+        sessions.addTask(executorPreference: context.client.executor) {
           await run(task)
           slots.release()
           metrics.slots(busy: slots.busy, total: slots.capacity)

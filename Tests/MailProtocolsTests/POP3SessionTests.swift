@@ -53,6 +53,27 @@ struct POP3SessionTests {
     await server.stop()
   }
 
+  @Test("a task on an event loop and its connection share that loop, whichever it is")
+  func sharedLoop() async throws {
+    let client = try makeClient()
+    var loops: Set<ObjectIdentifier> = []
+    for _ in 0..<System.coreCount {
+      let server = try await ScriptedMailServer.start(
+        [.send("+OK ready\r\n")] + Self.capa + [.expect("QUIT"), .send("+OK bye\r\n"), .close])
+      let loop = try await withTaskExecutorPreference(client.executor) {
+        let loop = try #require(MultiThreadedEventLoopGroup.currentEventLoop)
+        let session = try await client.openPOP3(.test(.pop3, server), trace: SessionTrace(direction: .incoming))
+        #expect(session.connection.channel.eventLoop === loop)
+        try await session.quit()
+        #expect(MultiThreadedEventLoopGroup.currentEventLoop === loop)
+        return ObjectIdentifier(loop)
+      }
+      loops.insert(loop)
+      await server.stop()
+    }
+    #expect(loops.count == System.coreCount, "they take turns")
+  }
+
   @Test("a server from before CAPA, in lockstep")
   func lockstep() async throws {
     let server = try await ScriptedMailServer.start(

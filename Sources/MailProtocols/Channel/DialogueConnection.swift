@@ -5,7 +5,7 @@ import Synchronization
 
 /// One mail connection as a task sees it: operations one after another, cancellation, the end.
 final class DialogueConnection<Machine: Dialogue>: Sendable {
-  private let channel: any Channel
+  let channel: any Channel
   private let handler: NIOLoopBound<DialogueHandler<Machine>>
   private let isEnded = Mutex(false)
 
@@ -86,8 +86,7 @@ final class DialogueConnection<Machine: Dialogue>: Sendable {
       while await box.wantsBody() {
         do {
           let octets = try await feed()
-          let handler = handler
-          channel.eventLoop.execute { handler.value.feed(octets, for: box) }
+          onLoop { $0.feed(octets, for: box) }
         } catch {
           if box.isDone { break }
           interrupt(.aborted)
@@ -123,10 +122,7 @@ final class DialogueConnection<Machine: Dialogue>: Sendable {
   }
 
   /// Sets the time for the next TLS handshake.
-  func limitHandshake(to time: TimeAmount) {
-    let handler = handler
-    channel.eventLoop.execute { handler.value.limitHandshake(to: time) }
-  }
+  func limitHandshake(to time: TimeAmount) { onLoop { $0.limitHandshake(to: time) } }
 
   /// What the handler knows, read on its event loop.
   func read<Value: Sendable>(_ body: @escaping @Sendable (DialogueHandler<Machine>) -> Value) async throws -> Value {
@@ -135,12 +131,19 @@ final class DialogueConnection<Machine: Dialogue>: Sendable {
   }
 
   private func start(_ operation: Machine.Operation, _ box: OperationBox<Machine>) {
-    let handler = handler
-    channel.eventLoop.execute { handler.value.begin(operation, box) }
+    onLoop { $0.begin(operation, box) }
   }
 
-  private func resumeReading() {
+  private func resumeReading() { onLoop { $0.resumeReading() } }
+
+  /// Tells the handler something: at once where the task runs on its event loop. (A task never runs inside of the
+  /// handler: the loop runs it by itself.)
+  private func onLoop(_ body: @escaping @Sendable (DialogueHandler<Machine>) -> Void) {
     let handler = handler
-    channel.eventLoop.execute { handler.value.resumeReading() }
+    if channel.eventLoop.inEventLoop {
+      body(handler.value)
+    } else {
+      channel.eventLoop.execute { body(handler.value) }
+    }
   }
 }

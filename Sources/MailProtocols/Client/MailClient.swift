@@ -15,6 +15,9 @@ public final class MailClient: Sendable {
   private let egress: EgressPolicy
   private let resolver: any MailResolver
   private let tls: any TLSProvider
+  /// One for each event loop of the group.
+  private let executors: [LoopExecutor]
+  private let nextExecutor = Atomic(0)
 
   /// Creates a client. The group stays its owner's to shut down.
   public convenience init(
@@ -28,6 +31,22 @@ public final class MailClient: Sendable {
     self.egress = egress
     self.resolver = resolver
     self.tls = tls
+    executors = group.makeIterator().map { LoopExecutor($0) }
+  }
+
+  /// Where a task that speaks with mail servers runs best: on one of the event loops, in turn, as
+  /// `addTask(executorPreference:)` takes it. Sessions that are opened there stay on that loop, with their connection.
+  ///
+  /// Such a task must not compute for long: the other sessions of the loop wait meanwhile.
+  public var executor: any TaskExecutor {
+    executors[nextExecutor.wrappingAdd(1, ordering: .relaxed).newValue % executors.count]
+  }
+
+  /// The event loop this runs on, where it is one of the group's.
+  private var ownLoop: (any EventLoop)? {
+    MultiThreadedEventLoopGroup.currentEventLoop.flatMap { current in
+      executors.contains { $0.eventLoop === current } ? current : nil
+    }
   }
 
   /// Whether a connection may be opened; asked on the event loop, immediately before the system is asked to connect.
@@ -184,7 +203,7 @@ public final class MailClient: Sendable {
     let opening = Mutex<(any Channel)?>(nil)
     let tls = tls
     let connection = try await withTaskCancellationHandler {
-      try await ClientBootstrap(group: group)
+      try await ClientBootstrap(group: ownLoop ?? group)
         .connectTimeout(time)
         .channelOption(.writeBufferWaterMark, value: .init(low: 16_384, high: 32_768))
         .connect(to: try address.socketAddress(port: endpoint.port)) { channel in

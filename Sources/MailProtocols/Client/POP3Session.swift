@@ -7,7 +7,7 @@ import Synchronization
 /// Calls throw ``Failure``, or `CancellationError` when the task was cancelled; cancelling closes the socket. After an
 /// answer of `-ERR` the session goes on; after any other failure it is closed and every later call throws again.
 public final class POP3Session: Sendable {
-  private let connection: DialogueConnection<POP3Dialogue>
+  let connection: DialogueConnection<POP3Dialogue>
   private let endpoint: MailEndpoint
   private let trace: SessionTrace
   private let known = Mutex(Known())

@@ -91,7 +91,7 @@ struct BenchPoller: Sendable {
       return try await withThrowingTaskGroup(of: Int.self) { group in
         for number in 0..<connections {
           let credentials = credentials(number)
-          group.addTask {
+          group.addTask(executorPreference: client.executor) {
             var count = 0
             while ContinuousClock.now < end {
               let session = try await client.openPOP3(endpoint, trace: SessionTrace(direction: .incoming))
