@@ -313,8 +313,10 @@ extension BreakerDesk {
         .messageStore:
         return .unknown
       // The mail server was not reached: the token server said it, or nobody was asked.
-      case .oauthGrantExpired, .oauthTemporary, .oauthNotConnected: return .unknown
+      case .oauthGrantExpired, .oauthReplaced, .oauthTemporary, .oauthMassRejection, .oauthNotConnected: return .unknown
       case .oauthClient, .oauthNotConfigured: if self == .server { return .unknown }
+      // The server was reached; whether it lets anybody in was not asked.
+      case .authBudget: if self == .profile { return .unknown }
       // Too much work, not a fault of the server.
       case .sessionDeadline where progress: return .works
       default: break

@@ -95,7 +95,7 @@ final class ServerDesk: Sendable {
     } catch let failure as Failure {
       result = LoginResult(failure)
       await settle(permit, result, guards)
-      throw await weighed(failure, result, task, direction, permit.place, guards)
+      throw await weighed(failure, result, task, direction, guards)
     } catch {
       await settle(permit, .lost, guards)
       throw error
@@ -107,7 +107,7 @@ final class ServerDesk: Sendable {
     _ task: SessionTask, _ direction: Direction, _ guards: any ServerGuard
   ) async throws -> LoginPermit {
     let settings = task.settings
-    let place = LoginPlace(host: settings.server(direction).host, egress: configuration.egressID)
+    let place = place(task, direction)
     let end = ContinuousClock.now + min(Self.loginPatience, settings.sessionDeadline / 4)
     while true {
       let answer = try await guards.login(
@@ -135,6 +135,10 @@ final class ServerDesk: Sendable {
     }
   }
 
+  private func place(_ task: SessionTask, _ direction: Direction) -> LoginPlace {
+    LoginPlace(host: task.settings.server(direction).host, egress: configuration.egressID)
+  }
+
   private func visitor(_ task: SessionTask, _ direction: Direction) -> LoginVisitor {
     LoginVisitor(
       mailbox: task.settings.mailboxID, lane: ServerLane(profile: task.settings.profileID, direction: direction),
@@ -143,24 +147,44 @@ final class ServerDesk: Sendable {
 
   /// A refusal of a mailbox that was let in before, seen beside those of its profile's other mailboxes.
   private func weighed(
-    _ failure: Failure, _ result: LoginResult, _ task: SessionTask, _ direction: Direction, _ place: LoginPlace,
-    _ guards: any ServerGuard
+    _ failure: Failure, _ result: LoginResult, _ task: SessionTask, _ direction: Direction, _ guards: any ServerGuard
   ) async -> Failure {
     guard result == .refused, failure.failureClass == .credential, failure.scope == .mailbox,
       [.mailbox, .oauth].contains(task.settings.server(direction).credentials),
       task.assignment.proven.contains(direction)
     else { return failure }
     // A single refusal, however long after the others, does not end the halt.
-    let isProbe = desks.contains { $0.isProbeOfHalt(task, direction) }
+    guard await isOneOfMany(task, direction, guards) || isProbeOfHalt(task, direction) else { return failure }
+    return failure.oneOfMany(.authMassRejection)
+  }
+
+  /// The same of a consent that the token server says is over, by a mailbox that was let in before.
+  func weighed(token failure: Failure, _ task: SessionTask, _ direction: Direction) async -> Failure {
+    guard failure.code == .oauthGrantExpired, task.assignment.proven.contains(direction), let guards,
+      await isOneOfMany(task, direction, guards)
+    else { return failure }
+    return failure.oneOfMany(.oauthMassRejection)
+  }
+
+  private func isOneOfMany(_ task: SessionTask, _ direction: Direction, _ guards: any ServerGuard) async -> Bool {
     do {
-      guard try await guards.refused(visitor(task, direction), at: place) || isProbe else { return failure }
+      return try await guards.refused(visitor(task, direction), at: place(task, direction))
     } catch {
       logger.warning("Cannot weigh a refused login", metadata: ["error": "\(error)"])
-      return failure
+      return false
     }
-    return Failure(
-      .authMassRejection, serverWords: failure.serverWords,
-      context: "\(failure.code.rawValue)" + (failure.context.map { ": \($0)" } ?? ""))
+  }
+
+  /// Whether a session is the one that finds out whether its profile is halted still.
+  func isProbeOfHalt(_ task: SessionTask, _ direction: Direction) -> Bool {
+    desks.contains { $0.isProbeOfHalt(task, direction) }
+  }
+}
+
+extension Failure {
+  /// The refusal of one mailbox among many as the profile's.
+  fileprivate func oneOfMany(_ code: FailureCode) -> Failure {
+    Failure(code, serverWords: serverWords, context: "\(self.code.rawValue)" + (context.map { ": \($0)" } ?? ""))
   }
 }
 

@@ -6,17 +6,18 @@ extension SessionContext {
   /// Runs what logs in to one direction's server with its credentials.
   ///
   /// With OAuth the token is got first, refreshed when it is old. A token that the server refuses is replaced once, by one
-  /// refresh for all who hold it, and the login tried again over a new connection; never a password in its place.
+  /// refresh for all who hold it, and the login tried again over a new connection; never a password in its place. One that
+  /// was new is not replaced.
   func signingIn<Result>(
     _ task: SessionTask, _ direction: Direction, _ body: (Credentials) async throws -> Result
   ) async throws -> Result {
     guard task.settings.server(direction).credentials == .oauth else {
       return try await body(try credentials(task.settings, direction))
     }
-    let token = try await accessToken(task, direction, refused: nil)
+    let token = try await accessToken(task, direction)
     do {
       return try await body(credentials(task, token))
-    } catch let refusal as Failure where refusal.isRefusedToken {
+    } catch let refusal as Failure where refusal.isRefusedToken && !token.isNew {
       // What a refresh meets is the answer then: a busy token server disables nobody.
       guard let next = try await renewed(task, direction, token) else { throw refusal }
       return try await body(credentials(task, next))
@@ -40,11 +41,15 @@ extension SessionContext {
     Credentials(userName: task.settings.loginName, accessToken: token.secret)
   }
 
-  private func accessToken(
-    _ task: SessionTask, _ direction: Direction, refused: AccessToken?
-  ) async throws -> AccessToken {
-    guard let token = try await renewed(task, direction, refused) else { throw Failure(.oauthGrantExpired) }
-    return token
+  private func accessToken(_ task: SessionTask, _ direction: Direction) async throws -> AccessToken {
+    guard let token = try await renewed(task, direction, nil) else { throw Failure(.oauthGrantExpired) }
+    guard !token.isNew, servers.isProbeOfHalt(task, direction) else { return token }
+    // A token from before the halt shows nothing of the application, which may be what halted the profile.
+    do {
+      return try await renewed(task, direction, token) ?? token
+    } catch let failure as Failure where failure.code != .oauthClient && failure.code != .oauthNotConfigured {
+      return token
+    }
   }
 
   private func renewed(
@@ -67,7 +72,8 @@ extension SessionContext {
         ?? "another access token: there is nothing to get one with"
       record(what, token == nil ? .failed : .ok)
       return token
-    } catch let failure as Failure {
+    } catch let refusal as Failure {
+      let failure = await servers.weighed(token: refusal, task, direction)
       record("an access token" + (failure.context.map { ": \($0)" } ?? ""), .failed, failure)
       throw failure
     }
@@ -77,6 +83,7 @@ extension SessionContext {
 extension Failure {
   /// Whether a mail server refused a login in a way that a fresh token may mend; a missing right it does not.
   var isRefusedToken: Bool {
-    failureClass == .credential && scope == .mailbox && code != .oauthScope && !code.isFinalRefusal
+    failureClass == .credential && scope == .mailbox
+      && ![.oauthScope, .oauthReplaced, .oauthGrantExpired].contains(code)
   }
 }

@@ -307,7 +307,7 @@ struct TokenKeeperTests {
       try await cluster.age(bob, ended: true)
       let keeper = try cluster.keeper()
       let ended = await failure { _ = try await keeper.accessToken(of: bob, refused: nil) }
-      #expect(ended?.code == .oauthGrantExpired && stranger.requests.isEmpty)
+      #expect(ended?.code == .oauthReplaced && stranger.requests.isEmpty)
     }
     await server.stop()
     await stranger.stop()

@@ -161,7 +161,7 @@ struct OAuthTests {
   }
 
   @Test(
-    "a token server that is down stops nobody for good; a consent that ended disables at once, and no password is tried"
+    "a token server that is down stops nobody for good; a consent that ended disables, and no password is tried"
   )
   func failures() async throws {
     let provider = try await TokenProvider.shared()
@@ -192,7 +192,13 @@ struct OAuthTests {
       #expect(try await cluster.alerts().allSatisfy { $0.resolvedAt != nil })
       provider.server.revokeGrants()
       try await endToken()
+      // The token server is asked once more.
+      #expect(try await cluster.poll(mailbox).failure?.code == .oauthGrantExpired)
+      #expect(try await cluster.mailbox(mailbox).incoming.enabled)
+      let asked = provider.server.requests.count
+      try await endToken()
       let ended = try await cluster.poll(mailbox)
+      #expect(provider.server.requests.count == asked + 1)
       #expect(ended.failure?.code == .oauthGrantExpired, "\(ended)")
       #expect(!ended.steps.contains { $0.name == .authenticate })
       let state = try await cluster.mailbox(mailbox).incoming

@@ -112,6 +112,33 @@ struct ConnectCommandTests {
     }
   }
 
+  @Test("an owner who comes back after the application was replaced reads why, and what to do")
+  func replacedMeanwhile() async throws {
+    try await withSite { site in
+      let profile = try await site.cluster.profile(
+        "Mail", incoming: ServerDraft(host: "127.0.0.1", port: 1, tls: TLSMode.none, credentials: .oauth))
+      let mailbox = try await site.cluster.mailbox("ann@example.org", on: profile, password: nil)
+      func set(_ client: String) async throws {
+        let set = try await site.run(
+          "profile", "oauth", "set", "Mail", "--client-id", client, "--authorization-url", site.server.authorizationURL,
+          "--token-url", site.server.tokenURL, "--scope", "mail", "--secret-stdin", input: "client-secret\n")
+        #expect(set.exitCode == 0, "\(set.errors)")
+      }
+      try await set("client")
+      let desk = ConsentService(
+        store: site.cluster.store, web: try WebClient(egress: EgressPolicy(allow: "127.0.0.0/8:*")),
+        publicURL: "http://127.0.0.1:1")
+      let page = try await Browser.open(
+        try await desk.beginConsent(of: mailbox, by: site.cluster.principal).consentURL)
+      let query = try #require(page.location?.split(separator: "?").last)
+      try await set("another")
+      let refused = try await Browser.open("\(site.callback)/oauth/callback?\(query)")
+      #expect(refused.status == 400 && refused.text.contains("Not connected"))
+      #expect(refused.text.contains("another OAuth application") && refused.text.contains("mailbox connect"))
+      #expect(!site.server.requests.contains { $0.path == "/token" })
+    }
+  }
+
   @Test("secrets are not taken over plain HTTP, and a page of the callback is harmless")
   func insecure() async throws {
     try await withSite { site in

@@ -55,6 +55,8 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
   private var isStartingTLS = false
   private var computation: SASLComputation?
   private var isProbing = false
+  /// Whether nothing is said before TLS.
+  private let startsWithTLS: Bool
   /// What the last TLS handshake showed.
   private(set) var tlsFacts: TLSFacts?
 
@@ -66,6 +68,7 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
     self.deadlines = deadlines
     self.tls = tls
     self.requirement = requirement
+    self.startsWithTLS = startsWithTLS
     if startsWithTLS { transport.expectTLS() }
   }
 
@@ -77,7 +80,7 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
     guard operation == nil else {
       return box.finish(.failure(Failure(.internalError, context: "two operations at once on one mail session")))
     }
-    guard context != nil else { return box.finish(.failure(machine.lost())) }
+    guard context != nil else { return box.finish(.failure(lost())) }
     operation = box
     if let action = machine.begin(wanted, &input) {
       _ = perform(action)
@@ -170,7 +173,7 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
       // The server spoke before our side of the handshake began.
       end(requirement.plainTextFailure)
     } else if error is IOError {
-      end(machine.lost())
+      end(lost())
     }
   }
 
@@ -178,7 +181,7 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
     if isProbing {
       end(machine.late(.greeting, tooSlow: false))
     } else if !isStartingTLS {
-      end(machine.lost())
+      end(lost())
     }
     context.fireChannelInactive()
   }
@@ -261,6 +264,12 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
     let box = operation
     operation = nil
     box?.finish(result)
+  }
+
+  /// What the loss of the connection means: before TLS has begun there was no session yet.
+  private func lost() -> Failure {
+    startsWithTLS && tlsFacts == nil
+      ? Failure(.tlsHandshake, context: "the connection was closed before the handshake") : machine.lost()
   }
 
   /// Nothing more on this connection: the socket closes, the pending operation ends with the error.

@@ -110,6 +110,7 @@ extension POP3Dialogue {
     case nil: return .wait(.answer, step: step)
     case .failure(let error): return refused(error, at: .authentication)
     case .success:
+      try requireQuiet(input)
       // USER and PASS in one segment stalls 40 ms against Dovecot, so PASS waits for the answer.
       state = .pass
       return .send(Self.command("PASS " + password.revealed))
@@ -136,6 +137,7 @@ extension POP3Dialogue {
       try exchange.succeeded()
       return done(.done(words: redactor.clean("+OK " + text, atLogin: true)))
     case .challenge(let text):
+      try requireQuiet(input)
       let move = try exchange.challenge(text)
       return carryOut(move, exchange)
     }

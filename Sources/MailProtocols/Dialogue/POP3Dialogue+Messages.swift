@@ -73,6 +73,7 @@ extension POP3Dialogue {
     }
     if let failure = retrieval.ending { throw failure }
     if retrieval.isOver() { return .done(.done(words: "")) }
+    if retrieval.requested == retrieval.answered { try requireQuiet(input) }
     if let commands = retrieval.request("RETR") {
       state = .retrieving(retrieval)
       return .send(commands)
@@ -166,6 +167,7 @@ extension POP3Dialogue {
     guard case .deleting(var deletion) = state else { return .wait(.answer, step: step) }
     state = .idle
     while deletion.queue.answered < deletion.queue.numbers.count {
+      if deletion.queue.requested == deletion.queue.answered { try requireQuiet(input) }
       if let commands = deletion.queue.request("DELE") {
         state = .deleting(deletion)
         return .send(commands)

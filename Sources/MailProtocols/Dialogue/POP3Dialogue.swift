@@ -62,9 +62,11 @@ struct POP3Dialogue: Dialogue {
     switch operation {
     case .greeting, .secure: break
     default:
-      if !input.isEmpty {
+      do throws(Failure) {
+        try requireQuiet(input)
+      } catch {
         state = .ended
-        return .broken(Failure(.protocolSyntax, context: "the server sent an answer that nobody asked for"))
+        return .broken(error)
       }
     }
     state = .starting(operation)
@@ -165,6 +167,13 @@ struct POP3Dialogue: Dialogue {
   }
 
   // MARK: What the parts share
+
+  /// To be asked before a command leaves to which no other is ahead: what is here already is no answer to it. Followed
+  /// further, a server that answers twice would have every answer taken for that of the next command, and so one message
+  /// for another.
+  func requireQuiet(_ input: LineBuffer) throws(Failure) {
+    if !input.isEmpty { throw Failure(.protocolSyntax, context: "the server sent an answer that nobody asked for") }
+  }
 
   static func command(_ text: String) -> ByteBuffer { ByteBuffer(string: text + "\r\n") }
 

@@ -10,8 +10,10 @@ extension SMTPDialogue {
     var answered = 0
     /// Why the server refused one; then no more are written.
     var failure: Failure?
+    /// The octets of the first chunk, kept until it is answered while nobody knows whether this server takes chunks.
+    var first: ByteBuffer?
     /// How many may be without an answer.
-    let window: Int
+    var window: Int
 
     var mayWrite: Bool { failure == nil && written - answered < window }
   }
@@ -21,6 +23,7 @@ extension SMTPDialogue {
     guard let chunks, chunks.mayWrite, hasChunk, let octets = encoder?.next(target: SMTPLimits.chunkOctets) else {
       return nil
     }
+    if !takesChunks { self.chunks?.first = octets }
     self.chunks?.written += 1
     var buffer = ByteBuffer()
     buffer.reserveCapacity(octets.readableBytes + 32)
@@ -38,7 +41,8 @@ extension SMTPDialogue {
   mutating func startChunks(_ transaction: Transaction, _ input: inout LineBuffer) -> Action {
     var transaction = transaction
     encoder = transaction.message.encoder(.chunks)
-    chunks = Chunks(window: transaction.pipelining ? SMTPLimits.chunksAhead : 1)
+    // The first chunk of a session goes alone: a server may offer what it then does not know.
+    chunks = Chunks(window: takesChunks && transaction.pipelining ? SMTPLimits.chunksAhead : 1)
     transaction.phase = .chunks
     state = .sending(transaction)
     step += 1
@@ -72,6 +76,14 @@ extension SMTPDialogue {
       state = .ended
       return .broken(failure)
     }
+    if let first = chunks.first, reply.isOfUnknownCommand {
+      return startOver(transaction, from: first, &input)
+    }
+    self.chunks?.first = nil
+    if reply.severity == 2, !takesChunks {
+      takesChunks = true
+      if transaction.pipelining { self.chunks?.window = SMTPLimits.chunksAhead }
+    }
     let isLast = encoder?.isFinished == true && chunks.answered == chunks.written
     if isLast, reply.severity == 2 {
       isTransactionOpen = false
@@ -100,6 +112,19 @@ extension SMTPDialogue {
     return next(&input)
   }
 
+  /// The server offered CHUNKING and does not know BDAT: the same message begins anew with DATA, and so does every later
+  /// one of this session. What had left is put before what is still to come.
+  private mutating func startOver(
+    _ transaction: Transaction, from first: ByteBuffer, _ input: inout LineBuffer
+  ) -> Action {
+    refusesChunks = true
+    chunks = nil
+    encoder = encoder?.again(Array(first.readableBytesView), .dots)
+    isTransactionOpen = true
+    state = .sending(transaction.again())
+    return next(&input)
+  }
+
   /// After a refused chunk the server may hold half a message: RSET comes first (RFC 3030 section 2).
   private mutating func endChunks(_ failure: Failure) -> Action {
     chunks = nil
@@ -111,5 +136,12 @@ extension SMTPDialogue {
     }
     state = .idle
     return .failed(failure)
+  }
+}
+
+extension SMTPReply {
+  /// Whether a command was refused and not what came with it (RFC 5321 section 4.2.4, RFC 3463 class 5.5).
+  fileprivate var isOfUnknownCommand: Bool {
+    [500, 502, 503, 504].contains(code) && enhanced.map { $0.classDigit == 5 && $0.subject == 5 } ?? true
   }
 }

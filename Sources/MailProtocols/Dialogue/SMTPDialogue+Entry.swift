@@ -91,6 +91,7 @@ extension SMTPDialogue {
     else { return .wait(.answer, step: step) }
     switch reply.code {
     case 334:
+      if !input.isEmpty { return unasked(&input) }
       let move = try exchange.challenge(reply.lines.first ?? "")
       return carryOut(move, exchange)
     case 200..<300:

@@ -34,6 +34,8 @@ extension SMTPDialogue {
     let pipelining: Bool
     /// Whether BDAT takes the place of DATA.
     let isChunked: Bool
+    /// Whether the server had got a part of the message already, and refused the command that it came with.
+    private(set) var isSecond = false
     var phase = Phase.commands
     let message: SMTPMessage
 
@@ -50,6 +52,30 @@ extension SMTPDialogue {
       }
       return buffer.readableBytes == 0 ? nil : buffer
     }
+
+    /// The same with DATA instead of BDAT, for the recipients that stood. One command at a time: the answer to RSET shows
+    /// whether the server took the refused chunk for commands.
+    func again() -> Transaction {
+      var second = Transaction(results: results, pipelining: false, isChunked: false, message: message)
+      second.isSecond = true
+      second.commands = [(.reset, "RSET")]
+      second.commands += commands.filter { entry in
+        switch entry.command {
+        case .mail: true
+        case .recipient(let index): results[index].failure == nil
+        case .reset, .data: false
+        }
+      }
+      second.commands.append((.data, "DATA"))
+      return second
+    }
+
+    init(results: [SMTPRecipientResult], pipelining: Bool, isChunked: Bool, message: SMTPMessage) {
+      self.results = results
+      self.pipelining = pipelining
+      self.isChunked = isChunked
+      self.message = message
+    }
   }
 
   mutating func startTransaction(
@@ -65,7 +91,8 @@ extension SMTPDialogue {
       return .done(.delivery(SMTPDelivery(recipients: results, reply: nil)))
     }
     var transaction = Transaction(
-      results: results, pipelining: extensions.pipelining, isChunked: extensions.chunking, message: message)
+      results: results, pipelining: extensions.pipelining, isChunked: extensions.chunking && !refusesChunks,
+      message: message)
     if isTransactionOpen { transaction.commands.append((.reset, "RSET")) }
     var mail = "MAIL FROM:<\(from)>"
     if extensions.size { mail += " SIZE=\(message.sizeOctets)" }
@@ -141,6 +168,7 @@ extension SMTPDialogue {
     switch transaction.phase {
     case .commands:
       if let commands = transaction.request() {
+        if !input.isEmpty { return unasked(&input) }
         state = .sending(transaction)
         return .send(commands)
       }
@@ -198,7 +226,14 @@ extension SMTPDialogue {
       return .broken(failure)
     }
     switch command {
-    case .reset: break
+    case .reset:
+      if transaction.isSecond, reply.severity != 2 {
+        state = .ended
+        return .broken(
+          Failure(
+            .protocolSyntax, serverWords: redactor.clean(reply.words),
+            context: "the server offers CHUNKING and takes the text of a message for commands"))
+      }
     case .mail:
       if reply.severity != 2 {
         transaction.failure = sorted(reply, at: .mail)
@@ -213,8 +248,9 @@ extension SMTPDialogue {
       }
     case .data:
       let wanted = transaction.failure == nil && transaction.accepted > 0
+      if reply.code == 354, !input.isEmpty { return unasked(&input) }
       if reply.code == 354, wanted {
-        encoder = transaction.message.encoder(.dots)
+        if !transaction.isSecond { encoder = transaction.message.encoder(.dots) }
         transaction.phase = .body
         state = .sending(transaction)
         step += 1
@@ -234,6 +270,7 @@ extension SMTPDialogue {
   /// No message went out: MAIL or DATA was refused, or every recipient.
   private mutating func finishWithoutMessage(_ transaction: Transaction) -> Action {
     state = .idle
+    encoder = nil
     if let failure = transaction.failure { return .failed(failure) }
     return .done(.delivery(SMTPDelivery(recipients: transaction.results, reply: nil)))
   }

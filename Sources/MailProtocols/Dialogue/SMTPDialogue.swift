@@ -39,6 +39,10 @@ struct SMTPDialogue: Dialogue {
   var encoder: MessageEncoder?
   /// Beside it, where the message goes in chunks.
   var chunks: Chunks?
+  /// Whether the server has taken a chunk in this session.
+  var takesChunks = false
+  /// Whether it has shown that it does not know BDAT.
+  var refusesChunks = false
 
   init(tls: TLSMode) { allowsClearText = tls == .none }
 
@@ -190,8 +194,9 @@ struct SMTPDialogue: Dialogue {
 
   mutating func learn(_ extensions: SMTPExtensions) { self.extensions = extensions }
 
-  /// A server that closes an idle session may say so first (421); anything else was not asked for.
-  private mutating func unasked(_ input: inout LineBuffer) -> Action {
+  /// What came before the command that would ask for it; followed further, every answer would be taken for that of the
+  /// next command. A server that closes a session may say so first (421); anything else was not asked for.
+  mutating func unasked(_ input: inout LineBuffer) -> Action {
     state = .ended
     var parser = SMTPReplyParser()
     if let reply = try? parser.next(&input, lineLimit: SMTPLimits.replyLineOctets), reply.code == 421 {

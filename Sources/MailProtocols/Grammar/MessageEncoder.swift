@@ -40,6 +40,20 @@ struct MessageEncoder {
     heldOctets += octets.count
   }
 
+  /// One that begins the message anew: first what this one has handed out, then what it holds and what will come.
+  ///
+  /// - Parameter handedOut: All of it, in chunks; the end that was added to the last line is a line's end like others.
+  func again(_ handedOut: [UInt8], _ framing: Framing) -> MessageEncoder {
+    var encoder = MessageEncoder(framing)
+    // The LF that may still come belongs to the CR before.
+    encoder.append(isAfterReturn && handedOut.last == UInt8(ascii: "\n") ? Array(handedOut.dropLast()) : handedOut)
+    for (number, piece) in pieces.enumerated() {
+      encoder.append(number == 0 && index > 0 ? Array(piece[index...]) : piece)
+    }
+    encoder.isWhole = isWhole
+    return encoder
+  }
+
   /// Nothing more will come: the final dot may follow.
   mutating func end() { isWhole = true }
 

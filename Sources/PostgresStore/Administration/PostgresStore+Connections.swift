@@ -10,7 +10,7 @@ extension PostgresStore {
         Statement(
           """
           SELECT m.address, c.flow, c.scopes, c.token_url, g.mailbox_id IS NOT NULL, g.refresh_token IS NOT NULL,
-            g.granted_at, g.granted_by, g.scopes,
+            \(Self.isReplaced), g.granted_at, g.granted_by, g.scopes,
             CASE c.flow WHEN 'client-credentials' THEN c.expires_at ELSE g.expires_at END,
             CASE c.flow WHEN 'client-credentials' THEN c.refreshed_at ELSE g.refreshed_at END,
             CASE c.flow WHEN 'client-credentials' THEN c.failure ELSE g.failure END,
@@ -35,6 +35,7 @@ extension PostgresStore {
     let tokenURL = try row.textOrNil()
     let isGranted = try row.bool()
     let isRenewable = try row.bool()
+    let isReplaced = try row.bool()
     connection.grantedAt = try row.dateOrNil()
     connection.grantedBy = try row.textOrNil()
     let granted = try row.textOrNil()
@@ -42,7 +43,8 @@ extension PostgresStore {
     if granted != nil { connection.missingScopes = OAuthClient.missing(connection.scopes, of: asked) }
     connection.accessTokenExpiresAt = try row.dateOrNil()
     connection.refreshedAt = try row.dateOrNil()
-    let failure = try row.textOrNil().flatMap { try? JSONDecoder().decode(Failure.self, from: Data($0.utf8)) }
+    var failure = try row.textOrNil().flatMap { try? JSONDecoder().decode(Failure.self, from: Data($0.utf8)) }
+    if isReplaced { failure = Failure(.oauthReplaced, context: FailureCode.oauthReplaced.remedy) }
     connection.failureCode = failure?.code.rawValue
     connection.failureWords = failure?.serverWords ?? failure?.context
     connection.failedAt = try row.dateOrNil()

@@ -13,14 +13,15 @@ extension PostgresStore {
     return try await pool.transaction(.api(organization)) { [self] db in
       let rows = try db.query(
         """
-        SELECT nextval('oauth_consent_id_seq'), coalesce(m.user_name, m.address), c.flow, c.authorization_url, c.client_id,
-          c.scopes
+        SELECT nextval('oauth_consent_id_seq'), coalesce(m.user_name, m.address), c.token_url, c.flow, c.authorization_url,
+          c.client_id, c.scopes
         FROM mailbox m LEFT JOIN oauth_client c ON c.profile_id = m.profile_id
         WHERE m.id = $1 AND m.organization_id = $2 FOR NO KEY UPDATE OF m
         """, [.id(mailbox), .id(organization)])
       guard var row = rows.first else { throw StoreError.notFound("mailbox") }
       let id = try row.int()
       let name = try row.text()
+      let tokenURL = try row.textOrNil()
       guard let flow = try row.textOrNil() else { throw Self.notConfigured }
       guard flow == OAuthFlow.authorizationCode.rawValue, let url = try row.textOrNil().flatMap({ WebURL($0) }) else {
         throw StoreError.conflict(
@@ -39,12 +40,12 @@ extension PostgresStore {
         Statement(
           """
           INSERT INTO oauth_consent (id, organization_id, mailbox_id, user_id, state_hash, code_verifier, redirect_url,
-            expires_at)
-          VALUES ($1, $2, $3, $4, $5, $6, $7, now() + $8 * interval '1 second')
+            expires_at, client_id, token_url)
+          VALUES ($1, $2, $3, $4, $5, $6, $7, now() + $8 * interval '1 second', $9, $10)
           """,
           [
             .int(id), .id(organization), .id(mailbox), .id(principal.userID), .bytes(Token.hash(state)), .bytes(sealed),
-            .text(redirectURL), .int(life.components.seconds),
+            .text(redirectURL), .int(life.components.seconds), .text(start.clientID), .text(tokenURL),
           ]),
         .audit([AuditEntry("mailbox.connect", "mailbox", mailbox.value)], by: principal),
       ])
@@ -57,6 +58,9 @@ extension PostgresStore {
     message: "the mailbox's server profile has no OAuth application; set it with `postrider profile oauth set`")
 
   /// Takes the consent of a state, which is gone then; `nil` for an unknown, used or old one.
+  ///
+  /// Throws ``StoreError/conflict(code:message:)`` `application-replaced` when the profile has another application than the
+  /// consent was begun with, or none: its server must see neither code nor verifier.
   public func takeConsent(state: Secret) async throws -> TakenConsent? {
     let hash = Token.hash(state)
     let found = try await pool.transaction(.token(hash: hash)) { db in
@@ -69,23 +73,26 @@ extension PostgresStore {
           """, [.bytes(hash)]),
         Statement(
           """
-          DELETE FROM oauth_consent s USING mailbox m, app_user u, oauth_client c
-          WHERE s.state_hash = $1 AND s.expires_at > now() AND m.id = s.mailbox_id AND u.id = s.user_id AND u.is_active
-            AND c.profile_id = m.profile_id AND c.flow = 'authorization-code'
-          RETURNING s.organization_id, u.id, u.name, s.id, s.mailbox_id, m.address, s.code_verifier, s.redirect_url,
+          DELETE FROM oauth_consent s USING app_user u, mailbox m LEFT JOIN oauth_client c ON c.profile_id = m.profile_id
+          WHERE s.state_hash = $1 AND m.id = s.mailbox_id AND u.id = s.user_id AND u.is_active
+          RETURNING m.address, coalesce(c.flow = 'authorization-code' AND c.client_id = coalesce(s.client_id, c.client_id)
+              AND c.token_url = coalesce(s.token_url, c.token_url), false), s.expires_at > now(),
+            s.organization_id, u.id, u.name, s.id, s.mailbox_id, s.code_verifier, s.redirect_url,
             c.profile_id, c.profile_id, c.flow, c.client_id, c.secret, c.token_url, c.scopes
           """, [.bytes(hash)]),
       ])[1]
     }
-    return try found.map { row in try takenConsent(&row) }.first
+    guard var row = found.first else { return nil }
+    let address = try row.text()
+    guard try row.bool() else { throw Self.applicationReplaced(address) }
+    return try row.bool() ? try takenConsent(address, &row) : nil
   }
 
-  private func takenConsent(_ row: inout Row) throws -> TakenConsent {
+  private func takenConsent(_ address: String, _ row: inout Row) throws -> TakenConsent {
     let principal = Principal(
       organizationID: try row.id(), userID: try row.id(), name: try row.text(), role: .mailboxManager)
     let id = try row.int()
     let mailbox: MailboxID = try row.id()
-    let address = try row.text()
     let verifier = try unseal(try row.bytes(), SealedPlace(table: "oauth_consent", column: "code_verifier", row: id))
     return TakenConsent(
       principal: principal, mailboxID: mailbox, address: address, verifier: verifier, redirectURL: try row.text(),
@@ -114,8 +121,9 @@ extension PostgresStore {
 
   /// Stores what the owner granted; what the old credentials had proven counts no more, and a test is asked for.
   ///
-  /// Throws ``StoreError/conflict(code:message:)`` `profile-changed` when the mailbox has another profile by now: the
-  /// grant is of the old one's application, and its refresh token must not be shown to the new one's server.
+  /// Throws ``StoreError/conflict(code:message:)`` `profile-changed` when the mailbox has another profile by now, and
+  /// `application-replaced` when that has another application: the grant is the old one's, and its refresh token must not
+  /// be shown to the new one's server.
   public func storeGrant(_ tokens: IssuedTokens, of consent: TakenConsent) async throws {
     let principal = consent.principal
     let mailbox = consent.mailboxID
@@ -133,6 +141,14 @@ extension PostgresStore {
           "SELECT 1 FROM mailbox WHERE id = $1 AND organization_id = $2", [.id(mailbox), .id(principal.organizationID)])
         throw known.count == 0 ? StoreError.notFound("mailbox") : Self.profileChanged(consent.address)
       }
+      // Locked, so that an application that is set meanwhile finds this grant and forgets what it must not have.
+      let isSame = try db.query(
+        """
+        SELECT 1 FROM oauth_client
+        WHERE profile_id = $1 AND flow = 'authorization-code' AND client_id = $2 AND token_url = $3 FOR SHARE
+        """,
+        [.id(consent.profileID), .text(consent.client.clientID), .text(consent.client.tokenURL.description)])
+      if isSame.count == 0 { throw Self.applicationReplaced(consent.address) }
       let seconds = PostgresValue.double(tokens.life / .seconds(1))
       try db.commit([
         Statement(
@@ -178,6 +194,14 @@ extension PostgresStore {
         + "with `postrider mailbox connect`")
   }
 
+  private static func applicationReplaced(_ address: String) -> StoreError {
+    .conflict(
+      code: "application-replaced",
+      message:
+        "the server profile of \(address) has got another OAuth application since the consent began, or has none "
+        + "any more, so nothing is stored; begin again with `postrider mailbox connect`")
+  }
+
   /// Sets the directions that use OAuth to not tested (feature M6).
   private static let forgetProof = """
     UPDATE mailbox m SET version = m.version + 1, updated_at = now(),
@@ -202,11 +226,15 @@ extension PostgresStore {
         Statement(
           "DELETE FROM oauth_consent WHERE mailbox_id = $1 AND organization_id = $2", [.id(mailbox), .id(organization)]),
         Statement(
-          "DELETE FROM oauth_grant WHERE mailbox_id = $1 AND organization_id = $2 RETURNING profile_id, refresh_token",
-          [.id(mailbox), .id(organization)]),
+          """
+          DELETE FROM oauth_grant WHERE mailbox_id = $1 AND organization_id = $2
+          RETURNING profile_id, refresh_token, revocation_origin
+          """, [.id(mailbox), .id(organization)]),
         Statement(
-          "SELECT c.profile_id, c.revocation_url FROM mailbox m JOIN oauth_client c ON c.profile_id = m.profile_id WHERE m.id = $1",
-          [.id(mailbox)]),
+          """
+          SELECT c.profile_id, web_origin(c.revocation_url), c.revocation_url
+          FROM mailbox m JOIN oauth_client c ON c.profile_id = m.profile_id WHERE m.id = $1
+          """, [.id(mailbox)]),
       ])
       if removed[1].count == 0 {
         try db.commit()
@@ -224,7 +252,10 @@ extension PostgresStore {
     let profile: ProfileID? = try row.idOrNil()
     // One that cannot be decrypted is forgotten all the same.
     let token = try row.bytesOrNil().flatMap { try? unseal($0, SealedPlace.refreshToken(of: mailbox)) }
-    guard var client = found.client.first, try client.idOrNil() == profile else { return (true, token, nil) }
+    let origin = try row.textOrNil()
+    // It is taken back where its owner consented, or nowhere.
+    guard var client = found.client.first, try client.idOrNil() == profile, let origin, try client.textOrNil() == origin
+    else { return (true, token, nil) }
     return (true, token, try client.textOrNil().flatMap { WebURL($0) })
   }
 }

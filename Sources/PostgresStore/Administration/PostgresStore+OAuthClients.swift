@@ -45,8 +45,9 @@ extension PostgresStore {
   /// Stores a checked application in the place of the one before; what it had got is forgotten. Grants of mailboxes stay.
   ///
   /// No secret is shown to another server: one that is not given anew stays only while client id, flow and token URL
-  /// do; refresh tokens of the grants only while token URL and revocation URL keep scheme, host and port. Without them
-  /// the owners consent again; access tokens are used until they end.
+  /// do; refresh tokens of the grants only where token URL and revocation URL have scheme, host and port of the consent
+  /// (D169), whatever was set and removed in between. Without them the owners consent again; access tokens are used until
+  /// they end.
   public func setOAuthClient(
     _ client: ResolvedOAuthClient, of profile: ProfileID, by principal: Principal
   ) async throws -> OAuthClient {
@@ -88,19 +89,8 @@ extension PostgresStore {
         ])
       let written = try db.pipeline([write, Self.readOAuthClient(profile, organization)])[1].map(Self.oauthClient)
       guard let after = written.first else { throw StoreError.notFound("server profile") }
-      if let before,
-        Self.leadsElsewhere(before.tokenURL, client.tokenURL)
-          || Self.leadsElsewhere(before.revocationURL ?? before.tokenURL, client.revocationURL)
-      {
-        try db.pipeline([
-          Self.forgetRefreshTokens(profile, organization),
-          // The code of a consent that is under way was asked of the old server.
-          Statement(
-            "DELETE FROM oauth_consent s USING mailbox m WHERE m.id = s.mailbox_id AND m.profile_id = $1",
-            [.id(profile)]),
-        ])
-      }
       try db.commit([
+        Self.forgetRefreshTokens(profile, client, organization), Self.endConsents(profile, client),
         Self.touch(profile),
         // What was refused to the old application may be granted to this one.
         Statement(
@@ -120,23 +110,35 @@ extension PostgresStore {
     }
   }
 
-  /// Whether an address is another server's than before.
-  private static func leadsElsewhere(_ before: String?, _ after: WebURL?) -> Bool {
-    guard let before, let after else { return false }
-    guard let old = WebURL(before) else { return true }
-    return old.isSecure != after.isSecure || old.host != after.host || old.port != after.port
-  }
-
-  /// Forgets what renews the grants of a profile; a refresh that is under way at the old server counts no more.
-  private static func forgetRefreshTokens(_ profile: ProfileID, _ organization: OrganizationID) -> Statement {
+  /// Forgets what renews the grants of a profile that were given elsewhere; a refresh of them that is under way counts no
+  /// more. Workers of the previous release would show it to whatever server the application has.
+  private static func forgetRefreshTokens(
+    _ profile: ProfileID, _ client: ResolvedOAuthClient, _ organization: OrganizationID
+  ) -> Statement {
     Statement(
       """
       UPDATE oauth_grant g SET refresh_token = NULL, token_version = g.token_version + 1, refreshing_by = NULL,
         refreshing_until = NULL
       FROM mailbox m
       WHERE m.id = g.mailbox_id AND g.organization_id = $2
-        AND (g.profile_id = $1 OR g.profile_id IS NULL AND m.profile_id = $1)
-      """, [.id(profile), .id(organization)])
+        AND (g.profile_id = $1 OR g.profile_id IS NULL AND m.profile_id = $1) AND g.refresh_token IS NOT NULL
+        AND (g.token_origin IS DISTINCT FROM web_origin($3)
+          OR $4::text IS NOT NULL AND g.revocation_origin IS DISTINCT FROM web_origin($4))
+      """,
+      [
+        .id(profile), .id(organization), .text(client.tokenURL.description), .text(client.revocationURL?.description),
+      ])
+  }
+
+  /// Ends the consents under way that were begun with another application than `client`; `nil`: all of them. Whoever
+  /// comes back with one is told why, by its row; to the previous release it is one whose time is over.
+  private static func endConsents(_ profile: ProfileID, _ client: ResolvedOAuthClient?) -> Statement {
+    Statement(
+      """
+      UPDATE oauth_consent s SET expires_at = least(s.expires_at, now()) FROM mailbox m
+      WHERE m.id = s.mailbox_id AND m.profile_id = $1
+        AND (s.client_id IS DISTINCT FROM $2 OR s.token_url IS DISTINCT FROM $3)
+      """, [.id(profile), .text(client?.clientID), .text(client?.tokenURL.description)])
   }
 
   /// Removes the application of a profile; its mailboxes get no more tokens.
@@ -148,7 +150,7 @@ extension PostgresStore {
         [.id(profile), .id(organization)])
       if removed.count == 0 { throw StoreError.notFound("OAuth application of a server profile") }
       try db.commit([
-        Self.touch(profile),
+        Self.endConsents(profile, nil), Self.touch(profile),
         .audit([AuditEntry("profile.oauth-client-remove", "server-profile", profile.value)], by: principal),
         SchedulePayload.statement(profile: profile),
       ])

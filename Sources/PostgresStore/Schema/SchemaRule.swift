@@ -10,8 +10,10 @@ struct SchemaRule: Sendable {
   /// The newest migration that this program knows.
   var newest: Int
 
+  private static let newest = Migration.all.last?.version ?? 0
+
   /// This program's. A release that works before its migrations are applied lowers `needed`; nothing else may.
-  static let program = SchemaRule(needed: Migration.all.count, newest: Migration.all.count)
+  static let program = SchemaRule(needed: newest, newest: newest)
 
   /// Why this program must not work with a schema; `nil` when it may.
   ///

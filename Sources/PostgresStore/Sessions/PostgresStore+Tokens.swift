@@ -22,6 +22,16 @@ private struct TokenRow: Sendable {
 }
 
 extension PostgresStore {
+  /// Whether the token URL of application `c` leads to the server at which the owner of grant `g` consented (D169).
+  static let isOfServer = "g.token_origin = web_origin(c.token_url)"
+
+  /// Whether grant `g` was given to another application than `c`, and cannot be renewed: every consent brings a refresh
+  /// token, so one that is not there was forgotten.
+  static let isReplaced = """
+    coalesce(c.flow = 'authorization-code' AND g.granted_at IS NOT NULL
+      AND (g.refresh_token IS NULL OR (\(isOfServer)) IS NOT TRUE), false)
+    """
+
   /// What is stored of a mailbox's token, by the database's clock. Throws ``StoreError/notFound(_:)`` for a mailbox
   /// without a profile.
   public func tokenState(of mailbox: MailboxID) async throws -> TokenState {
@@ -30,7 +40,8 @@ extension PostgresStore {
         Statement(
           """
           SELECT c.flow, CASE c.flow WHEN 'client-credentials' THEN c.profile_id END, g.mailbox_id IS NOT NULL,
-            g.profile_id IS NOT NULL, g.refresh_token IS NOT NULL, t.access_token,
+            g.profile_id IS NOT NULL, coalesce(g.refresh_token IS NOT NULL AND \(Self.isOfServer), false),
+            \(Self.isReplaced), t.access_token,
             coalesce(t.expires_at > now() + interval '5 seconds', false), coalesce(t.refresh_at <= now(), false),
             coalesce(t.token_version, 0), coalesce(t.refreshing_until > now(), false),
             CASE WHEN t.retry_at > now() THEN t.failure END,
@@ -61,6 +72,7 @@ extension PostgresStore {
     let isGranted = try row.bool()
     let isFromApplication = try row.bool()
     let isRenewable = try row.bool()
+    let isReplaced = try row.bool()
     let sealed = try row.bytesOrNil()
     let isAlive = try row.bool()
     let isDue = try row.bool()
@@ -75,7 +87,7 @@ extension PostgresStore {
       token: isAlive ? try sealed.map { AccessToken(try unseal($0, place), version: version) } : nil, version: version,
       isDue: isDue, isBeingRefreshed: isBeingRefreshed, flow: flow,
       isRenewable: isRenewable || flow?.isUnattended == true,
-      isGranted: isGranted, isFromApplication: isFromApplication,
+      isGranted: isGranted, isFromApplication: isFromApplication, isReplaced: isReplaced,
       failure: failure.map { failure in
         Failure(
           failure.code, class: failure.failureClass, scope: failure.scope, serverWords: failure.serverWords,
@@ -103,7 +115,7 @@ extension PostgresStore {
     let subject = try found.text()
     let client = try tokenClient(&found)
     let isShared = client.flow == .clientCredentials
-    var statements = [Self.takeLease(mailbox, isShared: isShared, version: version, holder: holder, duration)]
+    var statements = [Self.takeLease(mailbox, client, version: version, holder: holder, duration)]
     if client.flow == .serviceAccount { statements.insert(Self.serviceGrant(mailbox), at: 0) }
     let taken = try await pool.transaction(.worker) { [statements] db in
       try db.commit(statements)[statements.count - 1]
@@ -138,19 +150,29 @@ extension PostgresStore {
   }
 
   private static func takeLease(
-    _ mailbox: MailboxID, isShared: Bool, version: Int64, holder: String, _ duration: Duration
+    _ mailbox: MailboxID, _ client: TokenClient, version: Int64, holder: String, _ duration: Duration
   ) -> Statement {
+    let isShared = client.flow == .clientCredentials
     let profile = "(SELECT m.profile_id FROM mailbox m WHERE m.id = $1)"
     let owner =
       isShared
       ? "t.profile_id = \(profile)" : "t.mailbox_id = $1 AND (t.profile_id IS NULL OR t.profile_id = \(profile))"
+    var values: [PostgresValue] = [
+      .id(mailbox), .text(holder), .double(duration / .seconds(1)), .int(version),
+    ]
+    var guarded = ""
+    if client.flow == .authorizationCode {
+      // The address that the token will be sent to, whatever stands in the application's row by now.
+      guarded = "AND t.token_origin = web_origin($5)"
+      values.append(.text(client.tokenURL.description))
+    }
     return Statement(
       """
       UPDATE \(isShared ? "oauth_client" : "oauth_grant") t SET refreshing_by = $2,
         refreshing_until = now() + $3 * interval '1 second'
-      WHERE \(owner) AND t.token_version = $4 AND (t.refreshing_until IS NULL OR t.refreshing_until <= now())
+      WHERE \(owner) AND t.token_version = $4 AND (t.refreshing_until IS NULL OR t.refreshing_until <= now()) \(guarded)
       RETURNING t.profile_id, \(isShared ? "NULL::bytea, NULL::timestamptz" : "t.refresh_token, t.granted_at")
-      """, [.id(mailbox), .text(holder), .double(duration / .seconds(1)), .int(version)])
+      """, values)
   }
 
   /// The row of a mailbox for which a service account speaks; what another profile's application had is forgotten, and

@@ -75,8 +75,13 @@ public enum FailureCode: String, Hashable, Sendable, Codable, CaseIterable {
   case oauthScope = "oauth.scope"
   /// The token server says that the grant is over.
   case oauthGrantExpired = "oauth.grant-expired"
+  /// The owner consented to another application than the profile's present one.
+  case oauthReplaced = "oauth.application-replaced"
   /// The token server refuses the application.
   case oauthClient = "oauth.client"
+  /// The token server says of many mailboxes at once that their grants are over: the provider is at fault, and none of
+  /// them.
+  case oauthMassRejection = "oauth.mass-rejection"
   /// The token server did not answer as it should.
   case oauthTemporary = "oauth.temporary"
   /// The owner of the mailbox has not consented.
@@ -160,8 +165,9 @@ public enum FailureCode: String, Hashable, Sendable, Codable, CaseIterable {
   public var defaultScope: FailureScope { row.scope }
   /// Whether the server did not speak the protocol.
   public var isBrokenProtocol: Bool { self == .protocolLimit || self == .protocolSyntax }
-  /// Whether a refusal needs no confirming retry: the grant is over, or lacks a right, until a person consents again.
-  public var isFinalRefusal: Bool { self == .oauthGrantExpired || self == .oauthScope }
+  /// Whether a refusal needs no confirming retry: a right is missing, or the application is another, until a person
+  /// consents again.
+  public var isFinalRefusal: Bool { self == .oauthScope || self == .oauthReplaced }
   /// One sentence for people.
   public var summary: String { row.summary }
   /// What a person can do about it.
@@ -331,10 +337,20 @@ public enum FailureCode: String, Hashable, Sendable, Codable, CaseIterable {
       Row(
         .credential, .mailbox, "The provider no longer accepts the consent for this mailbox.",
         "Let the owner consent again: `postrider mailbox connect`. Then test & enable.")
+    case .oauthReplaced:
+      Row(
+        .credential, .mailbox, "The owner consented to another OAuth application than the profile has now.",
+        "Let the owner consent again: `postrider mailbox connect`. The old consent is not shown to the new application's "
+          + "server. Then test & enable.")
     case .oauthClient:
       Row(
         .permanent, .profile, "The provider refuses the application's client id, secret or key.",
         "Renew the secret at the provider and set it with `postrider profile oauth set`; no mailbox is disabled.")
+    case .oauthMassRejection:
+      Row(
+        .transient, .profile, "The provider says of many mailboxes at once that their consents are over.",
+        "No mailbox is disabled; Postrider tries again by itself. If it lasts, ask the provider whether the application "
+          + "was blocked or its consents were ended; a mailbox whose owner consents again goes on at once.")
     case .oauthTemporary:
       Row(
         .transient, .profile, "The provider's token server cannot be reached or is busy.",

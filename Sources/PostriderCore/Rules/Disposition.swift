@@ -76,8 +76,8 @@ public struct DispositionRules: Sendable {
       result.alerts = [alert(.warning, failure, failures: failures)]
       return result
     case .credential where failure.scope == .mailbox:
-      // A token server is sure of what it says; a mail server is asked once more.
-      if failure.code.isFinalRefusal || failuresBefore > 0 && lastFailureCode?.defaultClass == .credential {
+      // Mail and token servers are asked once more. That many were refused together confirms nothing.
+      if failure.code.isFinalRefusal || failuresBefore > 0 && lastFailureCode?.isRefusalOfMailbox == true {
         return disabling(failure, failures: failures)
       }
       var result = waiting(failure, minutes: 5...6, failures: failures, at: now, &generator)
@@ -137,6 +137,10 @@ public struct DispositionRules: Sendable {
   private func alert(_ level: AlertLevel, _ failure: Failure, failures: Int) -> AlertChange {
     .raise(AlertDraft(level: level, failure: failure, direction: direction, failures: failures))
   }
+}
+
+extension FailureCode {
+  fileprivate var isRefusalOfMailbox: Bool { defaultClass == .credential && defaultScope == .mailbox }
 }
 
 extension AlertDraft {

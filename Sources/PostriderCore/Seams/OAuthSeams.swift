@@ -31,8 +31,8 @@ public protocol AccessTokenSource: Sendable {
 public protocol OAuthDesk: Sendable {
   /// The application of a profile. Throws `notFound` when it has none.
   func client(of profile: ProfileID, for principal: Principal) async throws -> OAuthClient
-  /// Sets it; grants of the old one stay, their refresh tokens only while token and revocation URL lead to the same
-  /// server.
+  /// Sets it; grants of the old one stay, their refresh tokens only where token and revocation URL lead to the servers
+  /// of the consent.
   func setClient(_ draft: OAuthClientDraft, of profile: ProfileID, by principal: Principal) async throws -> OAuthClient
   /// Removes it; its mailboxes get no more tokens.
   func removeClient(of profile: ProfileID, by principal: Principal) async throws
@@ -49,7 +49,7 @@ public protocol OAuthDesk: Sendable {
 
 /// Why a consent came to nothing, in words for the person at the browser.
 public struct ConsentError: Error, Hashable, Sendable, CustomStringConvertible {
-  /// Stable: `unknown-state`, `declined`, `no-refresh-token`, `profile-changed`, `oauth.…`.
+  /// Stable: `unknown-state`, `declined`, `no-refresh-token`, `profile-changed`, `application-replaced`, `oauth.…`.
   public var code: String
   /// What happened and what to do.
   public var description: String
@@ -174,13 +174,16 @@ public struct TokenState: Sendable {
   public var isGranted: Bool
   /// Whether that grant came from an application of the profile, and not from elsewhere.
   public var isFromApplication: Bool
+  /// Whether that was another application than the profile's present one, or its token server another: the grant cannot
+  /// be renewed.
+  public var isReplaced: Bool
   /// Why the last attempt failed, while it is too early for another one.
   public var failure: Failure?
 
   /// Describes a state.
   public init(
     token: AccessToken?, version: Int64, isDue: Bool, isBeingRefreshed: Bool, flow: OAuthFlow?, isRenewable: Bool,
-    isGranted: Bool, isFromApplication: Bool, failure: Failure?
+    isGranted: Bool, isFromApplication: Bool, isReplaced: Bool, failure: Failure?
   ) {
     self.token = token
     self.version = version
@@ -190,6 +193,7 @@ public struct TokenState: Sendable {
     self.isRenewable = isRenewable
     self.isGranted = isGranted
     self.isFromApplication = isFromApplication
+    self.isReplaced = isReplaced
     self.failure = failure
   }
 }
@@ -245,10 +249,12 @@ public protocol OAuthStore: Sendable {
   func beginConsent(
     of mailbox: MailboxID, state: Secret, verifier: Secret, redirectURL: String, life: Duration, by principal: Principal
   ) async throws -> ConsentStart
-  /// Takes the consent of a state, which is gone then; `nil` for an unknown, used or old one.
+  /// Takes the consent of a state, which is gone then; `nil` for an unknown, used or old one. Throws `conflict`
+  /// `application-replaced` when it was begun with another application than the profile has now.
   func takeConsent(state: Secret) async throws -> TakenConsent?
   /// Stores what the owner granted, ends what the old credentials had proven, and asks for a test. Throws `conflict`
-  /// `profile-changed` when the mailbox has another profile by now, whose application the grant is not for.
+  /// `profile-changed` when the mailbox has another profile by now, whose application the grant is not for, and
+  /// `application-replaced` when the profile has another application.
   func storeGrant(_ tokens: IssuedTokens, of consent: TakenConsent) async throws
   /// See ``OAuthDesk/connection(of:for:)``.
   func connection(of mailbox: MailboxID, for principal: Principal) async throws -> MailboxConnection

@@ -71,7 +71,7 @@ public struct ConsentService: OAuthDesk {
 
   /// Finishes a consent. The state is used up whatever comes of it.
   public func finishConsent(_ answer: ConsentAnswer) async throws -> String {
-    guard let consent = try await store.takeConsent(state: answer.state) else {
+    guard let consent = try await Self.explained({ try await store.takeConsent(state: answer.state) }) else {
       throw ConsentError(
         code: "unknown-state",
         "This consent is not known: it was used already, is too old, or another one was begun after it. Begin again with "
@@ -105,12 +105,17 @@ public struct ConsentService: OAuthDesk {
             + "grant all of them.")
       }
     }
+    try await Self.explained { try await store.storeGrant(tokens, of: consent) }
+    return consent.address
+  }
+
+  /// What has changed since the consent began is said to the person at the browser.
+  private static func explained<Value: Sendable>(_ body: () async throws -> Value) async throws -> Value {
     do {
-      try await store.storeGrant(tokens, of: consent)
+      return try await body()
     } catch StoreError.conflict(let code, let message) {
       throw ConsentError(code: code, message)
     }
-    return consent.address
   }
 
   /// How a mailbox is connected.

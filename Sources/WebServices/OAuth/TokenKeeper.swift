@@ -18,7 +18,8 @@ public struct TokenKeeper: AccessTokenSource {
     public var glance: Duration = .milliseconds(150)
     /// Nobody asks a token server again so soon after it was busy.
     public var pause: Duration = .seconds(30)
-    /// Nor after it said that the grant is over, or that it does not know the application.
+    /// Nor after it said that this grant is over. What it says of the application halts the profile, whose probes are
+    /// paced by that.
     public var refusalPause: Duration = .seconds(240)
     /// How long a database that is away is waited for with new tokens in the hand: longer than the lease, since whoever
     /// took over meanwhile is not overwritten.
@@ -99,6 +100,7 @@ public struct TokenKeeper: AccessTokenSource {
   private func unrenewable(_ state: TokenState, _ refused: AccessToken?) throws(Failure) -> AccessToken? {
     // The profile's application was removed, which is no fault of the mailbox: its consent still stands.
     if state.flow == nil && state.isFromApplication { throw Failure(.oauthNotConfigured) }
+    if state.isReplaced { throw Failure(.oauthReplaced) }
     if refused != nil { return nil }
     guard state.flow != nil else { throw Failure(state.isGranted ? .oauthGrantExpired : .oauthNotConfigured) }
     throw Failure(state.isGranted ? .oauthGrantExpired : .oauthNotConnected)
@@ -136,7 +138,7 @@ public struct TokenKeeper: AccessTokenSource {
   }
 
   private func note(_ failure: Failure, _ lease: RefreshLease, _ rotated: Secret?) async throws {
-    let pause = failure.failureClass == .transient ? configuration.pause : configuration.refusalPause
+    let pause = failure.scope == .mailbox ? configuration.refusalPause : configuration.pause
     let wait = failure.retryAfterSeconds.map { Duration.seconds(min($0, 3_600)) } ?? pause
     // Without a new refresh token nothing is lost by not waiting for the database.
     guard let rotated else { return try await store.failRefresh(lease, failure, wait: wait, rotated: nil) }
