@@ -11,7 +11,7 @@ struct SchemaRule: Sendable {
   var newest: Int
 
   /// This program's. A release that works before its migrations are applied lowers `needed`; nothing else may.
-  static let program = SchemaRule(needed: Migration.all.count, newest: Migration.all.count)
+  static let program = SchemaRule(needed: Migration.newest, newest: Migration.newest)
 
   /// Why this program must not work with a schema; `nil` when it may.
   ///
