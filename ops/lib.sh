@@ -127,6 +127,22 @@ fetch_packages() {
   printf '%s' "$*" >"$folder/.packages"
 }
 
+# Installs the pinned packages of a requirements file from PyPI into an environment of their own, once; sets `tools` to its
+# folder, in which `complete` stands when everything is there.
+python_tools() {
+  local requirements=$1
+  tools=${XDG_CACHE_HOME:-$HOME/.cache}/postrider-checks/$(sha256sum "$requirements" | cut -c1-16)
+  [ ! -e "$tools/complete" ] || return 0
+  say "Getting the checkers of $requirements (once)"
+  rm -rf "$tools"
+  if mkdir -p "$tools" && python3 -m venv "$tools" >&2 &&
+    timeout 600 "$tools/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: --requirement "$requirements" >&2; then
+    touch "$tools/complete"
+  else
+    say "The checkers of $requirements could not be installed"
+  fi
+}
+
 is_installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }
 
 # The names of all installed packages, sorted.

@@ -50,7 +50,12 @@ public struct AdminServer: Service {
 
   /// All routes with method, path, right, body and status, for documentation and tests.
   public static var routes: [RouteDescription] {
-    APIRoutes.all.map(\.description) + [ConsentRoute.description] + ProbeRoutes.descriptions
+    APIRoutes.all.map(\.description) + [ConsentRoute.description, OpenAPIRoute.description] + ProbeRoutes.descriptions
+  }
+
+  /// The OpenAPI 3.1 document of all routes, as `/openapi.json` answers it.
+  public static func openAPI(_ configuration: AdminServerConfiguration) -> String {
+    OpenAPIDocument(configuration).json.text
   }
 
   static func endpoints(
@@ -72,6 +77,7 @@ public struct AdminServer: Service {
       logger: logger)
     return APIRoutes.all.map { pipeline.endpoint($0) } + probes.endpoints + [
       IndexRoute.endpoint(configuration.version), ConsentRoute.endpoint(oauth, configuration),
+      OpenAPIRoute.endpoint(configuration),
     ]
   }
 }

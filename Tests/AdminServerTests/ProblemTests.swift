@@ -237,7 +237,7 @@ struct ProblemTests {
     for (error, status, code) in table {
       let api = TestAPI()
       api.store.change { $0.failure = error }
-      let answer = try await api.get("/server-profiles")
+      let answer = try await api.post("/mailboxes/approve", #"{"ids":[1]}"#)
       #expect(answer.status == status, "\(error)")
       let problem = try answer.problem()
       #expect(problem.code == code, "\(error)")

@@ -232,6 +232,25 @@ struct RouteTests {
     #expect(api.log.text.contains("A health check passes again"))
   }
 
+  @Test("lists are sorted as far as an index serves it, and refused beyond")
+  func order() async throws {
+    try await api.with { client in
+      _ = try await client.get("/mailboxes?sort=-updated")
+      #expect(api.store.state.withLock { $0.lastMailboxFilter } == MailboxFilter(sort: .updatedDescending))
+      _ = try await client.get("/mailboxes?sort=-address&view=failing")
+      let filter = MailboxFilter(view: .failing, sort: .addressDescending)
+      #expect(api.store.state.withLock { $0.lastMailboxFilter } == filter)
+      for query in ["sort=lastRun", "sort=updated&view=active", "sort=-updated&profile=1", "sort=updated&address=a"] {
+        let refused = try await client.get("/mailboxes?\(query)")
+        #expect(try refused.problem().errors?.first?.pointer == "?sort", "\(query)")
+      }
+      _ = try await client.get("/runs?order=asc&result=failure")
+      #expect(api.store.state.withLock { $0.lastRunFilter } == RunFilter(result: .failure, order: .ascending))
+      _ = try await client.get("/alerts?order=asc")
+      #expect(api.store.state.withLock { $0.lastAlertFilter } == AlertFilter(order: .ascending))
+    }
+  }
+
   @Test("every answer carries a request id and the security headers; a harmless id is kept")
   func headers() async throws {
     try await api.with { client in

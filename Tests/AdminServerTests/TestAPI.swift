@@ -76,8 +76,10 @@ struct TestAPI: Sendable {
       let uri = path.hasPrefix("//") ? String(path.dropFirst()) : "/api/v1\(path)"
       let answer = try await client.executeRequest(
         uri: uri, method: method, headers: headers, body: body.map { ByteBuffer(bytes: $0) })
-      return Answer(
+      let found = Answer(
         status: answer.status.code, headers: answer.headers, body: Array(answer.body.readableBytesView))
+      DocumentedAPI.shared.check(found, to: method, uri)
+      return found
     }
   }
 

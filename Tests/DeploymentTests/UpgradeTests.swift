@@ -81,7 +81,7 @@ struct UpgradeTests {
     // The schema moves on while it works.
     let traffic = Task { try await work(installation, token, addresses, by: [oldWorker], "while the schema moves") }
     if Self.previous == nil {
-      let next = Migration(version: (Migration.all.last?.version ?? 0) + 1, name: "next", sql: NextRelease.expansion)
+      let next = Migration(version: Migration.newest + 1, name: "next", sql: NextRelease.expansion)
       try await Migrator(
         url: installation.places.databaseURL, migrations: Migration.all + [next], logger: .silent
       ).migrate()
@@ -130,7 +130,7 @@ struct UpgradeTests {
     let installation = try Installation(try await places(redis), office: office)
     try await installation.command("migrate")
     let token = try await installation.initialize()
-    let newest = Migration.all.last?.version ?? 0
+    let newest = Migration.newest
     // A schema that was never migrated to what this release needs.
     try await sql(
       installation,

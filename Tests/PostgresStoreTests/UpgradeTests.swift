@@ -32,7 +32,7 @@ struct UpgradeTests {
       migrations: migrations, logger: .test)
   }
 
-  private var next: Int { (Migration.all.last?.version ?? 0) + 1 }
+  private var next: Int { Migration.newest + 1 }
 
   /// What a worker does with one mailbox, over plans that the connections have kept.
   private func work(_ database: TestDatabase, _ mailbox: Mailbox, message: String) async throws {
@@ -75,7 +75,8 @@ struct UpgradeTests {
       #expect(try await migrator(database, Migration.all).migrate().isEmpty)
       #expect(try await database.int("SELECT max(version) FROM schema_migration") == Int64(next))
       let status = try await migrator(database, Migration.all).status()
-      #expect(status.last?.version == next && status.last?.isKnown == false && status.count == Migration.all.count + 1)
+      #expect(status.last?.version == next && status.last?.isKnown == false)
+      #expect(status.count == Migration.all.count + 1)
     }
   }
 

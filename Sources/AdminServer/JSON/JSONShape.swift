@@ -23,7 +23,7 @@ public indirect enum JSONShape: Hashable, Sendable {
   /// An object with these fields and no others.
   case object([Field])
 
-  /// A field of an object.
+  /// A field of an object. The one source of its documentation: the OpenAPI document and the commands' help read it.
   public struct Field: Hashable, Sendable {
     /// The key.
     public let name: String
@@ -31,11 +31,26 @@ public indirect enum JSONShape: Hashable, Sendable {
     public let shape: JSONShape
     /// Whether it may be left out or null.
     public let isRequired: Bool
+    /// What it means, with its unit and what happens without it. Every field has one; a test looks.
+    public let help: String
+    /// The values of a number or the length of a string in characters, as the rules check them; `nil` for no bounds.
+    public let bounds: ClosedRange<Int>?
+    /// What counts when it is left out, as it would be written; `nil` for nothing, or what `help` says.
+    public let standard: String?
+    /// A value as it would be written; `nil` where the shape says enough.
+    public let example: String?
 
-    init(_ name: String, _ shape: JSONShape, isRequired: Bool = false) {
+    init(
+      _ name: String, _ shape: JSONShape, isRequired: Bool = false, _ help: String = "",
+      in bounds: ClosedRange<Int>? = nil, standard: String? = nil, example: String? = nil
+    ) {
       self.name = name
       self.shape = shape
       self.isRequired = isRequired
+      self.help = help
+      self.bounds = bounds
+      self.standard = standard
+      self.example = example
     }
   }
 }

@@ -48,7 +48,8 @@ struct APIPipeline: Sendable {
     if let handler = route.messageHandler, Self.isMessage(incoming.request) {
       return try await take(route, incoming, principal, handler)
     }
-    let query = try QueryReader.parse(incoming.request.uri.query, known: route.description.query)
+    let query = try QueryReader.parse(incoming.request.uri.query, known: route.description.query.map(\.name))
+    let ifMatch = incoming.request.headers[.ifMatch]
     var body: [UInt8] = []
     if let shape = route.description.body {
       body = try await collect(
@@ -56,19 +57,28 @@ struct APIPipeline: Sendable {
         maximum: route.takesFiles ? configuration.maximumFilesOctets : configuration.maximumBodyOctets,
         until: end, alsoTakesMessages: route.messageHandler != nil)
       // Where there is nothing to say, no body says it as well as an empty object.
-      if !body.isEmpty || shape != .nothing { try check(body, shape, isSecure: incoming.isSecure) }
+      var value: JSONValue?
+      if !body.isEmpty || shape != .nothing { value = try check(body, shape, isSecure: incoming.isSecure) }
+      if let ifMatch { body = try Self.body(body, value, of: route, ifMatch: ifMatch) }
     }
-    let call = APICall(
+    var call = APICall(
       principal: principal, parameters: incoming.parameters, query: query, body: body,
       status: route.description.status)
-    return try await withTimeLimit(remaining(end)) { try await route.handler(services, call) }
+    call.answersTag = route.description.answersTag
+    if route.method == .get { call.ifNoneMatch = incoming.request.headers[.ifNoneMatch] }
+    do {
+      return try await withTimeLimit(remaining(end)) { [call] in try await route.handler(services, call) }
+    } catch StoreError.stale where ifMatch != nil {
+      throw Problem.preconditionFailed
+    }
   }
 
   /// Hands over a message while it arrives; it has more time than other bodies.
   private func take(
     _ route: APIRoute, _ incoming: IncomingRequest, _ principal: Principal, _ handler: @escaping APIRoute.MessageHandler
   ) async throws -> Response {
-    let query = try QueryReader.parse(incoming.request.uri.query, known: route.description.messageQuery ?? [])
+    let query = try QueryReader.parse(
+      incoming.request.uri.query, known: (route.description.messageQuery ?? []).map(\.name))
     if let length = incoming.request.headers[.contentLength].flatMap({ Int64($0) }),
       length > configuration.maximumMessageOctets
     {
@@ -154,7 +164,7 @@ struct APIPipeline: Sendable {
   /// The names of fields that hold secrets, wherever they stand.
   private static let secretFields = ["password", "clientSecret", "privateKey"]
 
-  private func check(_ body: [UInt8], _ shape: JSONShape, isSecure: Bool) throws {
+  private func check(_ body: [UInt8], _ shape: JSONShape, isSecure: Bool) throws -> JSONValue {
     let value: JSONValue
     do throws(JSONSyntaxError) {
       value = try JSONParser.parse(body)
@@ -169,5 +179,6 @@ struct APIPipeline: Sendable {
     }
     let problems = shape.problems(of: value)
     if !problems.isEmpty { throw Problem.invalid(problems) }
+    return value
   }
 }

@@ -17,33 +17,35 @@ struct APIRoute: Sendable {
   var takesFiles = false
 
   static func get(
-    _ path: String, _ access: RouteAccess, query: [String] = [], _ summary: String, handler: @escaping Handler
+    _ path: String, _ access: RouteAccess, query: [QueryParameter] = [], answers answer: AnswerShape? = nil,
+    _ summary: String, handler: @escaping Handler
   ) -> APIRoute {
     APIRoute(
       description: RouteDescription(
         method: "GET", path: APIRoutes.prefix + path, access: access, query: query, body: nil, status: 200,
-        summary: summary),
+        summary: summary, answer: answer),
       method: .get, handler: handler)
   }
 
   static func post(
-    _ path: String, _ access: RouteAccess, body: JSONShape, status: Int, _ summary: String,
-    handler: @escaping Handler
+    _ path: String, _ access: RouteAccess, body: JSONShape, status: Int, answers answer: AnswerShape? = nil,
+    _ summary: String, handler: @escaping Handler
   ) -> APIRoute {
     APIRoute(
       description: RouteDescription(
         method: "POST", path: APIRoutes.prefix + path, access: access, query: [], body: body, status: status,
-        summary: summary),
+        summary: summary, answer: answer),
       method: .post, handler: handler)
   }
 
   static func patch(
-    _ path: String, _ access: RouteAccess, body: JSONShape, _ summary: String, handler: @escaping Handler
+    _ path: String, _ access: RouteAccess, body: JSONShape, answers answer: AnswerShape? = nil, _ summary: String,
+    handler: @escaping Handler
   ) -> APIRoute {
     APIRoute(
       description: RouteDescription(
         method: "PATCH", path: APIRoutes.prefix + path, access: access, query: [], body: body, status: 200,
-        summary: summary),
+        summary: summary, answer: answer),
       method: .patch, handler: handler)
   }
 }
@@ -51,7 +53,7 @@ struct APIRoute: Sendable {
 extension APIRoute {
   /// The same route, whose body may hold files, or be a message as it stands (`message/rfc822`) with these parameters in
   /// the query.
-  func takingMessages(query: [String], _ handler: @escaping MessageHandler) -> APIRoute {
+  func takingMessages(query: [QueryParameter], _ handler: @escaping MessageHandler) -> APIRoute {
     var route = self
     route.description.messageQuery = query
     route.messageHandler = handler
@@ -72,6 +74,10 @@ struct APICall: Sendable {
   let body: [UInt8]
   /// The status of success.
   let status: Int
+  /// Whether the answer is one thing with a version, and so gets an ETag.
+  var answersTag = false
+  /// The field If-None-Match of a GET.
+  var ifNoneMatch: String?
 }
 
 /// A right is missing; the pipeline logs and answers it.
@@ -120,9 +126,14 @@ extension APICall {
   func answer(_ value: some Encodable, headers: HTTPFields = [:]) throws -> Response {
     var headers = headers
     headers[.contentType] = "application/json; charset=utf-8"
-    return Response(
-      status: HTTPResponse.Status(code: status), headers: headers,
-      body: .init(byteBuffer: try APICoding.encode(value)))
+    let body = try APICoding.encode(value)
+    if answersTag, let tag = EntityTag.of(Array(body.readableBytesView)) {
+      headers[.eTag] = tag
+      if let ifNoneMatch, EntityTag.isNamed(tag, in: ifNoneMatch) {
+        return Response(status: .notModified, headers: [.eTag: tag])
+      }
+    }
+    return Response(status: HTTPResponse.Status(code: status), headers: headers, body: .init(byteBuffer: body))
   }
 }
 

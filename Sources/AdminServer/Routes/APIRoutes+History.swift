@@ -8,7 +8,8 @@ extension APIRoutes {
       (
         AlertFilter(
           mailboxID: query.identifier("mailbox"), level: query.choice("level"),
-          includeResolved: query.boolean("resolved") ?? false), query.page()
+          includeResolved: query.boolean("resolved") ?? false, order: query.choice("order") ?? .descending),
+        query.page()
       )
     }
     return try call.answer(try await services.store.alerts(filter, page, for: call.principal))
@@ -19,7 +20,7 @@ extension APIRoutes {
       (
         RunFilter(
           mailboxID: query.identifier("mailbox"), kind: query.choice("kind") { (kind: JobKind) in kind.word },
-          result: query.choice("result")), query.page()
+          result: query.choice("result"), order: query.choice("order") ?? .descending), query.page()
       )
     }
     return try call.answer(try await services.store.runs(filter, page, for: call.principal))

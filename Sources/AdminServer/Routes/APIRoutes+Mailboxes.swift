@@ -4,11 +4,15 @@ import PostriderCore
 extension APIRoutes {
   @Sendable static func listMailboxes(_ services: APIServices, _ call: APICall) async throws -> Response {
     let (filter, page) = try call.readQuery { query in
-      (
-        MailboxFilter(
-          view: query.choice("view"), address: query.text("address", maximum: 254),
-          profileID: query.identifier("profile")), query.page()
-      )
+      let filter = MailboxFilter(
+        view: query.choice("view"), address: query.text("address", maximum: 254),
+        profileID: query.identifier("profile"), sort: query.choice("sort") ?? .address)
+      if filter.sort.isByChange && filter.isNarrowed {
+        query.problems.add(
+          "?sort", "not-sortable",
+          "\(filter.sort.rawValue) works without view, address and profile only; leave them out")
+      }
+      return (filter, query.page())
     }
     return try call.answer(try await services.store.mailboxes(filter, page, for: call.principal))
   }

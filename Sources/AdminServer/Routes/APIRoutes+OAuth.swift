@@ -9,22 +9,28 @@ extension APIRoutes {
   /// Applications of profiles and connections of mailboxes.
   static let oauth: [APIRoute] = [
     .get(
-      "/server-profiles/{id}/oauth-client", .right(.readProfiles), "The OAuth application of a server profile.",
+      "/server-profiles/{id}/oauth-client", .right(.readProfiles), answers: .of(OAuthClient.self),
+      "The OAuth application of a server profile.",
       handler: showOAuthClient),
     .post(
       "/server-profiles/{id}/oauth-client", .right(.writeProfiles), body: .oauthClientDraft, status: 200,
+      answers: .of(OAuthClient.self),
       "Sets the OAuth application of a server profile; what is left out fills itself in.", handler: setOAuthClient),
     .post(
       "/server-profiles/{id}/oauth-client/remove", .right(.writeProfiles), body: .nothing, status: 200,
+      answers: .of(Removed.self),
       "Removes the OAuth application of a server profile.", handler: removeOAuthClient),
     .get(
-      "/mailboxes/{id}/connection", .right(.readMailboxes), "How a mailbox is connected by OAuth.",
+      "/mailboxes/{id}/connection", .right(.readMailboxes), answers: .of(MailboxConnection.self),
+      "How a mailbox is connected by OAuth.",
       handler: showConnection),
     .post(
       "/mailboxes/{id}/connect", .right(.writeMailboxes), body: .nothing, status: 201,
+      answers: .of(ConsentRequest.self),
       "Begins a consent; its owner opens the address.", handler: connectMailbox),
     .post(
       "/mailboxes/{id}/disconnect", .right(.writeMailboxes), body: .nothing, status: 200,
+      answers: .of(Disconnection.self),
       "Forgets the consent for a mailbox and tells the provider.", handler: disconnectMailbox),
   ]
 
@@ -43,8 +49,8 @@ extension APIRoutes {
       try await desk(services).setClient(draft, of: try call.identifier(), by: call.principal))
   }
 
-  private struct Removed: Encodable {
-    let removed = true
+  struct Removed: Codable {
+    var removed = true
   }
 
   @Sendable static func removeOAuthClient(_ services: APIServices, _ call: APICall) async throws -> Response {
@@ -69,8 +75,14 @@ extension APIRoutes {
 enum ConsentRoute {
   static let path = "/oauth/callback"
   static let description = RouteDescription(
-    method: "GET", path: path, access: .open, query: ["state", "code", "error", "error_description"], body: nil,
-    status: 200, summary: "Ends a consent; opened by the owner's browser.")
+    method: "GET", path: path, access: .open,
+    query: [
+      QueryParameter("state", .string, isRequired: true, "Which consent; good once.", in: 1...512),
+      QueryParameter("code", .string, "What the provider gave for a consent.", in: 1...8_192),
+      QueryParameter("error", .string, "Why there was none, in the provider's word."),
+      QueryParameter("error_description", .string, "The same in the provider's sentence."),
+    ], body: nil, status: 200, summary: "Ends a consent; opened by the owner's browser.",
+    answer: .octets(mediaType: "text/html"))
 
   static func endpoint(_ desk: (any OAuthDesk)?, _ configuration: AdminServerConfiguration) -> Endpoint {
     Endpoint(.get, path) { incoming in

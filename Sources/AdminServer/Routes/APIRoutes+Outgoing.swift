@@ -70,6 +70,28 @@ extension APIRoutes {
       services, call)
   }
 
+  /// The parameters of a message that comes as it stands.
+  static let rawMessage = [
+    QueryParameter("mailbox", .identifier, isRequired: true, "The mailbox to send from."),
+    QueryParameter(
+      "to", .string, "Who gets it, with commas between; everybody in its own To, Cc and Bcc when left out.",
+      in: 1...32_000),
+    QueryParameter(
+      "priority", .choice(OutgoingPriority.allCases.map(\.rawValue)), "Which messages go first.", standard: "normal"),
+    QueryParameter("sendAfter", .date, "Not before this time; at once when left out."),
+    QueryParameter(
+      "idempotencyKey", .string, "A key of your own: a second message of the mailbox with the same key is not sent.",
+      in: 1...200),
+    QueryParameter("hold", .boolean, "Whether it is kept as a draft.", standard: "false"),
+    QueryParameter(
+      "notify", .string,
+      "When to report (RFC 3461): \(DSNCondition.allCases.map(\.rawValue).joined(separator: ", ")), with commas between.",
+      in: 1...100),
+    QueryParameter(
+      "returns", .choice(DSNReturn.allCases.map(\.rawValue)),
+      "How much comes back with a report; the server's choice when left out."),
+  ]
+
   /// What the query says of a message that comes as it stands.
   private struct RawOptions {
     var mailboxID: MailboxID

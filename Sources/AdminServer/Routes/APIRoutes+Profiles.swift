@@ -34,6 +34,8 @@ extension APIRoutes {
 
 /// The fields of a profile and, beside them, what people should know about it.
 struct CreatedProfile: Encodable {
+  static let shape = AnswerShape.of(ServerProfile.self).adding("warnings", .list(of: .string), as: "CreatedProfile")
+
   let profile: ServerProfile
   let warnings: [String]
 

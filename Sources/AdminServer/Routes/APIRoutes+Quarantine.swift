@@ -36,7 +36,7 @@ extension APIRoutes {
     let dryRun: Bool?
   }
 
-  private struct QuarantineAnswer: Encodable {
+  struct QuarantineAnswer: Codable {
     let results: [QuarantineResult]
     let dryRun: Bool
   }

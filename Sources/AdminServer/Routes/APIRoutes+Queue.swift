@@ -2,7 +2,7 @@ import Hummingbird
 import PostriderCore
 
 extension APIRoutes {
-  private struct QueueAnswer: Encodable {
+  struct QueueAnswer: Codable {
     let queue: QueueStatistics
     let schedule: ScheduleStatistics
     let jobsPerSecond: Double?
@@ -11,7 +11,7 @@ extension APIRoutes {
     let setAside: Int
   }
 
-  private struct InspectAnswer: Encodable {
+  struct InspectAnswer: Codable {
     let jobs: [JobLocation]
   }
 

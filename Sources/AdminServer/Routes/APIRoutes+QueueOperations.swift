@@ -4,7 +4,7 @@ import PostriderCore
 extension APIRoutes {
   // MARK: Profiles
 
-  private struct ProfilesAnswer: Encodable {
+  struct ProfilesAnswer: Codable {
     let profiles: [ProfileQueueView]
     /// Of how many.
     let total: Int
@@ -68,7 +68,7 @@ extension APIRoutes {
     }
   }
 
-  private struct PauseAnswer: Encodable {
+  struct PauseAnswer: Codable {
     let scope: String
     let id: Int64?
     let paused: Bool
@@ -102,7 +102,7 @@ extension APIRoutes {
     let jobs: [String]
   }
 
-  private struct ReleaseAnswer: Encodable {
+  struct ReleaseAnswer: Codable {
     let released: [String]
   }
 

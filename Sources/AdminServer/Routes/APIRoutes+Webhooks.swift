@@ -5,23 +5,34 @@ extension APIRoutes {
   /// Webhooks and their deliveries. Their addresses may hold secrets of the receivers', so only who manages them sees them.
   static let webhooks: [APIRoute] = [
     .get(
-      "/webhooks", .right(.manageWebhooks), query: ["limit", "cursor"], "Webhooks, by number.", handler: listWebhooks),
+      "/webhooks", .right(.manageWebhooks), query: ["limit", "cursor"], answers: .of(Page<Webhook>.self),
+      "Webhooks, by number.", handler: listWebhooks),
     .post(
-      "/webhooks", .right(.manageWebhooks), body: .webhookDraft, status: 201,
+      "/webhooks", .right(.manageWebhooks), body: .webhookDraft, status: 201, answers: Created.shape,
       "Makes a webhook; its secret is shown this once.", handler: createWebhook),
-    .get("/webhooks/{id}", .right(.manageWebhooks), "One webhook.", handler: showWebhook),
+    .get(
+      "/webhooks/{id}", .right(.manageWebhooks), answers: .of(Webhook.self), "One webhook.", handler: showWebhook),
     .post(
-      "/webhooks/{id}/delete", .right(.manageWebhooks), body: .nothing, status: 200,
+      "/webhooks/{id}/delete", .right(.manageWebhooks), body: .nothing, status: 200, answers: .of(Deleted.self),
       "Deletes a webhook with its deliveries.", handler: deleteWebhook),
     .post(
-      "/webhooks/{id}/test", .right(.manageWebhooks), body: .nothing, status: 202,
+      "/webhooks/{id}/test", .right(.manageWebhooks), body: .nothing, status: 202, answers: .of(WebhookDelivery.self),
       "Delivers an event of the type test, once.", handler: testWebhook),
     .get(
-      "/webhook-deliveries", .right(.manageWebhooks), query: ["webhook", "state", "limit", "cursor"],
+      "/webhook-deliveries", .right(.manageWebhooks),
+      query: [
+        QueryParameter("webhook", .identifier, "Only deliveries of the webhook of this id."),
+        QueryParameter(
+          "state", .choice(WebhookDeliveryState.allCases.map(\.rawValue)), "Only deliveries in this state."),
+        "limit", "cursor",
+      ], answers: .of(Page<WebhookDelivery>.self),
       "Deliveries, newest first.", handler: listDeliveries),
-    .get("/webhook-deliveries/{id}", .right(.manageWebhooks), "One delivery.", handler: showDelivery),
+    .get(
+      "/webhook-deliveries/{id}", .right(.manageWebhooks), answers: .of(WebhookDelivery.self), "One delivery.",
+      handler: showDelivery),
     .post(
       "/webhook-deliveries/retry", .right(.manageWebhooks), body: .bulkRequest, status: 202,
+      answers: .results(DeliveryResult.self),
       "Has deliveries tried again, also those that were given up.", handler: retryDeliveries),
   ]
 
@@ -31,6 +42,8 @@ extension APIRoutes {
   }
 
   private struct Created: Encodable {
+    static let shape = AnswerShape.of(Webhook.self).adding("secret", .string, as: "CreatedWebhook")
+
     let webhook: Webhook
     let secret: String
 
@@ -61,8 +74,8 @@ extension APIRoutes {
     try call.answer(try await desk(services).webhook(try call.identifier(), for: call.principal))
   }
 
-  private struct Deleted: Encodable {
-    let deleted = true
+  struct Deleted: Codable {
+    var deleted = true
   }
 
   @Sendable static func deleteWebhook(_ services: APIServices, _ call: APICall) async throws -> Response {

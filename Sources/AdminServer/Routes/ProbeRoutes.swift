@@ -20,25 +20,31 @@ struct HealthCheck: Sendable {
 struct ProbeRoutes: Sendable {
   /// The routes as data.
   static let descriptions = [
-    description("/healthz", "Whether the process is alive."),
-    description("/readyz", "Whether everything it needs answers; 503 with reasons when not."),
-    description("/metrics", "The metrics, for Prometheus."),
-    description("/", "Name, version and links."),
+    description("/healthz", .of(Health.self), "Whether the process is alive.", showsFailures: true),
+    description(
+      "/readyz", .of(Readiness.self), "Whether everything it needs answers; 503 with reasons when not.",
+      showsFailures: true),
+    description("/metrics", .octets(mediaType: "text/plain"), "The metrics, for Prometheus."),
+    description("/", .of(IndexRoute.Index.self), "Name, version and links."),
   ]
 
-  private static func description(_ path: String, _ summary: String) -> RouteDescription {
-    RouteDescription(method: "GET", path: path, access: .open, query: [], body: nil, status: 200, summary: summary)
+  private static func description(
+    _ path: String, _ answer: AnswerShape, _ summary: String, showsFailures: Bool = false
+  ) -> RouteDescription {
+    RouteDescription(
+      method: "GET", path: path, access: .open, query: [], body: nil, status: 200, summary: summary, answer: answer,
+      showsFailures: showsFailures)
   }
 
   /// How long a check may take.
   private static let checkTimeLimit = Duration.seconds(2)
 
-  private struct Health: Encodable {
+  private struct Health: Codable {
     let status: String
   }
 
-  private struct Readiness: Encodable {
-    struct Check: Encodable {
+  private struct Readiness: Codable {
+    struct Check: Codable {
       let name: String
       let ok: Bool
       let reason: String?
@@ -133,15 +139,18 @@ private final class ReadinessLog: Sendable {
 
 /// `GET /`: what this is and where to go on.
 enum IndexRoute {
-  private struct Index: Encodable {
-    let name = "postrider"
+  struct Index: Codable {
+    var name = "postrider"
     let version: String
     let links: [String: String]
   }
 
   static func endpoint(_ version: String) -> Endpoint {
     Endpoint(.get, "/") { _ in
-      let links = ["api": APIRoutes.prefix, "health": "/healthz", "ready": "/readyz", "metrics": "/metrics"]
+      let links = [
+        "api": APIRoutes.prefix, "openapi": OpenAPIRoute.path, "health": "/healthz", "ready": "/readyz",
+        "metrics": "/metrics",
+      ]
       return Response(
         status: .ok, headers: [.contentType: "application/json; charset=utf-8"],
         body: .init(byteBuffer: try APICoding.encode(Index(version: version, links: links))))

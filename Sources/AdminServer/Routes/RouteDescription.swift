@@ -17,13 +17,17 @@ public struct RouteDescription: Hashable, Sendable {
   /// Who may use it.
   public let access: RouteAccess
   /// The parameters of the query; others are refused.
-  public let query: [String]
+  public let query: [QueryParameter]
   /// What the body must look like; `nil` for none.
   public let body: JSONShape?
   /// The parameters of the query when the body is a message (`message/rfc822`) instead; `nil` where it may be none.
-  public var messageQuery: [String]?
+  public var messageQuery: [QueryParameter]?
   /// The status of success.
   public let status: Int
   /// One sentence.
   public let summary: String
+  /// What success answers; every route says it, a test looks.
+  public var answer: AnswerShape?
+  /// Whether a 503 has the body of success, which says what fails.
+  public var showsFailures = false
 }

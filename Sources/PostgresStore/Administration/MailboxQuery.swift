@@ -28,8 +28,10 @@ enum MailboxQuery {
     END
     """
 
-  static let tables = """
-     FROM mailbox m
+  private static let tables = " FROM mailbox m\n" + joins
+
+  /// What is read beside a row of `m`.
+  static let joins = """
     JOIN organization o ON o.id = m.organization_id
     LEFT JOIN app_user u ON u.id = m.user_id
     LEFT JOIN shared_queue q ON q.id = m.queue_id

@@ -108,34 +108,4 @@ extension PostgresStore {
       try Self.mailbox(try db.commit([MailboxQuery.one(id, of: principal.organizationID)])[0])
     }
   }
-
-  /// Mailboxes, by address.
-  public func mailboxes(
-    _ filter: MailboxFilter, _ page: PageRequest, for principal: Principal
-  ) async throws -> Page<Mailbox> {
-    let limit = try page.checkedLimit()
-    let cursor = try Cursor<String>(page.cursor, list: "mailboxes")
-    let organization = principal.organizationID
-    return try await pool.transaction(.api(organization)) { db in
-      let listed = filter.condition(first: 5)
-      let counted = filter.condition(first: 2)
-      let results = try db.commit([
-        Statement(
-          MailboxQuery.columns + MailboxQuery.tables + """
-             WHERE m.organization_id = $1 AND ($2::text IS NULL OR (m.address_key, m.id) > ($2, $3))\(listed.sql)
-            ORDER BY m.address_key, m.id LIMIT $4
-            """,
-          [.id(organization), .text(cursor?.key), .int(cursor?.id), .int(limit + 1)] + listed.parameters),
-        Statement(
-          "SELECT count(*) FROM mailbox m WHERE m.organization_id = $1\(counted.sql)",
-          [.id(organization)] + counted.parameters),
-      ])
-      let rows = try results[0].map(MailboxQuery.read)
-      var total = results[1][0]
-      let keys = Dictionary(uniqueKeysWithValues: rows.map { ($0.mailbox.id, $0.key) })
-      return try Page(rows: rows.map(\.mailbox), limit: limit, total: try total.int()) { last in
-        try Cursor(list: "mailboxes", key: keys[last.id] ?? "", id: last.id.value).text()
-      }
-    }
-  }
 }

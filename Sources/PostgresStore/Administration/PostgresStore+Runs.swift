@@ -2,14 +2,17 @@ import FoundationEssentials
 import PostriderCore
 
 extension PostgresStore {
-  private static let runColumns = """
+  /// Runs as people see them, read from the table or from some of its rows as `r`.
+  static func runColumns(_ source: String = "run") -> String {
+    """
     SELECT r.id, r.mailbox_id, m.address, r.kind, r.trigger, r.worker, r.fence, r.due_at, r.started_at, r.finished_at,
       r.result, r.failure_code, r.failure, r.messages_stored, r.octets_stored, r.messages_known, r.messages_failed,
       r.messages_sent
-    FROM run r LEFT JOIN mailbox m ON m.id = r.mailbox_id
+    FROM \(source) r LEFT JOIN mailbox m ON m.id = r.mailbox_id
     """
+  }
 
-  private static func run(_ row: inout Row) throws -> RunRecord {
+  static func run(_ row: inout Row) throws -> RunRecord {
     var run = RunRecord(
       id: try row.id(), mailboxID: try row.id(), mailboxAddress: try row.textOrNil(), kind: try row.word(),
       trigger: try row.word(), worker: try row.text(), fence: Fence(try row.int()), dueAt: try row.date(),
@@ -30,41 +33,12 @@ extension PostgresStore {
     return run
   }
 
-  /// Runs without steps, newest first.
-  public func runs(_ filter: RunFilter, _ page: PageRequest, for principal: Principal) async throws -> Page<RunRecord> {
-    let limit = try page.checkedLimit()
-    let cursor = try Cursor<Int64>(page.cursor, list: "runs")
-    let condition = """
-       WHERE r.organization_id = $1 AND ($2::bigint IS NULL OR r.mailbox_id = $2) AND ($3::text IS NULL OR r.kind = $3)
-      AND ($4::text IS NULL OR r.result = $4)
-      """
-    let values: [PostgresValue] = [
-      .id(principal.organizationID), .id(filter.mailboxID), .text(filter.kind?.rawValue),
-      .text(filter.result?.rawValue),
-    ]
-    return try await pool.transaction(.api(principal.organizationID)) { db in
-      let results = try db.commit([
-        Statement(
-          Self.runColumns + condition + """
-             AND ($5::timestamptz IS NULL OR (r.started_at, r.id) < ($5, $6))
-            ORDER BY r.started_at DESC, r.id DESC LIMIT $7
-            """, values + [.microseconds(cursor?.key), .int(cursor?.id), .int(limit + 1)]),
-        Statement("SELECT count(*) FROM run r" + condition, values),
-      ])
-      let rows = try results[0].map(Self.run)
-      var total = results[1][0]
-      return try Page(rows: rows, limit: limit, total: try total.int()) { last in
-        try Cursor(list: "runs", key: last.startedAt.microsecondsSince1970, id: last.id?.value ?? 0).text()
-      }
-    }
-  }
-
   /// One run with its steps. Throws ``StoreError/notFound(_:)``.
   public func run(_ id: RunID, for principal: Principal) async throws -> RunRecord {
     try await pool.transaction(.api(principal.organizationID)) { db in
       let key: [PostgresValue] = [.id(id), .id(principal.organizationID)]
       let results = try db.commit([
-        Statement(Self.runColumns + " WHERE r.id = $1 AND r.organization_id = $2", key),
+        Statement(Self.runColumns() + " WHERE r.id = $1 AND r.organization_id = $2", key),
         Statement(
           """
           SELECT direction, name, tried, result, started_at, milliseconds, server_words, code, remedy FROM run_step

@@ -43,6 +43,10 @@ struct Migration: Sendable {
     Migration(10, "handover", PackageResources._010_handover_sql),
     Migration(11, "oauth", PackageResources._011_oauth_sql),
     Migration(12, "attempts", PackageResources._012_attempts_sql),
+    Migration(16, "lists", PackageResources._016_lists_sql),
     Migration(17, "grants", PackageResources._017_grants_sql),
   ]
+
+  /// The number of the newest.
+  static var newest: Int { all.last?.version ?? 0 }
 }

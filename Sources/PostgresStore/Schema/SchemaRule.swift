@@ -10,10 +10,8 @@ struct SchemaRule: Sendable {
   /// The newest migration that this program knows.
   var newest: Int
 
-  private static let newest = Migration.all.last?.version ?? 0
-
   /// This program's. A release that works before its migrations are applied lowers `needed`; nothing else may.
-  static let program = SchemaRule(needed: newest, newest: newest)
+  static let program = SchemaRule(needed: Migration.newest, newest: Migration.newest)
 
   /// Why this program must not work with a schema; `nil` when it may.
   ///

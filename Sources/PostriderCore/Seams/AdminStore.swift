@@ -40,13 +40,42 @@ public struct Page<Item: Sendable & Codable>: Sendable, Codable {
   public var nextCursor: String?
   /// How many rows there are in all.
   public var total: Int
+  /// `true` when ``total`` is an estimate: beyond 10,000 rows of the long lists nobody counts. `nil`: it was counted.
+  public var totalIsEstimate: Bool?
 
   /// Describes a page.
-  public init(items: [Item], nextCursor: String?, total: Int) {
+  public init(items: [Item], nextCursor: String?, total: Int, totalIsEstimate: Bool? = nil) {
     self.items = items
     self.nextCursor = nextCursor
     self.total = total
+    self.totalIsEstimate = totalIsEstimate
   }
+}
+
+/// Which end of a list that goes by time comes first.
+public enum RowOrder: String, Hashable, Sendable, CaseIterable {
+  /// Newest first.
+  case descending = "desc"
+  /// Oldest first.
+  case ascending = "asc"
+}
+
+/// By what mailboxes are listed. Only what an index serves at any size; when each one ran last is not among it, since
+/// every session writes it.
+public enum MailboxSort: String, Hashable, Sendable, CaseIterable {
+  /// By address.
+  case address
+  /// By address, the last first.
+  case addressDescending = "-address"
+  /// By the last change of settings or state, the oldest first.
+  case updated
+  /// By the last change of settings or state, the newest first.
+  case updatedDescending = "-updated"
+
+  /// Whether the time of the last change counts, not the address.
+  public var isByChange: Bool { self == .updated || self == .updatedDescending }
+  /// Whether the greatest comes first.
+  public var isDescending: Bool { self == .addressDescending || self == .updatedDescending }
 }
 
 /// Which part of a list.
@@ -84,13 +113,21 @@ public struct MailboxFilter: Hashable, Sendable {
   public var address: String?
   /// Of this profile.
   public var profileID: ProfileID?
+  /// In which order. By change only while nothing else is given.
+  public var sort: MailboxSort
 
   /// Describes a filter.
-  public init(view: View? = nil, address: String? = nil, profileID: ProfileID? = nil) {
+  public init(
+    view: View? = nil, address: String? = nil, profileID: ProfileID? = nil, sort: MailboxSort = .address
+  ) {
     self.view = view
     self.address = address
     self.profileID = profileID
+    self.sort = sort
   }
+
+  /// Whether only some mailboxes are asked for.
+  public var isNarrowed: Bool { view != nil || address != nil || profileID != nil }
 }
 
 /// Which alerts.
@@ -101,12 +138,17 @@ public struct AlertFilter: Hashable, Sendable {
   public var level: AlertLevel?
   /// Whether resolved ones are listed too.
   public var includeResolved: Bool
+  /// Which end comes first.
+  public var order: RowOrder
 
   /// Describes a filter.
-  public init(mailboxID: MailboxID? = nil, level: AlertLevel? = nil, includeResolved: Bool = false) {
+  public init(
+    mailboxID: MailboxID? = nil, level: AlertLevel? = nil, includeResolved: Bool = false, order: RowOrder = .descending
+  ) {
     self.mailboxID = mailboxID
     self.level = level
     self.includeResolved = includeResolved
+    self.order = order
   }
 }
 
@@ -118,12 +160,17 @@ public struct RunFilter: Hashable, Sendable {
   public var kind: JobKind?
   /// With this result.
   public var result: RunResult?
+  /// Which end comes first.
+  public var order: RowOrder
 
   /// Describes a filter.
-  public init(mailboxID: MailboxID? = nil, kind: JobKind? = nil, result: RunResult? = nil) {
+  public init(
+    mailboxID: MailboxID? = nil, kind: JobKind? = nil, result: RunResult? = nil, order: RowOrder = .descending
+  ) {
     self.mailboxID = mailboxID
     self.kind = kind
     self.result = result
+    self.order = order
   }
 }
 

@@ -101,7 +101,7 @@ public struct SendAllowance: Hashable, Sendable, Codable {
   public var connections: Int?
 
   /// Who set a quota.
-  public enum Source: String, Hashable, Sendable, Codable {
+  public enum Source: String, Hashable, Sendable, Codable, CaseIterable {
     /// A person, on the mailbox.
     case mailbox
     /// A person, on the profile.

@@ -138,6 +138,16 @@ struct BenchServers: Sendable {
     return postgres.url(database: "bench")
   }
 
+  /// Stops and starts the private PostgreSQL; `false` for a given one, which is left alone.
+  func restartPostgres() async throws -> Bool {
+    guard let postgres = postgresBox.value else { return false }
+    try await postgres.restart()
+    return true
+  }
+
+  /// Where the private PostgreSQL logs.
+  var postgresLog: String? { postgresBox.value?.logPath }
+
   /// The private Redis's process, for its CPU.
   var redisProcess: Int32? { get async { await redisBox.value?.processID } }
   /// The private PostgreSQL's first process.

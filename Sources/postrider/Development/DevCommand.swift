@@ -44,6 +44,9 @@ struct DevCommand: AsyncParsableCommand {
   @Option(name: .long, help: ArgumentHelp("Port of the API on 127.0.0.1; 0 takes a free one.", valueName: "port"))
   var apiPort = 0
 
+  @Flag(name: .long, help: "Start no worker: nothing is polled, tested, sent or delivered.")
+  var noWorker = false
+
   @Flag(name: .long, help: "Say whether it runs in this data directory and how to reach it.")
   var status = false
 
@@ -71,6 +74,7 @@ struct DevCommand: AsyncParsableCommand {
     }
     guard (1...200).contains(mailboxes) else { throw ValidationError("--mailboxes must be from 1 to 200") }
     guard (0...65_535).contains(apiPort) else { throw ValidationError("--api-port must be from 0 to 65535") }
+    if noWorker && sandbox { throw ValidationError("--sandbox needs the worker: leave --no-worker out") }
     if once && !sandbox { throw ValidationError("--once checks the sandbox: add --sandbox") }
     if ProcessInfo.processInfo.environment[Setting.databaseURL.environmentName] != nil && !force && !status && !stop {
       throw ValidationError(

@@ -141,12 +141,16 @@ struct DevEnvironment {
     var services: [any Service] = [
       Running { try await failOnFirst(of: failures) },
       Running { try await store.run() }, Running { try await queue.run() },
-      // Stopped from the end: first nobody asks any more, then nothing is enqueued, then the sessions drain.
-      try deployment.worker(
-        store: store, queue: queue, serverGuard: deployment.serverGuard(queue: queue),
-        haltGuard: deployment.haltGuard(queue: queue), tokens: deployment.tokens(store: store)),
-      try deployment.webhooks(store: store), deployment.scheduler(store: store, queue: queue), api,
     ]
+    // Stopped from the end: first nobody asks any more, then nothing is enqueued, then the sessions drain.
+    if !command.noWorker {
+      services.append(
+        try deployment.worker(
+          store: store, queue: queue, serverGuard: deployment.serverGuard(queue: queue),
+          haltGuard: deployment.haltGuard(queue: queue), tokens: deployment.tokens(store: store)))
+      services.append(try deployment.webhooks(store: store))
+    }
+    services += [deployment.scheduler(store: store, queue: queue), api]
     let guide = Guide(
       directory: directory.path, isDefault: command.directory == DataDirectory.defaultPath, token: token)
     services.append(

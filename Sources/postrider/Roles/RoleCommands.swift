@@ -73,11 +73,25 @@ struct WorkerCommand: AsyncParsableCommand {
 struct APICommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "api", abstract: "Serves the REST API under /api/v1; probes and metrics on probe.port as well.",
-    discussion: "Example: POSTRIDER_DATABASE_URL=… POSTRIDER_REDIS_URL=… POSTRIDER_KEYS_FILE=… postrider api")
+    discussion: """
+      Examples:
+        POSTRIDER_DATABASE_URL=… POSTRIDER_REDIS_URL=… POSTRIDER_KEYS_FILE=… postrider api
+        postrider api --print-openapi > openapi.json
+      """)
 
   @OptionGroup var role: RoleOptions
 
+  @Flag(
+    name: .customLong("print-openapi"),
+    help: "Print the API as an OpenAPI 3.1 document, as /openapi.json answers it, and end.")
+  var printsOpenAPI = false
+
   func run() async throws {
+    if printsOpenAPI {
+      var configuration = AdminServerConfiguration()
+      configuration.version = Version.text
+      return print(AdminServer.openAPI(configuration))
+    }
     let settings = try await role.settings(required: [.databaseURL, .redisURL])
     let deployment = Deployment(settings, role: "api")
     let store = try deployment.store()

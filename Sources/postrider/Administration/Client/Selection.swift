@@ -59,7 +59,7 @@ enum Selection {
         path, query + [("limit", "\(size)"), ("cursor", result.nextCursor)])
       result.items += page.items
       result.nextCursor = page.nextCursor
-      result.total = page.total
+      (result.total, result.totalIsEstimate) = (page.total, page.totalIsEstimate)
       if page.items.isEmpty { break }
     } while result.nextCursor != nil && result.items.count < limit
     return result

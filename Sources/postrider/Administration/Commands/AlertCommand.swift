@@ -23,6 +23,7 @@ struct AlertList: AdministrationCommand {
   var level: AlertLevel?
 
   @Flag(help: "Also those that went away by themselves.") var resolved = false
+  @Flag(help: "Oldest first.") var oldestFirst = false
   @Flag(help: "Also print what to do about each.") var remedies = false
 
   @OptionGroup var list: ListOptions
@@ -33,6 +34,7 @@ struct AlertList: AdministrationCommand {
     if let mailbox { id = try await Selection.mailbox(mailbox, session.api).id }
     let query = [
       ("mailbox", id?.description), ("level", level?.rawValue), ("resolved", resolved ? "true" : nil),
+      ("order", oldestFirst ? RowOrder.ascending.rawValue : nil),
     ]
     let page: Page<Alert> = try await Selection.list(
       "/alerts", query, limit: list.limit, cursor: list.cursor, session.api)

@@ -12,6 +12,7 @@ extension AlertLevel: ExpressibleByArgument {}
 extension RunResult: ExpressibleByArgument {}
 extension ReimportChoice: ExpressibleByArgument {}
 extension MailboxFilter.View: ExpressibleByArgument {}
+extension MailboxSort: ExpressibleByArgument {}
 
 extension JobKind: ExpressibleByArgument {
   /// Reads the word people use.

@@ -17,7 +17,11 @@ struct MailboxCommand: ParsableCommand {
 struct MailboxList: AdministrationCommand {
   static let configuration = CommandConfiguration(
     commandName: "list", abstract: "List mailboxes by address.",
-    discussion: "Example: postrider mailbox list --view failing")
+    discussion: """
+      Examples:
+        postrider mailbox list --view failing
+        postrider mailbox list --sort=-updated --limit 20      what changed last
+      """)
 
   @Option(
     help: ArgumentHelp(
@@ -31,6 +35,12 @@ struct MailboxList: AdministrationCommand {
   @Option(help: ArgumentHelp("Only the one with exactly this address.", valueName: "address"))
   var address: String?
 
+  @Option(
+    help: ArgumentHelp(
+      "By address or by the last change of settings or state: address, -address, updated or -updated; with - the other"
+        + " way round. By change only without the options above.", valueName: "order"))
+  var sort = MailboxSort.address
+
   @OptionGroup var list: ListOptions
   @OptionGroup(title: "Connection and output") var options: ClientOptions
 
@@ -38,7 +48,11 @@ struct MailboxList: AdministrationCommand {
     var profileID: ProfileID?
     if let profile { profileID = try await Selection.profile(profile, session.api).id }
     let page: Page<Mailbox> = try await Selection.list(
-      "/mailboxes", [("view", view?.rawValue), ("address", address), ("profile", profileID?.description)],
+      "/mailboxes",
+      [
+        ("view", view?.rawValue), ("address", address), ("profile", profileID?.description),
+        ("sort", sort == .address ? nil : sort.rawValue),
+      ],
       limit: list.limit, cursor: list.cursor, session.api)
     if session.isJSON { return try session.printJSON(page) }
     var table = Table(

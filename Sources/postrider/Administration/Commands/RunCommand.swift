@@ -24,6 +24,8 @@ struct RunList: AdministrationCommand {
     help: ArgumentHelp("Only these: success, failure or partial.", discussion: "Default: all.", valueName: "result"))
   var result: RunResult?
 
+  @Flag(help: "Oldest first.") var oldestFirst = false
+
   @OptionGroup var list: ListOptions
   @OptionGroup(title: "Connection and output") var options: ClientOptions
 
@@ -31,7 +33,11 @@ struct RunList: AdministrationCommand {
     var id: MailboxID?
     if let mailbox { id = try await Selection.mailbox(mailbox, session.api).id }
     let page: Page<RunRecord> = try await Selection.list(
-      "/runs", [("mailbox", id?.description), ("kind", kind?.word), ("result", result?.rawValue)],
+      "/runs",
+      [
+        ("mailbox", id?.description), ("kind", kind?.word), ("result", result?.rawValue),
+        ("order", oldestFirst ? RowOrder.ascending.rawValue : nil),
+      ],
       limit: list.limit, cursor: list.cursor, session.api)
     if session.isJSON { return try session.printJSON(page) }
     var table = Table(

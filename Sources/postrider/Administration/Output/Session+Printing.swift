@@ -31,7 +31,8 @@ extension Session {
     }
     try print(table)
     if page.items.count < page.total {
-      Terminal.warn("\(page.items.count) of \(page.total); more with --limit.")
+      let total = page.totalIsEstimate == true ? "about \(page.total)" : "\(page.total)"
+      Terminal.warn("\(page.items.count) of \(total); more with --limit.")
     }
   }
 }

@@ -1,0 +1,113 @@
+import PostriderCore
+
+/// How runs are listed. Nearly all runs are polls that succeed, so a filter that lets them through is read in the order of
+/// time and finds its rows at once. Any other is read kind by kind and result by result from the index without them.
+struct RunQuery: Sendable {
+  private let filter: RunFilter
+  private let organization: OrganizationID
+
+  init(_ filter: RunFilter, _ organization: OrganizationID) {
+    self.filter = filter
+    self.organization = organization
+  }
+
+  private var kinds: [String] { (filter.kind.map { [$0] } ?? JobKind.allCases).map(\.rawValue) }
+  private var results: [String] { (filter.result.map { [$0] } ?? RunResult.allCases).map(\.rawValue) }
+
+  /// Whether the order of time alone leads to the rows: of one mailbox there are not many.
+  private var isDense: Bool {
+    filter.mailboxID != nil || ((filter.kind ?? .poll) == .poll && (filter.result ?? .success) == .success)
+  }
+
+  /// The condition of the index without successful polls.
+  private static let unusual = "NOT (r.kind = 'p' AND r.result = 'success')"
+
+  private var parameters: [PostgresValue] {
+    isDense
+      ? [.id(organization), .id(filter.mailboxID), .text(filter.kind?.rawValue), .text(filter.result?.rawValue)]
+      : [.id(organization), .texts(kinds), .texts(results)]
+  }
+
+  private var denseCondition: String {
+    """
+    r.organization_id = $1 AND ($2::bigint IS NULL OR r.mailbox_id = $2) AND ($3::text IS NULL OR r.kind = $3)
+      AND ($4::text IS NULL OR r.result = $4)
+    """
+  }
+
+  /// Rows for the total.
+  var count: ListCount {
+    if isDense { return ListCount("FROM run r WHERE \(denseCondition)", parameters) }
+    let rows = "FROM run r WHERE r.organization_id = $1 AND r.kind = ANY ($2) AND r.result = ANY ($3)"
+    var count = ListCount("\(rows) AND \(Self.unusual)", parameters)
+    // The index's condition follows from the others, and would be taken for one more that leaves out rows.
+    count.estimated = rows
+    return count
+  }
+
+  /// A page.
+  func page(after cursor: Cursor<Int64>?, limit: Int64) -> Statement {
+    let order = filter.order
+    let first = parameters.count + 1
+    let after =
+      cursor == nil
+      ? ""
+      // The second condition is the first one's, for the planner: it leaves out partitions by it.
+      : " AND (r.started_at, r.id) \(order.sign) ($\(first), $\(first + 1)) AND r.started_at \(order.sign)= $\(first)"
+    let sorted = " ORDER BY r.started_at \(order.direction), r.id \(order.direction)"
+    let end = "\(after)\(sorted) LIMIT \(limit)"
+    let rows =
+      isDense
+      ? "SELECT r.* FROM run r WHERE \(denseCondition)\(end)"
+      : """
+      SELECT r.* FROM unnest($2::text[]) AS k (kind) CROSS JOIN unnest($3::text[]) AS s (result) CROSS JOIN LATERAL (
+        SELECT r.* FROM run r WHERE r.organization_id = $1 AND r.kind = k.kind AND r.result = s.result
+          AND \(Self.unusual)\(end)) r
+      \(sorted) LIMIT \(limit)
+      """
+    return Statement(
+      PostgresStore.runColumns("(\(rows))") + sorted,
+      parameters + (cursor.map { [.microseconds($0.key), .int($0.id)] } ?? []))
+  }
+}
+
+/// How alerts are listed: each level from the index that has it in order.
+struct AlertQuery: Sendable {
+  private let filter: AlertFilter
+  private let organization: OrganizationID
+
+  init(_ filter: AlertFilter, _ organization: OrganizationID) {
+    self.filter = filter
+    self.organization = organization
+  }
+
+  private var open: String { filter.includeResolved ? "" : " AND a.resolved_at IS NULL" }
+  private var levels: [String] { (filter.level.map { [$0] } ?? AlertLevel.allCases).map(\.rawValue) }
+
+  private var parameters: [PostgresValue] {
+    [.id(organization), .texts(levels)] + (filter.mailboxID.map { [.id($0)] } ?? [])
+  }
+
+  private var condition: String {
+    "a.organization_id = $1\(open)" + (filter.mailboxID == nil ? "" : " AND a.mailbox_id = $3")
+  }
+
+  /// Rows for the total.
+  var count: ListCount { ListCount("FROM alert a WHERE \(condition) AND a.level = ANY ($2)", parameters) }
+
+  /// A page.
+  func page(after cursor: Cursor<Int64>?, limit: Int64) -> Statement {
+    let order = filter.order
+    let first = parameters.count + 1
+    let after = cursor == nil ? "" : " AND (a.last_seen, a.id) \(order.sign) ($\(first), $\(first + 1))"
+    let sorted = " ORDER BY a.last_seen \(order.direction), a.id \(order.direction)"
+    let rows = """
+      SELECT a.* FROM unnest($2::text[]) AS l (level) CROSS JOIN LATERAL (
+        SELECT a.* FROM alert a WHERE \(condition) AND a.level = l.level\(after)\(sorted) LIMIT \(limit)) a
+      \(sorted) LIMIT \(limit)
+      """
+    return Statement(
+      PostgresStore.alertColumns("(\(rows))") + sorted,
+      parameters + (cursor.map { [.microseconds($0.key), .int($0.id)] } ?? []))
+  }
+}
