@@ -48,6 +48,18 @@ extension JSONShape {
     Field("ids", .array(of: .identifier, count: 1...1_000), isRequired: true)
   ])
 
+  /// `BatchDraft`.
+  static let batchDraft = JSONShape.object([
+    Field("verb", .choice(BatchVerb.ofMailboxes.map(\.rawValue)), isRequired: true),
+    Field("ids", .array(of: .identifier, count: 1...Batch.maximumIDs)),
+    Field(
+      "filter",
+      .object([
+        Field("view", choice(MailboxFilter.View.self)), Field("profileID", .identifier),
+        Field("ownerKind", choice(OwnerKind.self)), Field("addressText", .string),
+      ])), Field("dryRun", .boolean),
+  ])
+
   /// Mailboxes whose server renumbered their mail, and what becomes of it.
   static let reimportRequest = JSONShape.object([
     Field("ids", .array(of: .identifier, count: 1...1_000), isRequired: true),

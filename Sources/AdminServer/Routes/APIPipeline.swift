@@ -45,7 +45,7 @@ struct APIPipeline: Sendable {
     if case .right(let right) = route.description.access, !principal.role.rights.contains(right) {
       throw MissingRight(right: right)
     }
-    if let handler = route.messageHandler, Self.isMessage(incoming.request) {
+    if let handler = route.messageHandler, Self.isMessage(incoming.request, route.description.messageType) {
       return try await take(route, incoming, principal, handler)
     }
     let query = try QueryReader.parse(incoming.request.uri.query, known: route.description.query)
@@ -54,14 +54,19 @@ struct APIPipeline: Sendable {
       body = try await collect(
         incoming.request,
         maximum: route.takesFiles ? configuration.maximumFilesOctets : configuration.maximumBodyOctets,
-        until: end, alsoTakesMessages: route.messageHandler != nil)
+        until: end, alsoTakes: route.description.messageType)
       // Where there is nothing to say, no body says it as well as an empty object.
       if !body.isEmpty || shape != .nothing { try check(body, shape, isSecure: incoming.isSecure) }
     }
     let call = APICall(
       principal: principal, parameters: incoming.parameters, query: query, body: body,
-      status: route.description.status)
-    return try await withTimeLimit(remaining(end)) { try await route.handler(services, call) }
+      headers: incoming.request.headers, isSecure: incoming.isSecure, status: route.description.status)
+    return try await withTimeLimit(remaining(end)) {
+      guard route.description.takesIdempotencyKey, let key = try IdempotencyKey(call, services.store) else {
+        return try await route.handler(services, call)
+      }
+      return try await key.answer(IdempotencyKey.hash(route, call)) { try await route.handler(services, call) }
+    }
   }
 
   /// Hands over a message while it arrives; it has more time than other bodies.
@@ -75,7 +80,8 @@ struct APIPipeline: Sendable {
       throw Problem.tooLarge(configuration.maximumMessageOctets)
     }
     let call = APICall(
-      principal: principal, parameters: incoming.parameters, query: query, body: [], status: route.description.status)
+      principal: principal, parameters: incoming.parameters, query: query, body: [],
+      headers: incoming.request.headers, isSecure: incoming.isSecure, status: route.description.status)
     let body = incoming.request.body
     // Child tasks: the body must not be read by anybody any more when this function has returned.
     return try await withThrowingTaskGroup(of: Response.self) { group in
@@ -90,8 +96,8 @@ struct APIPipeline: Sendable {
     }
   }
 
-  private static func isMessage(_ request: Request) -> Bool {
-    mediaType(request.headers[.contentType] ?? "") == "message/rfc822"
+  private static func isMessage(_ request: Request, _ type: String?) -> Bool {
+    mediaType(request.headers[.contentType] ?? "") == type
   }
 
   private func remaining(_ end: ContinuousClock.Instant) -> Duration { max(.zero, end - ContinuousClock.now) }
@@ -110,10 +116,10 @@ struct APIPipeline: Sendable {
   }
 
   private func collect(
-    _ request: Request, maximum: Int, until end: ContinuousClock.Instant, alsoTakesMessages: Bool
+    _ request: Request, maximum: Int, until end: ContinuousClock.Instant, alsoTakes messageType: String?
   ) async throws -> [UInt8] {
     if let type = request.headers[.contentType], !Self.isJSON(type) {
-      throw Problem.unsupportedMediaType(alsoTakesMessages: alsoTakesMessages)
+      throw Problem.unsupportedMediaType(["application/json"] + (messageType.map { [$0] } ?? []))
     }
     if let length = request.headers[.contentLength].flatMap({ Int($0) }), length > maximum {
       throw Problem.tooLarge(Int64(maximum))

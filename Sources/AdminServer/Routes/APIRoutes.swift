@@ -4,7 +4,7 @@ enum APIRoutes {
 
   private static let page = ["limit", "cursor"]
 
-  static let all: [APIRoute] = basic + oauth + webhooks
+  static let all: [APIRoute] = basic + oauth + webhooks + batches
 
   private static let basic: [APIRoute] = [
     .get("/whoami", .signedIn, "Who the token belongs to.", handler: showPrincipal),
@@ -23,7 +23,8 @@ enum APIRoutes {
       handler: listMailboxes),
     .post(
       "/mailboxes", .right(.writeMailboxes), body: .mailboxDraft, status: 201, "Creates a mailbox.",
-      handler: createMailbox),
+      handler: createMailbox
+    ).repeatable(),
     .get("/mailboxes/{id}", .right(.readMailboxes), "One mailbox.", handler: showMailbox),
     .patch(
       "/mailboxes/{id}", .right(.writeMailboxes), body: .mailboxChange,

@@ -145,7 +145,8 @@ struct DevEnvironment {
       try deployment.worker(
         store: store, queue: queue, serverGuard: deployment.serverGuard(queue: queue),
         haltGuard: deployment.haltGuard(queue: queue), tokens: deployment.tokens(store: store)),
-      try deployment.webhooks(store: store), deployment.scheduler(store: store, queue: queue), api,
+      try deployment.webhooks(store: store), deployment.scheduler(store: store, queue: queue),
+      deployment.batches(store: store), api,
     ]
     let guide = Guide(
       directory: directory.path, isDefault: command.directory == DataDirectory.defaultPath, token: token)
