@@ -6,7 +6,7 @@ struct BenchCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "bench",
     abstract:
-      "Measures the queue, the pipeline around a session, the schedule, polls, fetches and sending on this machine.",
+      "Measures queue, pipeline, schedule, polls, fetches, sending and bulk changes on this machine.",
     discussion: """
       Each benchmark starts a PostgreSQL and a Redis of its own, measures what the bare servers reach in the same run,
       and leaves nothing behind. Use a release build: swift build -c release
@@ -18,10 +18,11 @@ struct BenchCommand: AsyncParsableCommand {
         postrider bench poll                     empty polls: CPU and memory of the client, plain and over TLS
         postrider bench fetch                    mail from Dovecot, parsed and stored
         postrider bench send                     mail to a sink, beside smtp-source
+        postrider bench bulk                     a batch over 100,000 mailboxes while they are polled
       """,
     subcommands: [
       BenchQueueCommand.self, BenchPipelineCommand.self, BenchScheduleCommand.self, BenchPollCommand.self,
-      BenchFetchCommand.self, BenchSendCommand.self, CheapPOP3Server.self,
+      BenchFetchCommand.self, BenchSendCommand.self, BenchBulkCommand.self, CheapPOP3Server.self,
     ])
 }
 
