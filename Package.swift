@@ -90,7 +90,7 @@ let package = Package(
       "AdminServer",
       [
         "PostriderCore", "Telemetry", "MailMessage", hummingbird, hummingbirdCore, hummingbirdTLS, lifecycle, nioCore,
-        logging,
+        crypto, logging,
       ]),
     library("PrivateServers", ["PostriderCore", subprocess, logging]),
     .executableTarget(

@@ -54,6 +54,10 @@ public struct AdminServerConfiguration: Sendable {
   public var maximumMessageOctets: Int64 = 50 << 20
   /// How long such a message may take to arrive and be stored.
   public var messageTimeout: Duration = .seconds(600)
+  /// How long one stream of events lasts; below ``idleTimeout``. Its client connects again and misses nothing.
+  public var eventStreamDuration: Duration = .seconds(90)
+  /// How often a stream of events looks for news.
+  public var eventInterval: Duration = .milliseconds(500)
   /// Where large messages wait while they arrive.
   public var spoolDirectory = "/tmp"
   /// The most connections per listener; more wait in the backlog.

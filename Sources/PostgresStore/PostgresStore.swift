@@ -16,6 +16,8 @@ public final class PostgresStore: Sendable {
   let sending: SendWriter
   let schema: SchemaGate
   let announcer: MailAnnouncer
+  /// Given when this process has made or ended a batch.
+  let batchMade = WakeSignal()
 
   /// A store; connects when first used.
   public init(configuration: PostgresStoreConfiguration, logger: Logger) {
@@ -82,4 +84,4 @@ public final class PostgresStore: Sendable {
   public func checkSchema() async throws { try await schema.pass() }
 }
 
-extension PostgresStore: SchedulerStore, WorkerStore, AdminStore, OAuthStore {}
+extension PostgresStore: SchedulerStore, WorkerStore, AdminStore, OAuthStore, BatchQueue {}

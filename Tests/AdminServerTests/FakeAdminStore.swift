@@ -45,6 +45,7 @@ final class FakeAdminStore: AdminStore {
   }
 
   let state: Mutex<State>
+  let batches = FakeBatches()
   /// Waited for by `profiles` when set.
   let gate: AsyncStream<Void>?
   /// Told when a call waits at the gate.

@@ -66,6 +66,14 @@ struct RightsTests {
     ("GET /api/v1/webhook-deliveries", "administrator"),
     ("GET /api/v1/webhook-deliveries/{id}", "administrator"),
     ("POST /api/v1/webhook-deliveries/retry", "administrator"),
+    ("GET /api/v1/batches", "administrator mailbox-manager approver reader"),
+    // The verb decides; see the tests of batches.
+    ("POST /api/v1/batches", "administrator mailbox-manager approver reader"),
+    ("GET /api/v1/batches/{id}", "administrator mailbox-manager approver reader"),
+    ("GET /api/v1/batches/{id}/results", "administrator mailbox-manager approver reader"),
+    ("GET /api/v1/batches/{id}/events", "administrator mailbox-manager approver reader"),
+    ("POST /api/v1/batches/{id}/cancel", "administrator mailbox-manager approver reader"),
+    ("POST /api/v1/mailbox-imports", "administrator mailbox-manager"),
   ]
 
   @Test("the table has every route of the API, and every route needs a token")

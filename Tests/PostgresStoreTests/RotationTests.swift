@@ -9,6 +9,7 @@ struct RotationTests {
   /// Octets that are no secrets of the key ring: hashes, fingerprints and messages.
   private static let otherOctets = [
     "api_token.token_hash", "content_chunk.octets", "ledger.content_hash", "oauth_consent.state_hash",
+    "idempotency_key.request_hash",
   ]
 
   @Test("every column of octets is either encrypted anew or known to be none of the ring's")
@@ -53,7 +54,7 @@ struct RotationTests {
     return made
   }
 
-  /// One row of each table that came with OAuth and webhooks: five values.
+  /// One row of each table that came with OAuth, webhooks and imports: six values.
   private func fillOAuth(_ database: TestDatabase, profile: ProfileID, mailbox: MailboxID) async throws {
     func sealed(_ table: String, _ column: String, _ row: Int64) throws -> PostgresValue {
       .bytes(try database.ring.seal(Secret("x"), for: SealedPlace(table: table, column: column, row: row)))
@@ -84,6 +85,11 @@ struct RotationTests {
       INSERT INTO webhook (id, organization_id, url, secret, created_by)
       SELECT 1, organization_id, 'https://example.com/', $2, 'test' FROM mailbox WHERE id = $1
       """, [.id(mailbox), try sealed("webhook", "secret", 1)])
+    try await database.sql(
+      """
+      INSERT INTO mailbox_import_row (id, batch_id, position, organization_id, draft, password)
+      SELECT 1, 1, 1, organization_id, '{}', $2 FROM mailbox WHERE id = $1
+      """, [.id(mailbox), try sealed("mailbox_import_row", "password", 1)])
   }
 
   private func groups(_ database: TestDatabase, _ ring: KeyRing) async throws -> [SealedGroup] {
@@ -105,16 +111,16 @@ struct RotationTests {
       let before = try await database.int(rest)
 
       let dry = try await SecretRotation(url: url, ring: ring, batch: 3).rotate(dryRun: true)
-      #expect(dry.changed == 16 && dry.kept == 0)
+      #expect(dry.changed == 17 && dry.kept == 0)
       #expect(try await groups(database, ring).allSatisfy { $0.keyID == old })
 
       let told = Mutex(0)
       let report = try await SecretRotation(url: url, ring: ring, batch: 3).rotate { _ in told.withLock { $0 += 1 } }
-      #expect(report.changed == 16 && report.kept == 0 && report.unreadable.isEmpty)
+      #expect(report.changed == 17 && report.kept == 0 && report.unreadable.isEmpty)
       #expect(told.withLock { $0 } >= 6)
       let after = try await groups(database, ring)
       #expect(after.allSatisfy { $0.keyID == "new" && $0.state == .readable })
-      #expect(after.reduce(0) { $0 + $1.count } == 16)
+      #expect(after.reduce(0) { $0 + $1.count } == 17)
       // What stood there is what stands there now, also for those who know the new key alone.
       let alone = try KeyRing(Secret(String(ring.text.revealed.split(separator: "\n")[0])))
       let sealed = try await database.sql("SELECT password FROM mailbox WHERE id = \(mailboxes[3].id)")
@@ -135,10 +141,10 @@ struct RotationTests {
       // Another key: nothing opens.
       let foreign = KeyRing.generate(id: "foreign")
       let none = try await SecretRotation(url: url, ring: foreign).rotate()
-      #expect(none.changed == 0 && none.unreadable == [old: 12])
+      #expect(none.changed == 0 && none.unreadable == [old: 13])
       try await database.sql("UPDATE mailbox SET password = '\\x0102' WHERE id = \(mailboxes[1].id)")
       let report = try await SecretRotation(url: url, ring: database.ring.adding(id: "new")).rotate()
-      #expect(report.changed == 11 && report.unreadable == ["": 1])
+      #expect(report.changed == 12 && report.unreadable == ["": 1])
     }
   }
 

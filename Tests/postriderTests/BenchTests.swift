@@ -118,10 +118,18 @@ struct BenchTests {
     }
   }
 
+  @Test func bulkSaysItsFigures() async throws {
+    let object = try await run(["bulk", "--seconds", "1", "--mailboxes", "2000"])
+    for key in ["approve_s", "update_s", "ratio_to_update", "poll_p99_ms_alone", "poll_p99_ms", "poll_max_ms"] {
+      #expect(try number(object, key) > 0, "\(key)")
+    }
+  }
+
   @Test func wrongOptionsAreRefused() async throws {
     for arguments in [
       ["queue", "--batch", "0"], ["poll", "--held", "0"], ["fetch", "--big-mb", "51"], ["pipeline", "--workers", "99"],
       ["schedule", "--interval", "1"], ["send", "--messages", "1"],
+      ["bulk", "--mailboxes", "10"],
     ] {
       #expect(try await Program.run(["bench"] + arguments).exitCode == 64, "\(arguments)")
     }

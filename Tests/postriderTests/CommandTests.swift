@@ -18,7 +18,8 @@ struct CommandTests {
     ["quarantine", "discard"], ["mailbox", "reimport"],
     ["queue", "stats"], ["queue", "top"], ["queue", "inspect"], ["queue", "pause"], ["queue", "resume"],
     ["queue", "pauses"], ["queue", "poison", "list"], ["queue", "poison", "release"], ["queue", "repair"], ["whoami"],
-    ["profile", "edit"], ["mailbox", "edit"], ["mailbox", "move"],
+    ["profile", "edit"], ["mailbox", "edit"], ["mailbox", "move"], ["mailbox", "import"], ["batch", "list"],
+    ["batch", "show"], ["batch", "results"], ["batch", "watch"], ["batch", "cancel"],
   ]
 
   @Test("help", arguments: leaves)
@@ -48,7 +49,11 @@ struct CommandTests {
 
   @Test func wrongCallsEndWith64() async throws {
     for arguments in [
-      ["mailbox", "show"], ["mailbox", "approve"], ["mailbox", "approve", "1", "--all-pending"],
+      ["mailbox", "show"], ["mailbox", "approve"], ["mailbox", "approve", "1", "--all"],
+      ["mailbox", "test", "--all", "--profile", "1"], ["mailbox", "poll", "--timeout", "0", "1"],
+      ["mailbox", "import"],
+      ["mailbox", "import", "a.csv", "--template"], ["batch", "show"], ["batch", "show", "x"],
+      ["batch", "results", "1", "--result", "lost"], ["batch", "watch", "1", "--timeout", "0"],
       ["mailbox", "list", "--view", "nonsense"], ["mailbox", "list", "--limit", "0"], ["run", "show", "x"],
       ["email", "raw", "1", "--json"], ["mailbox", "create", "--address", "a@b", "--process-email-from", "soon"],
       ["mailbox", "create", "--address", "a@b", "--delete-after-processing"], ["whoami", "--api-url", "ftp://x"],

@@ -148,32 +148,6 @@ struct MailboxCommandTests {
     }
   }
 
-  @Test func everythingPendingIsApprovedInPortions() async throws {
-    let all = (1...1_200).map { Sample.mailbox(Int64($0)) }
-    try await StubAPI.run { request in
-      if request.name == "POST /mailboxes/approve" {
-        struct Ids: Decodable { var ids: [MailboxID] }
-        let ids = try request.decoded(Ids.self).ids
-        return .json(
-          BulkAnswer(
-            results: ids.map { BulkResult(id: $0, ok: $0.value != 7, code: $0.value == 7 ? "conflict" : nil) }))
-      }
-      let start = request.query["cursor"].flatMap { Int($0) } ?? 0
-      let end = min(start + (request.query["limit"].flatMap { Int($0) } ?? 50), all.count)
-      return .json(
-        Page(items: Array(all[start..<end]), nextCursor: end < all.count ? "\(end)" : nil, total: all.count))
-    } _: { stub in
-      let result = try await stub.run("mailbox", "approve", "--all-pending")
-      #expect(result.exitCode == 1)
-      #expect(result.output.contains("m7@example.com  conflict"))
-      #expect(result.output.contains("1199 mailboxes approved, 1 refused."))
-      struct Ids: Decodable { var ids: [MailboxID] }
-      let portions = try stub.requests.filter { $0.method == "POST" }.map { try $0.decoded(Ids.self).ids.count }
-      #expect(portions == [1_000, 200])
-      #expect(stub.requests.first?.query["view"] == "pending-approval")
-    }
-  }
-
   @Test func listsAreReadPageByPage() async throws {
     let all = (1...700).map { Sample.mailbox(Int64($0)) }
     try await StubAPI.run { request in

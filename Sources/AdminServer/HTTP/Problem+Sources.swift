@@ -56,10 +56,9 @@ extension Problem {
       headers: [Header(name: .connection, value: "close")])
   }
 
-  static func unsupportedMediaType(alsoTakesMessages: Bool) -> Problem {
+  static func unsupportedMediaType(_ types: [String]) -> Problem {
     Problem(
-      .unsupportedMediaType, "unsupported-media-type",
-      "Send the body as application/json\(alsoTakesMessages ? ", or a whole message as message/rfc822" : "").")
+      .unsupportedMediaType, "unsupported-media-type", "Send the body as \(types.joined(separator: " or ")).")
   }
 
   static func invalid(_ problems: [FieldProblem]) -> Problem {

@@ -150,6 +150,24 @@ extension JSONShape {
       "What it is done to; one that is named twice counts once.")
   ])
 
+  /// `BatchDraft`.
+  static let batchDraft = JSONShape.object([
+    Field(
+      "verb", .choice(BatchVerb.ofMailboxes.map(\.rawValue)), isRequired: true, "What is done with each mailbox."),
+    Field(
+      "ids", .array(of: .identifier, count: 1...Batch.maximumIDs),
+      "The mailboxes; instead of a filter. One that is named twice counts once."),
+    Field(
+      "filter",
+      .object([
+        Field("view", choice(MailboxFilter.View.self), "Only mailboxes of this view."),
+        Field("profileID", .identifier, "Only mailboxes of the server profile of this id."),
+        Field("ownerKind", choice(OwnerKind.self), "Only mailboxes of users, or of shared queues."),
+        Field("addressText", .string, "Only mailboxes whose address has this text, in any case.", example: "@example."),
+      ]), "Which mailboxes; an empty one stands for all. Instead of ids."),
+    Field("dryRun", .boolean, "Only count the mailboxes; nothing is done.", standard: "false"),
+  ])
+
   /// Mailboxes whose server renumbered their mail, and what becomes of it.
   static let reimportRequest = JSONShape.object([
     Field("ids", .array(of: .identifier, count: 1...1_000), isRequired: true, "The mailboxes."),

@@ -111,15 +111,34 @@ struct OpenAPIDocument {
     return route.query.map(\.json)
       + message.map { parameter in
         var json = parameter.json
-        json["required"] = false
+        if route.body != nil { json["required"] = false }
+        guard route.body != nil else { return json }
         json["description"] = .string(
-          "Only with a body of the type message/rfc822\(parameter.isRequired ? ", and required there" : ""): "
+          "Only with a body of the type \(route.messageType ?? "")\(parameter.isRequired ? ", and required there" : ""): "
             + parameter.help)
         return json
       }
   }
 
   private func headerParameters(_ route: RouteDescription) -> [JSONValue] {
+    if route.takesIdempotencyKey {
+      return [
+        [
+          "name": "Idempotency-Key", "in": "header", "required": false,
+          "schema": ["type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!-~]+$"],
+          "description":
+            "Sent again with the same key within 24 hours, the request does nothing and is answered as before.",
+        ]
+      ]
+    }
+    if route.path.hasSuffix("/events") {
+      return [
+        [
+          "name": "Last-Event-ID", "in": "header", "required": false, "schema": ["type": "string"],
+          "description": "The id of the last event that was seen; only what is newer is sent.",
+        ]
+      ]
+    }
     if route.takesVersion {
       return [
         [
@@ -142,8 +161,16 @@ struct OpenAPIDocument {
   }
 
   private func requestBody(_ route: RouteDescription) -> JSONValue? {
-    guard let shape = route.body else { return nil }
-    let octets = route.messageQuery == nil ? configuration.maximumBodyOctets : configuration.maximumFilesOctets
+    guard let shape = route.body else {
+      guard let type = route.messageType else { return nil }
+      let text =
+        "At most \(configuration.maximumMessageOctets) octets, within \(configuration.messageTimeout.wholeSeconds) s."
+      return [
+        "description": .string(text), "required": true,
+        "content": .object([.init(key: type, value: ["schema": ["type": "string"]])]),
+      ]
+    }
+    let octets = !route.takesFiles ? configuration.maximumBodyOctets : configuration.maximumFilesOctets
     var media: JSONValue = ["schema": shape.schema()]
     media["example"] = shape.example
     var content: JSONValue = ["application/json": media]
@@ -285,8 +312,9 @@ extension RouteDescription {
     }
     var statuses: Set<Int> = [401, 404, 422, 500, 503]
     if access != .signedIn || body?.holdsSecrets == true { statuses.insert(403) }
-    if body != nil { statuses.formUnion([400, 408, 409, 413, 415]) }
+    if body != nil || messageType != nil { statuses.formUnion([400, 408, 409, 413, 415]) }
     if takesVersion { statuses.insert(412) }
+    if messageType == "text/csv" { statuses.insert(403) }
     if case .octets = answer { statuses.insert(409) }
     return statuses.sorted()
   }

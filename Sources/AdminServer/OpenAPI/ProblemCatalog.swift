@@ -31,7 +31,13 @@ enum ProblemCatalog {
     (412, "Precondition Failed", [("stale", "If-Match names a version that is no longer the present one")]),
     (413, "Content Too Large", [("too-large", "the body has more octets than it may")]),
     (415, "Unsupported Media Type", [("unsupported-media-type", "the body is not application/json")]),
-    (422, "Unprocessable Content", [("invalid", "values are not allowed; errors names each with a pointer to it")]),
+    (
+      422, "Unprocessable Content",
+      [
+        ("invalid", "values are not allowed; errors names each with a pointer to it"),
+        ("idempotency-key-reused", "the Idempotency-Key was used for another request"),
+      ]
+    ),
     (
       500, "Internal Server Error",
       [
@@ -62,6 +68,8 @@ enum ProblemCatalog {
       ("not-kept", "nothing is kept of the message"),
       ("not-cancelable", "the message is neither a draft nor waiting"),
       ("not-retryable", "the message is in no state from which it is tried again"),
+      ("request-in-progress", "the same request, by its Idempotency-Key, is under way"),
+      ("not-receiving", "the import was ended while its file arrived"),
       ("uncertain", "the message may have arrived; say resendUncertain"),
     ] + doesNotSend
 

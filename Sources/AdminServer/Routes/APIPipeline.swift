@@ -45,7 +45,7 @@ struct APIPipeline: Sendable {
     if case .right(let right) = route.description.access, !principal.role.rights.contains(right) {
       throw MissingRight(right: right)
     }
-    if let handler = route.messageHandler, Self.isMessage(incoming.request) {
+    if let handler = route.messageHandler, Self.isMessage(incoming.request, route.description.messageType) {
       return try await take(route, incoming, principal, handler)
     }
     let query = try QueryReader.parse(incoming.request.uri.query, known: route.description.query.map(\.name))
@@ -54,8 +54,8 @@ struct APIPipeline: Sendable {
     if let shape = route.description.body {
       body = try await collect(
         incoming.request,
-        maximum: route.takesFiles ? configuration.maximumFilesOctets : configuration.maximumBodyOctets,
-        until: end, alsoTakesMessages: route.messageHandler != nil)
+        maximum: route.description.takesFiles ? configuration.maximumFilesOctets : configuration.maximumBodyOctets,
+        until: end, alsoTakes: route.description.messageType)
       // Where there is nothing to say, no body says it as well as an empty object.
       var value: JSONValue?
       if !body.isEmpty || shape != .nothing { value = try check(body, shape, isSecure: incoming.isSecure) }
@@ -63,11 +63,16 @@ struct APIPipeline: Sendable {
     }
     var call = APICall(
       principal: principal, parameters: incoming.parameters, query: query, body: body,
-      status: route.description.status)
+      headers: incoming.request.headers, isSecure: incoming.isSecure, status: route.description.status)
     call.answersTag = route.description.answersTag
     if route.method == .get { call.ifNoneMatch = incoming.request.headers[.ifNoneMatch] }
     do {
-      return try await withTimeLimit(remaining(end)) { [call] in try await route.handler(services, call) }
+      return try await withTimeLimit(remaining(end)) { [call] in
+        guard route.description.takesIdempotencyKey, let key = try IdempotencyKey(call, services.store) else {
+          return try await route.handler(services, call)
+        }
+        return try await key.answer(IdempotencyKey.hash(route, call)) { try await route.handler(services, call) }
+      }
     } catch StoreError.stale where ifMatch != nil {
       throw Problem.preconditionFailed
     }
@@ -85,7 +90,8 @@ struct APIPipeline: Sendable {
       throw Problem.tooLarge(configuration.maximumMessageOctets)
     }
     let call = APICall(
-      principal: principal, parameters: incoming.parameters, query: query, body: [], status: route.description.status)
+      principal: principal, parameters: incoming.parameters, query: query, body: [],
+      headers: incoming.request.headers, isSecure: incoming.isSecure, status: route.description.status)
     let body = incoming.request.body
     // Child tasks: the body must not be read by anybody any more when this function has returned.
     return try await withThrowingTaskGroup(of: Response.self) { group in
@@ -100,8 +106,8 @@ struct APIPipeline: Sendable {
     }
   }
 
-  private static func isMessage(_ request: Request) -> Bool {
-    mediaType(request.headers[.contentType] ?? "") == "message/rfc822"
+  private static func isMessage(_ request: Request, _ type: String?) -> Bool {
+    mediaType(request.headers[.contentType] ?? "") == type
   }
 
   private func remaining(_ end: ContinuousClock.Instant) -> Duration { max(.zero, end - ContinuousClock.now) }
@@ -120,10 +126,10 @@ struct APIPipeline: Sendable {
   }
 
   private func collect(
-    _ request: Request, maximum: Int, until end: ContinuousClock.Instant, alsoTakesMessages: Bool
+    _ request: Request, maximum: Int, until end: ContinuousClock.Instant, alsoTakes messageType: String?
   ) async throws -> [UInt8] {
     if let type = request.headers[.contentType], !Self.isJSON(type) {
-      throw Problem.unsupportedMediaType(alsoTakesMessages: alsoTakesMessages)
+      throw Problem.unsupportedMediaType(["application/json"] + (messageType.map { [$0] } ?? []))
     }
     if let length = request.headers[.contentLength].flatMap({ Int($0) }), length > maximum {
       throw Problem.tooLarge(Int64(maximum))

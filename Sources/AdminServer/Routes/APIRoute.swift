@@ -5,16 +5,14 @@ import PostriderCore
 struct APIRoute: Sendable {
   typealias Handler = @Sendable (APIServices, APICall) async throws -> Response
 
-  /// Takes the call, without a body, and the message that comes as its body.
+  /// Takes the call, without a body, and the message or file that comes as its body.
   typealias MessageHandler = @Sendable (APIServices, APICall, RequestBody) async throws -> Response
 
   var description: RouteDescription
   let method: HTTPRequest.Method
   let handler: Handler
-  /// For a body that is a message; `nil` where it may be none.
+  /// For a body that is a message or file; `nil` where it may be none.
   var messageHandler: MessageHandler?
-  /// Whether the body may be as large as files make it.
-  var takesFiles = false
 
   static func get(
     _ path: String, _ access: RouteAccess, query: [QueryParameter] = [], answers answer: AnswerShape? = nil,
@@ -55,9 +53,39 @@ extension APIRoute {
   /// the query.
   func takingMessages(query: [QueryParameter], _ handler: @escaping MessageHandler) -> APIRoute {
     var route = self
+    route.description.messageType = "message/rfc822"
     route.description.messageQuery = query
     route.messageHandler = handler
-    route.takesFiles = true
+    route.description.takesFiles = true
+    return route
+  }
+
+  /// A route whose body is always a file of this media type.
+  static func upload(
+    _ path: String, _ access: RouteAccess, type: String, query: [QueryParameter], status: Int,
+    answers answer: AnswerShape? = nil, _ summary: String, handler: @escaping MessageHandler
+  ) -> APIRoute {
+    var description = RouteDescription(
+      method: "POST", path: APIRoutes.prefix + path, access: access, query: [], body: nil, status: status,
+      summary: summary, answer: answer)
+    description.messageType = type
+    description.messageQuery = query
+    return APIRoute(
+      description: description, method: .post,
+      handler: { _, _ in throw Problem.unsupportedMediaType([type]) }, messageHandler: handler)
+  }
+
+  /// The same route, with a body that may be large.
+  func takingLargeBodies() -> APIRoute {
+    var route = self
+    route.description.takesFiles = true
+    return route
+  }
+
+  /// The same route; sent again with the same `Idempotency-Key` it answers as before and does nothing.
+  func repeatable() -> APIRoute {
+    var route = self
+    route.description.takesIdempotencyKey = true
     return route
   }
 }
@@ -72,6 +100,10 @@ struct APICall: Sendable {
   let query: [String: String]
   /// The body, of the route's shape; empty for routes without one.
   let body: [UInt8]
+  /// The fields of the request's head.
+  let headers: HTTPFields
+  /// Whether nobody on the way can read it.
+  let isSecure: Bool
   /// The status of success.
   let status: Int
   /// Whether the answer is one thing with a version, and so gets an ETag.

@@ -4,7 +4,7 @@ import PostriderCore
 enum APIRoutes {
   static let prefix = "/api/v1"
 
-  static let all: [APIRoute] = basic + oauth + webhooks
+  static let all: [APIRoute] = basic + oauth + webhooks + batches
 
   private static let basic: [APIRoute] = [
     .get("/whoami", .signedIn, answers: .of(Principal.self), "Who the token belongs to.", handler: showPrincipal),
@@ -27,7 +27,8 @@ enum APIRoutes {
       "Mailboxes, by address.", handler: listMailboxes),
     .post(
       "/mailboxes", .right(.writeMailboxes), body: .mailboxDraft, status: 201, answers: .of(Mailbox.self),
-      "Creates a mailbox.", handler: createMailbox),
+      "Creates a mailbox.", handler: createMailbox
+    ).repeatable(),
     .get(
       "/mailboxes/{id}", .right(.readMailboxes), answers: .of(Mailbox.self), "One mailbox.", handler: showMailbox),
     .patch(

@@ -20,8 +20,15 @@ public struct RouteDescription: Hashable, Sendable {
   public let query: [QueryParameter]
   /// What the body must look like; `nil` for none.
   public let body: JSONShape?
-  /// The parameters of the query when the body is a message (`message/rfc822`) instead; `nil` where it may be none.
+  /// The media type of a file that may be the body instead (`message/rfc822`), or must be where ``body`` is `nil`; `nil`
+  /// where there is none.
+  public var messageType: String?
+  /// The parameters of the query when the body is such a file.
   public var messageQuery: [QueryParameter]?
+  /// Whether the body may be as large as files make it.
+  public var takesFiles = false
+  /// Whether the header `Idempotency-Key` makes it safe to send the request again.
+  public var takesIdempotencyKey = false
   /// The status of success.
   public let status: Int
   /// One sentence.

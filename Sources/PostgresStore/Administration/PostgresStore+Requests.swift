@@ -1,7 +1,7 @@
 import PostriderCore
 
 /// What a bulk verb has to know of a mailbox before it changes it.
-private struct MailboxFacts: Sendable {
+struct MailboxFacts: Sendable {
   var approval: ApprovalState
   var approvalNeeded: Bool
   var isActive: Bool
@@ -39,6 +39,76 @@ private struct MailboxFacts: Sendable {
   }
 }
 
+/// What a bulk verb makes of mailboxes: who is refused, who is so already, and the statements that do it for the others.
+struct BulkPlan: Sendable {
+  /// Why a mailbox is refused.
+  typealias Refusal = (code: String, message: String)
+
+  var refusals: [MailboxID: Refusal] = [:]
+  var unchanged: Set<MailboxID> = []
+  var statements: [Statement] = []
+}
+
+extension BulkPlan {
+  /// Approves or rejects.
+  static func approval(
+    _ state: ApprovalState, _ facts: [MailboxID: MailboxFacts], by principal: Principal
+  ) -> BulkPlan {
+    let changed = facts.filter { $0.value.approval != state }.sorted { $0.key < $1.key }
+    var plan = BulkPlan()
+    plan.unchanged = Set(facts.keys).subtracting(changed.map(\.key))
+    if changed.isEmpty { return plan }
+    let mailboxes = PostgresValue.ids(changed.map(\.key))
+    let verb = state == .approved ? "mailbox.approve" : "mailbox.reject"
+    let entries = changed.map { id, facts in
+      AuditEntry(
+        verb, "mailbox", id.value, before: #"{"approval":"\#(facts.approval.rawValue)"}"#,
+        after: #"{"approval":"\#(state.rawValue)"}"#)
+    }
+    plan.statements = [
+      Statement(
+        "UPDATE mailbox SET approval = $2, version = version + 1, updated_at = now() WHERE id = ANY ($1)",
+        [mailboxes, .text(state.rawValue)]),
+      .refreshMayRun(mailboxes),
+      .audit(entries, by: principal),
+    ]
+    return plan
+  }
+
+  /// Requests tests.
+  static func test(
+    _ facts: [MailboxID: MailboxFacts], _ jobClass: JobClass, by principal: Principal
+  ) -> BulkPlan {
+    request(.test, facts, refused: facts.compactMapValues(\.testRefusal), jobClass, by: principal)
+  }
+
+  /// Requests polls.
+  static func poll(
+    _ facts: [MailboxID: MailboxFacts], _ jobClass: JobClass, by principal: Principal
+  ) -> BulkPlan {
+    let refused = facts.compactMapValues { facts -> Refusal? in
+      facts.incomingReason.map { ("not-running", "the incoming direction is not running: \($0)") }
+    }
+    return request(.poll, facts, refused: refused, jobClass, by: principal)
+  }
+
+  /// Counts a request on the hot rows of those that are not refused, makes them due and wakes the scheduler.
+  private static func request(
+    _ kind: JobKind, _ facts: [MailboxID: MailboxFacts], refused: [MailboxID: Refusal], _ jobClass: JobClass,
+    by principal: Principal
+  ) -> BulkPlan {
+    var plan = BulkPlan(refusals: refused)
+    let accepted = facts.keys.filter { refused[$0] == nil }.sorted()
+    if accepted.isEmpty { return plan }
+    let entries = accepted.map { AuditEntry("mailbox.\(kind.word)", "mailbox", $0.value) }
+    plan.statements =
+      [PostgresStore.lockRows(kind, of: accepted)] + PostgresStore.requestStatements(kind, of: accepted, jobClass) + [
+        .audit(entries, by: principal)
+      ]
+    return plan
+  }
+}
+
 extension PostgresStore {
   /// Up to so many mailboxes a person waits for; more are a batch.
   static let interactiveLimit = 20
@@ -50,28 +120,7 @@ extension PostgresStore {
     guard state == .approved || state == .rejected else {
       throw StoreError.invalid([FieldProblem("/state", "not-allowed", "must be approved or rejected")])
     }
-    return try await forEach(ids, principal) { db, facts in
-      let changed = facts.filter { $0.value.approval != state }.sorted { $0.key < $1.key }
-      let mailboxes = PostgresValue.ids(changed.map(\.key))
-      let verb = state == .approved ? "mailbox.approve" : "mailbox.reject"
-      let entries = changed.map { id, facts in
-        AuditEntry(
-          verb, "mailbox", id.value, before: #"{"approval":"\#(facts.approval.rawValue)"}"#,
-          after: #"{"approval":"\#(state.rawValue)"}"#)
-      }
-      if changed.isEmpty {
-        try db.commit()
-      } else {
-        try db.commit([
-          Statement(
-            "UPDATE mailbox SET approval = $2, version = version + 1, updated_at = now() WHERE id = ANY ($1)",
-            [mailboxes, .text(state.rawValue)]),
-          .refreshMayRun(mailboxes),
-          .audit(entries, by: principal),
-        ])
-      }
-      return facts.mapValues { _ in nil }
-    }
+    return try await forEach(ids, principal) { .approval(state, $0, by: principal) }
   }
 
   /// Requests test & enable; interactive for at most 20 mailboxes.
@@ -80,40 +129,13 @@ extension PostgresStore {
   /// `nothing-to-test`, `set-aside` or `not-found`.
   public func requestTest(of ids: [MailboxID], by principal: Principal) async throws -> [BulkResult] {
     let urgent = ids.count <= Self.interactiveLimit
-    return try await forEach(ids, principal) { db, facts in
-      let answers = facts.mapValues(\.testRefusal)
-      try Self.request(.test, answers, urgent ? .interactive : .batchTest, db, principal)
-      return answers
-    }
+    return try await forEach(ids, principal) { .test($0, urgent ? .interactive : .batchTest, by: principal) }
   }
 
   /// Requests a poll now; refused with `not-running` for a mailbox whose incoming direction is not running.
   public func requestPoll(of ids: [MailboxID], by principal: Principal) async throws -> [BulkResult] {
     let urgent = ids.count <= Self.interactiveLimit
-    return try await forEach(ids, principal) { db, facts in
-      let answers = facts.mapValues { facts in
-        facts.incomingReason.map { (code: "not-running", message: "the incoming direction is not running: \($0)") }
-      }
-      try Self.request(.poll, answers, urgent ? .interactive : .poll, db, principal)
-      return answers
-    }
-  }
-
-  /// Counts a request on the hot rows of the accepted mailboxes, makes them due and wakes the scheduler.
-  private static func request(
-    _ kind: JobKind, _ answers: [MailboxID: (code: String, message: String)?], _ jobClass: JobClass,
-    _ db: isolated PostgresConnection, _ principal: Principal
-  ) throws {
-    let accepted = answers.filter { $0.value == nil }.map(\.key).sorted()
-    if accepted.isEmpty {
-      try db.commit()
-      return
-    }
-    let entries = accepted.map { AuditEntry("mailbox.\(kind.word)", "mailbox", $0.value) }
-    try db.commit(
-      [lockRows(kind, of: accepted)] + requestStatements(kind, of: accepted, jobClass) + [
-        .audit(entries, by: principal)
-      ])
+    return try await forEach(ids, principal) { .poll($0, urgent ? .interactive : .poll, by: principal) }
   }
 
   /// Locks hot rows in order.
@@ -136,31 +158,37 @@ extension PostgresStore {
     ]
   }
 
-  /// Locks mailboxes in order, gives what is known of them to a body that changes them and commits, and turns its
-  /// refusals into answers in the order asked.
+  /// Locks mailboxes in order and reads what a bulk verb has to know of them.
+  static func facts(
+    of ids: [MailboxID], in organization: OrganizationID, _ db: isolated PostgresConnection
+  ) throws -> [MailboxID: MailboxFacts] {
+    let rows = try db.query(
+      """
+      SELECT m.id, m.approval, \(MailboxQuery.approvalNeeded), m.is_active, p.is_active,
+        m.incoming_method = 'server-side-sync' OR m.outgoing_method = 'server-side-sync',
+        \(MailboxQuery.paused), \(MailboxQuery.setAside("t")),
+        \(MailboxQuery.reason("incoming"))
+      FROM mailbox m JOIN organization o ON o.id = m.organization_id
+      LEFT JOIN server_profile p ON p.id = m.profile_id
+      WHERE m.id = ANY ($1) AND m.organization_id = $2 ORDER BY m.id FOR NO KEY UPDATE OF m
+      """, [.ids(ids), .id(organization)]
+    ).map { row in (try row.id() as MailboxID, try MailboxFacts(&row)) }
+    return Dictionary(uniqueKeysWithValues: rows)
+  }
+
+  /// Carries out a plan for mailboxes and turns it into answers in the order asked.
   private func forEach(
-    _ ids: [MailboxID], _ principal: Principal,
-    _ body:
-      @Sendable (isolated PostgresConnection, [MailboxID: MailboxFacts]) throws
-      -> [MailboxID: (code: String, message: String)?]
+    _ ids: [MailboxID], _ principal: Principal, _ plan: @Sendable ([MailboxID: MailboxFacts]) -> BulkPlan
   ) async throws -> [BulkResult] {
     try await pool.transaction(.api(principal.organizationID)) { db in
-      let rows = try db.query(
-        """
-        SELECT m.id, m.approval, \(MailboxQuery.approvalNeeded), m.is_active, p.is_active,
-          m.incoming_method = 'server-side-sync' OR m.outgoing_method = 'server-side-sync',
-          \(MailboxQuery.paused), \(MailboxQuery.setAside("t")),
-          \(MailboxQuery.reason("incoming"))
-        FROM mailbox m JOIN organization o ON o.id = m.organization_id
-        LEFT JOIN server_profile p ON p.id = m.profile_id
-        WHERE m.id = ANY ($1) AND m.organization_id = $2 ORDER BY m.id FOR NO KEY UPDATE OF m
-        """, [.ids(ids), .id(principal.organizationID)]
-      ).map { row in (try row.id() as MailboxID, try MailboxFacts(&row)) }
-      let refusals = try body(db, Dictionary(uniqueKeysWithValues: rows))
+      let facts = try Self.facts(of: ids, in: principal.organizationID, db)
+      let plan = plan(facts)
+      try db.commit(plan.statements)
       return ids.map { id in
-        guard let refusal = refusals[id] else {
+        guard facts[id] != nil else {
           return BulkResult(id: id, ok: false, code: "not-found", message: "there is no such mailbox")
         }
+        let refusal = plan.refusals[id]
         return BulkResult(id: id, ok: refusal == nil, code: refusal?.code, message: refusal?.message)
       }
     }

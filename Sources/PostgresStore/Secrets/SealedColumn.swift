@@ -16,6 +16,7 @@ struct SealedColumn: Hashable, Sendable {
     SealedColumn(table: "oauth_grant", column: "refresh_token", key: "mailbox_id"),
     SealedColumn(table: "oauth_consent", column: "code_verifier"),
     SealedColumn(table: "webhook", column: "secret"),
+    SealedColumn(table: "mailbox_import_row", column: "password"),
   ]
 
   /// The place of a value.

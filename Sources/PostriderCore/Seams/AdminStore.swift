@@ -221,7 +221,7 @@ public typealias QuarantineResult = RowResult<QuarantinedMessage>
 
 /// What administration needs of PostgreSQL. Every call works in the principal's organization alone, writes its audit
 /// row in the same transaction, and throws ``StoreError``.
-public protocol AdminStore: Sendable {
+public protocol AdminStore: BatchStore, IdempotencyStore {
   /// The person behind a bearer token; `nil` for an unknown, revoked or expired one.
   func principal(token: Secret) async throws -> Principal?
 

@@ -4,7 +4,7 @@ import ArgumentParser
 enum Administration {
   /// In the order of the help.
   static let commands: [any ParsableCommand.Type] = [
-    ProfileCommand.self, MailboxCommand.self, AlertCommand.self, RunCommand.self, EmailCommand.self,
+    ProfileCommand.self, MailboxCommand.self, BatchCommand.self, AlertCommand.self, RunCommand.self, EmailCommand.self,
     QuarantineCommand.self, WebhookCommand.self, QueueCommand.self, WhoAmICommand.self,
   ]
 }

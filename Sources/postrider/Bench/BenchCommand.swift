@@ -6,7 +6,7 @@ struct BenchCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "bench",
     abstract:
-      "Measures the queue, the pipeline around a session, the schedule, polls, fetches, sending and lists on this machine.",
+      "Measures queue, pipeline, schedule, polls, fetches, sending, lists and bulk changes on this machine.",
     discussion: """
       Each benchmark starts a PostgreSQL and a Redis of its own, measures what the bare servers reach in the same run,
       and leaves nothing behind. Use a release build: swift build -c release
@@ -19,10 +19,12 @@ struct BenchCommand: AsyncParsableCommand {
         postrider bench fetch                    mail from Dovecot, parsed and stored
         postrider bench send                     mail to a sink, beside smtp-source
         postrider bench lists                    pages of mailboxes, runs and alerts with totals
+        postrider bench bulk                     a batch over 100,000 mailboxes while they are polled
       """,
     subcommands: [
       BenchQueueCommand.self, BenchPipelineCommand.self, BenchScheduleCommand.self, BenchPollCommand.self,
-      BenchFetchCommand.self, BenchSendCommand.self, BenchListsCommand.self, CheapPOP3Server.self,
+      BenchFetchCommand.self, BenchSendCommand.self, BenchListsCommand.self, BenchBulkCommand.self,
+      CheapPOP3Server.self,
     ])
 }
 

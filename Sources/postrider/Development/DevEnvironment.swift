@@ -150,7 +150,7 @@ struct DevEnvironment {
           haltGuard: deployment.haltGuard(queue: queue), tokens: deployment.tokens(store: store)))
       services.append(try deployment.webhooks(store: store))
     }
-    services += [deployment.scheduler(store: store, queue: queue), api]
+    services += [deployment.scheduler(store: store, queue: queue), deployment.batches(store: store), api]
     let guide = Guide(
       directory: directory.path, isDefault: command.directory == DataDirectory.defaultPath, token: token)
     services.append(

@@ -18,6 +18,9 @@ extension Deployment {
       ], liveness: { pulse?.isAlive() ?? true }, registry: registry, logger: logger(.probes))
   }
 
+  /// Carries batches out; belongs into every process that serves the API.
+  func batches(store: PostgresStore) -> BatchRunner { BatchRunner(queue: store, logger: logger(.api)) }
+
   /// The REST API on its TCP port and, where configured, on a Unix socket.
   func api(store: PostgresStore, queue: RedisJobQueue, port: Int? = nil, socket: String? = nil) throws -> AdminServer {
     var configuration = AdminServerConfiguration(

@@ -99,7 +99,8 @@ struct APICommand: AsyncParsableCommand {
     try await deployment.serve(
       [
         Running { try await store.run() }, Running { try await queue.run() },
-        try deployment.probes(store: store, queue: queue), try deployment.api(store: store, queue: queue),
+        try deployment.probes(store: store, queue: queue), deployment.batches(store: store),
+        try deployment.api(store: store, queue: queue),
       ], grace: Deployment.apiGrace)
   }
 }

@@ -49,11 +49,13 @@ struct APIClient: Sendable {
     return try await decode(try await send(path, [], body: ByteBuffer(bytes: bytes), isChange: true), from: path)
   }
 
-  /// Sends a message as it stands, read piece by piece, and reads the answer.
-  func upload<Value: Decodable>(_ path: String, _ query: [(String, String?)], _ file: MessageFile) async throws -> Value
-  {
+  /// Sends a message or file as it stands, read piece by piece, and reads the answer.
+  func upload<Value: Decodable>(
+    _ path: String, _ query: [(String, String?)], _ file: MessageFile, type: String = "message/rfc822"
+  ) async throws -> Value {
     let length = file.sizeOctets.map { HTTPClientRequest.Body.Length.known($0) } ?? .unknown
-    let response = try await send(path, query, message: .stream(file.pieces, length: length), timeout: .minutes(10))
+    let response = try await send(
+      path, query, message: .stream(file.pieces, length: length), type: type, timeout: .minutes(10))
     return try await decode(response, from: path)
   }
 
@@ -73,7 +75,7 @@ struct APIClient: Sendable {
 
   private func send(
     _ path: String, _ query: [(String, String?)], body: ByteBuffer? = nil, isChange: Bool = false,
-    message: HTTPClientRequest.Body? = nil, timeout: TimeAmount = Self.timeout
+    message: HTTPClientRequest.Body? = nil, type: String = "message/rfc822", timeout: TimeAmount = Self.timeout
   ) async throws -> HTTPClientResponse {
     var request = HTTPClientRequest(url: settings.url + "/api/v1" + path + Self.encoded(query))
     request.headers.add(name: "Authorization", value: "Bearer \(settings.token.revealed)")
@@ -85,7 +87,7 @@ struct APIClient: Sendable {
     }
     if let message {
       request.method = .POST
-      request.headers.add(name: "Content-Type", value: "message/rfc822")
+      request.headers.add(name: "Content-Type", value: type)
       request.body = message
     }
     let response: HTTPClientResponse

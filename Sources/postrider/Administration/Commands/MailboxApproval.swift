@@ -6,14 +6,18 @@ struct MailboxApprove: AdministrationCommand {
   static let configuration = CommandConfiguration(
     commandName: "approve", abstract: "Let mailboxes process mail.",
     discussion: """
-      Exit code 1 when one of them could not be approved.
+      With --view, --profile or --all it is a batch, done step by step by the API's processes; more than 100 mailboxes \
+      are asked about first. Exit code 1 when one of them could not be approved.
+      Examples:
+        postrider mailbox approve --view pending-approval --dry-run
+        postrider mailbox approve --profile "Example mail" --yes
       Example: postrider mailbox approve support@example.com sales@example.com
       """)
 
   @OptionGroup var chosen: ApprovalOptions
   @OptionGroup(title: "Connection and output") var options: ClientOptions
 
-  func execute(_ session: Session) async throws { try await chosen.decide("approve", session) }
+  func execute(_ session: Session) async throws { try await chosen.decide(.approve, session) }
 }
 
 /// `postrider mailbox reject`
@@ -21,54 +25,30 @@ struct MailboxReject: AdministrationCommand {
   static let configuration = CommandConfiguration(
     commandName: "reject", abstract: "Refuse mailboxes; they process no mail.",
     discussion: """
-      Exit code 1 when one of them could not be rejected.
+      With --view, --profile or --all it is a batch, done step by step by the API's processes; more than 100 mailboxes \
+      are asked about first. Exit code 1 when one of them could not be rejected.
       Example: postrider mailbox reject support@example.com
       """)
 
   @OptionGroup var chosen: ApprovalOptions
   @OptionGroup(title: "Connection and output") var options: ClientOptions
 
-  func execute(_ session: Session) async throws { try await chosen.decide("reject", session) }
+  func execute(_ session: Session) async throws { try await chosen.decide(.reject, session) }
 }
 
 /// Which mailboxes are approved or rejected.
 struct ApprovalOptions: ParsableArguments {
-  @Argument(help: "Ids, addresses or owners' names.") var mailboxes: [String] = []
+  @OptionGroup var bulk: BulkOptions
 
-  @Flag(help: "All that wait for approval when the command begins.")
-  var allPending = false
-
-  func validate() throws {
-    if mailboxes.isEmpty == !allPending { throw ValidationError("Name mailboxes, or give --all-pending.") }
-  }
-
-  func decide(_ verb: String, _ session: Session) async throws {
-    let chosen = allPending ? try await pending(session.api) : try await Selection.mailboxes(mailboxes, session.api)
-    var progress = Progress(
-      total: chosen.count, isVisible: Terminal.showsProgress && chosen.count > BulkRequest.maximumIDs)
-    defer { progress.clear() }
-    var answer = BulkAnswer(results: [])
-    for start in stride(from: 0, to: chosen.count, by: BulkRequest.maximumIDs) {
-      let ids = chosen[start..<min(start + BulkRequest.maximumIDs, chosen.count)].map(\.id)
-      let part: BulkAnswer = try await session.api.post("/mailboxes/\(verb)", BulkRequest(ids: ids))
-      answer.results += part.results
-      for result in part.results { try progress.finish(nil, isFailure: !result.ok) }
+  func decide(_ verb: BatchVerb, _ session: Session) async throws {
+    // A few that are named are decided at once, with an answer for each.
+    if bulk.isFilter || bulk.dryRun || bulk.doesNotWait || bulk.mailboxes.count > BulkRequest.maximumIDs {
+      return try await bulk.carryOut(verb, session)
     }
-    progress.clear()
-    try session.report(answer, chosen, done: verb == "approve" ? "approved" : "rejected")
-  }
-
-  /// Read to the end before anything is changed: decided ones leave the view, which would shift the pages.
-  private func pending(_ api: APIClient) async throws -> [Mailbox] {
-    var found: [Mailbox] = []
-    var cursor: String?
-    repeat {
-      let page: Page<Mailbox> = try await api.get(
-        "/mailboxes", [("view", MailboxFilter.View.pendingApproval.rawValue), ("limit", "500"), ("cursor", cursor)])
-      found += page.items
-      cursor = page.items.isEmpty ? nil : page.nextCursor
-    } while cursor != nil
-    return found
+    let chosen = try await Selection.mailboxes(bulk.mailboxes, session.api)
+    let answer: BulkAnswer = try await session.api.post(
+      "/mailboxes/\(verb.rawValue)", BulkRequest(ids: chosen.map(\.id)))
+    try session.report(answer, chosen, done: verb == .approve ? "approved" : "rejected")
   }
 }
 

@@ -6,7 +6,8 @@ struct MailboxCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "mailbox", abstract: "Mailboxes: the accounts that are polled and sent from.",
     subcommands: [
-      MailboxCreate.self, MailboxList.self, MailboxShow.self, MailboxEdit.self, MailboxMove.self, MailboxApprove.self,
+      MailboxCreate.self, MailboxImport.self, MailboxList.self, MailboxShow.self, MailboxEdit.self, MailboxMove.self,
+      MailboxApprove.self,
       MailboxReject.self,
       MailboxTest.self, MailboxPoll.self, MailboxReimport.self, MailboxQuota.self, MailboxConnect.self,
       MailboxConnectionShow.self, MailboxDisconnect.self,

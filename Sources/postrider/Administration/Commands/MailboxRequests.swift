@@ -3,19 +3,20 @@ import PostriderCore
 
 /// Options of commands that ask workers for something and wait.
 struct WaitOptions: ParsableArguments {
-  @Argument(help: "Ids, addresses or owners' names.") var mailboxes: [String]
-
-  @Flag(name: .customLong("no-wait"), help: "Only make the request; workers do it when they get to it.")
-  var doesNotWait = false
+  @OptionGroup var bulk: BulkOptions
 
   @Option(
     help: ArgumentHelp(
-      "Seconds to wait, 1 to 86400.", discussion: "What is not done by then goes on by itself. Example: --timeout 600",
+      "Seconds to wait, 1 to 86400.",
+      discussion: """
+        What is not done by then goes on by itself. Default: 120, and as long as it takes with --view, --profile or \
+        --all. Example: --timeout 600
+        """,
       valueName: "seconds"))
-  var timeout = 120
+  var timeout: Int?
 
   func validate() throws {
-    if !(1...86_400).contains(timeout) { throw ValidationError("--timeout must be from 1 to 86400.") }
+    if let timeout, !(1...86_400).contains(timeout) { throw ValidationError("--timeout must be from 1 to 86400.") }
   }
 
   /// Makes the requests, waits unless told otherwise, prints, and ends with exit code 1 when something failed.
@@ -23,12 +24,15 @@ struct WaitOptions: ParsableArguments {
     _ kind: RequestWaiter.Kind, _ session: Session,
     _ report: @escaping (RequestWaiter.Outcome, inout Progress) throws -> Void
   ) async throws {
-    let chosen = try await Selection.mailboxes(mailboxes, session.api)
-    if doesNotWait {
+    if bulk.isFilter || bulk.dryRun || bulk.mailboxes.count > BulkRequest.maximumIDs {
+      return try await bulk.carryOut(kind == .test ? .test : .poll, timeout: timeout.map(Double.init), session)
+    }
+    let chosen = try await Selection.mailboxes(bulk.mailboxes, session.api)
+    if bulk.doesNotWait {
       let answer = BulkAnswer(results: try await RequestWaiter.request(kind, chosen, session.api))
       return try session.report(answer, chosen, done: "\(kind.rawValue) requested")
     }
-    let waiter = RequestWaiter(kind: kind, session: session, timeout: Double(timeout)) { outcome, progress in
+    let waiter = RequestWaiter(kind: kind, session: session, timeout: Double(timeout ?? 120)) { outcome, progress in
       if session.isJSON {
         try progress.finish(nil, isFailure: outcome.state != .passed)
       } else {
@@ -48,7 +52,9 @@ struct MailboxTest: AdministrationCommand {
     discussion: """
       Waits for the workers, prints each result as it comes and the steps of what failed. When nothing starts for 10 \
       seconds it says why – no worker is running, all are busy, a limit, a pause, a breaker – and again when the reason \
-      changes, and goes on waiting. Exit code 1 when a tested direction failed or was not done in time.
+      changes, and goes on waiting. With --view, --profile or --all it is a batch, behind everything else that workers do. \
+      Exit code 1 when a tested direction failed or was not done in time.
+      All of a profile: postrider mailbox test --profile "Example mail"
       Example: postrider mailbox test support@example.com
       """)
 
@@ -89,7 +95,7 @@ struct MailboxPoll: AdministrationCommand {
     commandName: "poll", abstract: "Receive new mail now.",
     discussion: """
       Waits for the workers and prints what was stored; when nothing starts for 10 seconds it says why. Exit code 1 when a poll failed, was refused or was not done \
-      in time. A mailbox that is not running is refused: test it first.
+      in time. A mailbox that is not running is refused: test it first. With --view, --profile or --all it is a batch.
       Example: postrider mailbox poll support@example.com
       """)
 

@@ -29,6 +29,14 @@ struct Progress {
     draw()
   }
 
+  /// Takes over how far it has come, as somebody else counts it.
+  mutating func set(done: Int, failed: Int, waitingFor text: String = "") {
+    self.done = done + failed
+    self.failed = failed
+    note = text
+    draw()
+  }
+
   /// Says what it waits for, behind the bar.
   mutating func wait(for text: String) {
     note = text
