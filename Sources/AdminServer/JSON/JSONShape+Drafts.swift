@@ -1,7 +1,7 @@
 import PostriderCore
 
 extension JSONShape {
-  private static func choice<Value: CaseIterable & RawRepresentable>(_: Value.Type) -> JSONShape
+  static func choice<Value: CaseIterable & RawRepresentable>(_: Value.Type) -> JSONShape
   where Value.RawValue == String {
     .choice(Value.allCases.map(\.rawValue))
   }
@@ -39,6 +39,7 @@ extension JSONShape {
   static let mailboxDraft = JSONShape.object([
     Field("address", .string, isRequired: true), Field("owner", ownerDraft), Field("profileID", .identifier),
     Field("incomingMethod", choice(SyncMethod.self)), Field("outgoingMethod", choice(SyncMethod.self)),
+    Field("actMethod", choice(SyncMethod.self)),
     Field("allowsCredentials", .boolean), Field("userName", .string), Field("password", .secret),
     Field("processEmailFrom", .date), Field("deleteAfterProcessing", .boolean),
   ])
@@ -87,6 +88,7 @@ extension JSONShape {
   static let mailboxChange = JSONShape.object([
     Field("address", .string), Field("profileID", .identifier), Field("isActive", .boolean),
     Field("incomingMethod", choice(SyncMethod.self)), Field("outgoingMethod", choice(SyncMethod.self)),
+    Field("actMethod", choice(SyncMethod.self)),
     Field("allowsCredentials", .boolean), Field("userName", .string), Field("password", .secret),
     Field("processEmailFrom", .date), Field("deleteAfterProcessing", .boolean), Field("sendQuota", sendQuota),
     Field("clears", .array(of: choice(MailboxChange.Clearable.self), count: 0...4)), Field("version", .identifier),

@@ -4,7 +4,7 @@ enum APIRoutes {
 
   private static let page = ["limit", "cursor"]
 
-  static let all: [APIRoute] = basic + oauth + webhooks
+  static let all: [APIRoute] = basic + settings + alerts + oauth + webhooks
 
   private static let basic: [APIRoute] = [
     .get("/whoami", .signedIn, "Who the token belongs to.", handler: showPrincipal),
@@ -53,9 +53,6 @@ enum APIRoutes {
     .patch(
       "/alert-mail", .right(.writeProfiles), body: .alertMailChange, "Changes it; what is left out stays.",
       handler: changeAlertMail),
-    .get(
-      "/alerts", .right(.readAlerts), query: ["mailbox", "level", "resolved"] + page, "Alerts, newest first.",
-      handler: listAlerts),
     .get(
       "/runs", .right(.readRuns), query: ["mailbox", "kind", "result"] + page, "Runs without steps, newest first.",
       handler: listRuns),

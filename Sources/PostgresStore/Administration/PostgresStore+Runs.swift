@@ -6,7 +6,7 @@ extension PostgresStore {
     SELECT r.id, r.mailbox_id, m.address, r.kind, r.trigger, r.worker, r.fence, r.due_at, r.started_at, r.finished_at,
       r.result, r.failure_code, r.failure, r.messages_stored, r.octets_stored, r.messages_known, r.messages_failed,
       r.messages_sent
-    FROM run r LEFT JOIN mailbox m ON m.id = r.mailbox_id
+    FROM run r JOIN mailbox m ON m.id = r.mailbox_id
     """
 
   private static func run(_ row: inout Row) throws -> RunRecord {

@@ -23,7 +23,14 @@ struct WaitOptions: ParsableArguments {
     _ kind: RequestWaiter.Kind, _ session: Session,
     _ report: @escaping (RequestWaiter.Outcome, inout Progress) throws -> Void
   ) async throws {
-    let chosen = try await Selection.mailboxes(mailboxes, session.api)
+    try await ask(kind, try await Selection.mailboxes(mailboxes, session.api), session, report)
+  }
+
+  /// The same for mailboxes that are known already.
+  func ask(
+    _ kind: RequestWaiter.Kind, _ chosen: [Mailbox], _ session: Session,
+    _ report: @escaping (RequestWaiter.Outcome, inout Progress) throws -> Void
+  ) async throws {
     if doesNotWait {
       let answer = BulkAnswer(results: try await RequestWaiter.request(kind, chosen, session.api))
       return try session.report(answer, chosen, done: "\(kind.rawValue) requested")
@@ -86,12 +93,13 @@ struct MailboxTest: AdministrationCommand {
 /// `postrider mailbox poll`
 struct MailboxPoll: AdministrationCommand {
   static let configuration = CommandConfiguration(
-    commandName: "poll", abstract: "Receive new mail now.",
+    commandName: "poll", abstract: "Receive new mail now; also called sync.",
     discussion: """
       Waits for the workers and prints what was stored; when nothing starts for 10 seconds it says why. Exit code 1 when a poll failed, was refused or was not done \
       in time. A mailbox that is not running is refused: test it first.
       Example: postrider mailbox poll support@example.com
-      """)
+      Example: postrider mailbox sync support@example.com
+      """, aliases: ["sync"])
 
   @OptionGroup var wait: WaitOptions
   @OptionGroup(title: "Connection and output") var options: ClientOptions
