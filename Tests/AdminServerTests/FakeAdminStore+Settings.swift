@@ -46,15 +46,15 @@ extension FakeAdminStore {
     }
   }
 
-  func editMailboxes(_ request: MailboxEditRequest, by principal: Principal) async throws -> [MailboxEdit] {
+  func editMailboxes(_ request: MailboxEditRequest, by principal: Principal) async throws -> [MailboxEditResult] {
     try checked { state in
       try request.ids.map { id in
         let found = state.mailboxes.firstIndex { $0.id == id && $0.organizationID == principal.organizationID }
-        guard let found else { return MailboxEdit(id: id, ok: false, code: "not-found", message: "none") }
+        guard let found else { return MailboxEditResult(id: id, ok: false, code: "not-found", message: "none") }
         let before = state.mailboxes[found]
         let after = try MailboxRules.resolve(request.change, of: before, logins: [:]).mailbox
         if request.dryRun != true { state.mailboxes[found] = after }
-        return MailboxEdit(id: id, ok: true, before: before, mailbox: after)
+        return MailboxEditResult(id: id, ok: true, before: before, mailbox: after)
       }
     }
   }

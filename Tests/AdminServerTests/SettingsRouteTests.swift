@@ -13,7 +13,7 @@ struct SettingsRouteTests {
 
   struct Defaults: Decodable {
     let settings: EmailSettings
-    let results: [MailboxEdit]
+    let results: [MailboxEditResult]
     let tests: [BulkResult]?
   }
 
@@ -109,7 +109,7 @@ struct SettingsRouteTests {
         "/mailboxes", #"{"ids":[1,2],"change":{"outgoingMethod":"none"},"dryRun":true}"#)
       #expect(rehearsed.status == 200)
       #expect(
-        try rehearsed.decode(Rows<MailboxEdit>.self).results.map { $0.mailbox?.outgoing.method }
+        try rehearsed.decode(Rows<MailboxEditResult>.self).results.map { $0.mailbox?.outgoing.method }
           == [SyncMethod.none, SyncMethod.none])
       #expect(try await client.get("/mailboxes/2").decode(Mailbox.self).outgoing.method == .serverSideSync)
       _ = try await client.patch("/mailboxes", #"{"ids":[1,2],"change":{"outgoingMethod":"none"}}"#)

@@ -45,10 +45,10 @@ struct QueueCommandTests {
       case "PATCH /mailboxes":
         .json(
           MailboxEditAnswer(results: [
-            MailboxEdit(
+            MailboxEditResult(
               id: MailboxID(1), ok: true, before: Sample.mailbox(1) { $0.isActive = false },
               mailbox: Sample.mailbox(1)),
-            MailboxEdit(
+            MailboxEditResult(
               id: MailboxID(2), ok: false, code: "profile.no-delegation", message: "another mailbox uses it already"),
           ]))
       default: .notFound

@@ -104,7 +104,7 @@ struct SettingsCommandTests {
     let answer = AppliedDefaults(
       settings: settings,
       results: [
-        MailboxEdit(
+        MailboxEditResult(
           id: MailboxID(1), ok: true, before: Sample.mailbox(1),
           mailbox: Sample.mailbox(1) {
             $0.profileName = "Example mail"

@@ -118,7 +118,7 @@ extension APIRoutes {
 
   private struct DefaultsAnswer: Encodable {
     let settings: EmailSettings
-    let results: [MailboxEdit]
+    let results: [MailboxEditResult]
     /// Whether each one's test was requested; absent when none was to be.
     let tests: [BulkResult]?
   }

@@ -5,7 +5,8 @@ extension PostgresStore {
   ///
   /// A row that is refused (`not-found`, `invalid`, `profile.no-delegation`, …) is left as it is and keeps the others from
   /// nothing. A dry run carries everything out and takes it back, so that it answers what would be answered.
-  public func editMailboxes(_ request: MailboxEditRequest, by principal: Principal) async throws -> [MailboxEdit] {
+  public func editMailboxes(_ request: MailboxEditRequest, by principal: Principal) async throws -> [MailboxEditResult]
+  {
     try request.check()
     return try await rehearsable(request.dryRun == true, principal) { [self] db in
       try edit(request.ids, request.change, by: principal, db)
@@ -62,19 +63,19 @@ extension PostgresStore {
   private func edit(
     _ ids: [MailboxID], _ change: MailboxChange, applyingDefaults: Bool = false, by principal: Principal,
     _ db: isolated PostgresConnection
-  ) throws -> [MailboxEdit] {
+  ) throws -> [MailboxEditResult] {
     let sorted = Set(ids).sorted()
     try db.query(
       "SELECT 1 FROM mailbox WHERE id = ANY ($1) AND organization_id = $2 ORDER BY id FOR NO KEY UPDATE",
       [.ids(sorted), .id(principal.organizationID)])
-    var edits: [MailboxID: MailboxEdit] = [:]
+    var edits: [MailboxID: MailboxEditResult] = [:]
     for id in sorted {
       try db.query("SAVEPOINT row")
       do {
         let step = try self.change(id, change, applyingDefaults: applyingDefaults, by: principal, db)
         let after = try step.statements.isEmpty ? nil : db.pipeline(step.statements).last.map(Self.mailbox)
         try db.query("RELEASE SAVEPOINT row")
-        edits[id] = MailboxEdit(id: id, ok: true, before: step.before, mailbox: after ?? step.before)
+        edits[id] = MailboxEditResult(id: id, ok: true, before: step.before, mailbox: after ?? step.before)
       } catch {
         let refusal = (error as? PostgresError)?.mailboxConflict("") ?? error as? StoreError
         guard let answer = refusal?.answer(of: id) else { throw error }
@@ -82,18 +83,18 @@ extension PostgresStore {
         edits[id] = answer
       }
     }
-    return ids.map { edits[$0] ?? MailboxEdit(id: $0, ok: false, code: "not-found") }
+    return ids.map { edits[$0] ?? MailboxEditResult(id: $0, ok: false, code: "not-found") }
   }
 }
 
 extension StoreError {
   /// What one row of several is answered; `nil` for a fault that has nothing to do with the row.
-  fileprivate func answer(of id: MailboxID) -> MailboxEdit? {
+  fileprivate func answer(of id: MailboxID) -> MailboxEditResult? {
     switch self {
-    case .notFound: MailboxEdit(id: id, ok: false, code: "not-found", message: description)
-    case .conflict(let code, let message): MailboxEdit(id: id, ok: false, code: code, message: message)
+    case .notFound: MailboxEditResult(id: id, ok: false, code: "not-found", message: description)
+    case .conflict(let code, let message): MailboxEditResult(id: id, ok: false, code: code, message: message)
     case .invalid(let problems):
-      MailboxEdit(id: id, ok: false, code: problems.first?.code ?? "invalid", message: description)
+      MailboxEditResult(id: id, ok: false, code: problems.first?.code ?? "invalid", message: description)
     case .unavailable, .stale, .schema, .missingKey, .statement: nil
     }
   }

@@ -18,7 +18,7 @@ public protocol SettingsStore: Sendable {
 
   /// Changes mailboxes in one transaction, without a test; one answer per row, in the order asked. Rows that are refused
   /// keep the others from nothing.
-  func editMailboxes(_ request: MailboxEditRequest, by principal: Principal) async throws -> [MailboxEdit]
+  func editMailboxes(_ request: MailboxEditRequest, by principal: Principal) async throws -> [MailboxEditResult]
   /// Gives mailboxes the default profile and the methods of the organization's settings, in one transaction, without a
   /// test. Throws `no-default-profile` when there is none.
   func applyDefaults(to ids: [MailboxID], dryRun: Bool, by principal: Principal) async throws -> AppliedDefaults

@@ -30,7 +30,7 @@ public struct MailboxEditRequest: Sendable, Decodable {
 }
 
 /// The answer of one mailbox to a change of several.
-public struct MailboxEdit: Hashable, Sendable, Codable {
+public struct MailboxEditResult: Hashable, Sendable, Codable {
   /// The mailbox.
   public var id: MailboxID
   /// Whether it was, or would be, changed. `true` for one that is so already.
@@ -80,10 +80,10 @@ public struct AppliedDefaults: Sendable, Codable {
   /// The values, of which profile and methods are written.
   public var settings: EmailSettings
   /// The answer of each mailbox, in the order asked.
-  public var results: [MailboxEdit]
+  public var results: [MailboxEditResult]
 
   /// Describes it.
-  public init(settings: EmailSettings, results: [MailboxEdit]) {
+  public init(settings: EmailSettings, results: [MailboxEditResult]) {
     self.settings = settings
     self.results = results
   }

@@ -115,7 +115,7 @@ struct MailboxEditBody: Encodable, Sendable {
 
 /// The answer of `PATCH /mailboxes`.
 struct MailboxEditAnswer: Codable, Sendable {
-  var results: [MailboxEdit]
+  var results: [MailboxEditResult]
 }
 
 /// The body of the bulk verbs.

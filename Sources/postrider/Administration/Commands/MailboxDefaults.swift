@@ -64,7 +64,7 @@ private struct DefaultsBody: Encodable, Sendable {
 /// What became of a change of several mailboxes.
 enum EditReport {
   /// One row for each: what changes, or why not.
-  static func table(_ edits: [MailboxEdit], _ mailboxes: [Mailbox]) -> Table {
+  static func table(_ edits: [MailboxEditResult], _ mailboxes: [Mailbox]) -> Table {
     let addresses = Dictionary(mailboxes.map { ($0.id, $0.address) }, uniquingKeysWith: { first, _ in first })
     var table = Table(.number("ID"), .flexible("ADDRESS"), .text("RESULT"), .flexible("WHAT"))
     for edit in edits {
@@ -76,11 +76,11 @@ enum EditReport {
   }
 
   /// Ends with exit code 1 when one was refused.
-  static func end(_ edits: [MailboxEdit]) throws {
+  static func end(_ edits: [MailboxEditResult]) throws {
     if edits.contains(where: { !$0.ok }) { throw ExitCode(1) }
   }
 
-  private static func changes(_ edit: MailboxEdit) -> [String] {
+  private static func changes(_ edit: MailboxEditResult) -> [String] {
     guard let before = edit.before, let after = edit.mailbox else { return [] }
     var words: [String] = []
     func note(_ name: String, _ old: String, _ new: String) {

@@ -168,10 +168,10 @@ extension Session {
     let target: ServerProfile?
     if let profile { target = try await Selection.profile(profile, api) } else { target = nil }
     request.profileID = target?.id
-    var edits: [MailboxEdit] = []
+    var edits: [MailboxEditResult] = []
     if let only = chosen.first, chosen.count == 1, !dryRun {
       let after: Mailbox = try await api.patch("/mailboxes/\(only.id)", request)
-      edits = [MailboxEdit(id: only.id, ok: true, before: only, mailbox: after)]
+      edits = [MailboxEditResult(id: only.id, ok: true, before: only, mailbox: after)]
     } else {
       for start in stride(from: 0, to: chosen.count, by: BulkRequest.maximumIDs) {
         let ids = chosen[start..<min(start + BulkRequest.maximumIDs, chosen.count)].map(\.id)
@@ -185,7 +185,7 @@ extension Session {
   }
 
   private func report(
-    _ edits: [MailboxEdit], _ chosen: [Mailbox], _ request: MailboxChangeRequest, _ target: ServerProfile?,
+    _ edits: [MailboxEditResult], _ chosen: [Mailbox], _ request: MailboxChangeRequest, _ target: ServerProfile?,
     dryRun: Bool
   ) throws {
     let changed = edits.compactMap { edit in edit.mailbox.map { (before: edit.before ?? $0, after: $0) } }
