@@ -32,12 +32,15 @@ extension SchedulerTerm {
         state.withLock { $0.wishes.allProfiles = true }
         announced.signal()
         rescanWish.signal()
-      case .moves: upkeepWish.signal()
+      case .moves:
+        upkeepWish.signal()
+        sweepWish.signal()
       case .repair: repairWish.signal()
       case .rescan:
         // Nobody knows what was missed.
         rescanWish.signal()
         upkeepWish.signal()
+        sweepWish.signal()
         repairWish.signal()
       }
     }

@@ -19,6 +19,8 @@ final class SchedulerTerm: Sendable {
   let announced = WakeSignal()
   /// Wakes who looks after moves and poison.
   let upkeepWish = WakeSignal()
+  /// Wakes who carries out what administration began.
+  let sweepWish = WakeSignal()
   /// Wakes who repairs.
   let repairWish = WakeSignal()
   let gate = PassageGate()
@@ -59,6 +61,7 @@ final class SchedulerTerm: Sendable {
       group.addTask { await self.rescanForEver() }
       group.addTask { await self.watchEpoch() }
       group.addTask { await self.keepInOrder() }
+      group.addTask { await self.sweepForEver() }
       group.addTask { await self.repairForEver() }
       group.addTask { await self.watchLateness() }
       group.addTask { await self.countAlerts() }

@@ -10,7 +10,7 @@ struct Postrider: AsyncParsableCommand {
     discussion: """
       Try it:            postrider dev --sandbox
       Run it for real:   postrider migrate, then any number of postrider scheduler, worker and api
-      Administer it:     postrider profile, mailbox, alert, run, email, queue
+      Administer it:     postrider profile, mailbox, alert, run, email, queue, settings
       Look for trouble:  postrider analyze ADDRESS --incoming HOST, postrider doctor
       """,
     version: Version.text,

@@ -29,6 +29,7 @@ final class FakeAdminStore: AdminStore {
     var lastApproval: ApprovalState?
     var pauses: [Pause] = []
     var alertMail = AlertMailSettings()
+    var emailSettings = EmailSettings(updatedAt: FakeAdminStore.date)
     var setAside: [SetAsideJob] = []
     var activity: [OrganizationID: [ProfileActivity]] = [:]
     var activityCalls = 0

@@ -78,7 +78,7 @@ struct SchemaTests {
           AND c.relname NOT IN ('schema_migration', 'leadership') ORDER BY 1
         """
       ).map { row in (try row.text(), try row.bool(), try row.bool(), try row.bool()) }
-      #expect(tables.count { !$0.3 } == 38)
+      #expect(tables.count { !$0.3 } == 39)
       let app = PostgresConnection(
         url: ConnectionURL(database.server.url("pr_app", database.name)), options: .test)
       for (table, enabled, forced, isPartition) in tables {
@@ -218,6 +218,8 @@ extension TestDatabase {
         job: "\(mailbox.id)p", profileID: other.id, reclaims: 3, worker: "w1", sinceMilliseconds: 1_700_000_000_000)
     ])
     _ = try await store.requestRepair(by: principal)
+    let deleted = try await self.mailbox("deleted@example.com")
+    _ = try await store.deleteMailboxes(MailboxDeletionRequest(ids: [deleted.id]), by: principal)
     _ = try await store.updateAlertMail(AlertMailChange(levels: [.error]), by: principal)
     try await sql(
       """

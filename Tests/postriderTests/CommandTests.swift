@@ -20,6 +20,10 @@ struct CommandTests {
     ["queue", "pauses"], ["queue", "poison", "list"], ["queue", "poison", "release"], ["queue", "repair"], ["whoami"],
     ["profile", "edit"], ["mailbox", "edit"], ["mailbox", "move"], ["mailbox", "import"], ["batch", "list"],
     ["batch", "show"], ["batch", "results"], ["batch", "watch"], ["batch", "cancel"],
+    ["profile", "activate"], ["profile", "deactivate"], ["profile", "delete"], ["mailbox", "activate"],
+    ["mailbox", "deactivate"], ["mailbox", "delete"], ["mailbox", "pause"], ["mailbox", "resume"],
+    ["mailbox", "apply-defaults"], ["settings", "show"], ["settings", "edit"], ["alert", "show"], ["alert", "dismiss"],
+    ["alert", "delete-all"],
   ]
 
   @Test("help", arguments: leaves)
@@ -62,6 +66,12 @@ struct CommandTests {
       ["queue", "poison", "release", "twelve"], ["queue", "poison", "release", "1p", "--all"],
       ["queue", "repair", "--timeout", "0"], ["profile", "edit", "1"], ["profile", "edit", "1", "--weight", "101"],
       ["profile", "edit", "1", "--max-connections", "0"], ["profile", "edit", "1", "--activate", "--deactivate"],
+      ["settings", "edit"], ["settings", "edit", "--default-profile", "1", "--without-default-profile"],
+      ["settings", "edit", "--max-message-size", "much"],
+      ["settings", "edit", "--without-alerts", "--alert-level", "error"],
+      ["alert", "list", "--wall", "mailbox"], ["alert", "list", "--wall", "profile"], ["alert", "dismiss", "0"],
+      ["mailbox", "edit", "1", "--address", "b@example.com", "--dry-run"], ["mailbox", "delete"],
+      ["profile", "delete"],
       ["mailbox", "edit", "1"], ["mailbox", "edit", "1", "2", "--activate", "--if-version", "1"],
       ["mailbox", "move", "1"], ["mailbox", "reimport", "1"], ["mailbox", "reimport", "1", "--choice", "some"],
       ["quarantine", "show"], ["quarantine", "reprocess"], ["quarantine", "discard", "0"],

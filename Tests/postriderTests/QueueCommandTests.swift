@@ -35,14 +35,22 @@ struct QueueCommandTests {
     }
   }
 
-  @Test func mailboxesAreMovedAndARefusalSaysHowFarItCame() async throws {
+  @Test func mailboxesAreMovedAndThoseThatAreRefusedAreNamed() async throws {
     try await StubAPI.run { request in
       switch request.name {
       case "GET /mailboxes/1": .json(Sample.mailbox(1))
       case "GET /mailboxes/2": .json(Sample.mailbox(2))
       case "GET /server-profiles/5": .json(Self.profile)
       case "PATCH /mailboxes/1": .json(Sample.mailbox(1) { $0.profileID = ProfileID(5) })
-      case "PATCH /mailboxes/2": .problem(409, "stale", "It was changed by somebody else.")
+      case "PATCH /mailboxes":
+        .json(
+          MailboxEditAnswer(results: [
+            MailboxEditResult(
+              id: MailboxID(1), ok: true, before: Sample.mailbox(1) { $0.isActive = false },
+              mailbox: Sample.mailbox(1)),
+            MailboxEditResult(
+              id: MailboxID(2), ok: false, code: "profile.no-delegation", message: "another mailbox uses it already"),
+          ]))
       default: .notFound
       }
     } _: { stub in
@@ -53,9 +61,13 @@ struct QueueCommandTests {
       #expect(String(decoding: stub.requests.last?.body ?? [], as: UTF8.self) == #"{"profileID":5}"#)
       let both = try await stub.run("mailbox", "edit", "1", "2", "--activate")
       #expect(both.exitCode == 1)
-      #expect(both.errors.contains("1 of 2 mailboxes were changed, then m2@example.com was refused."))
-      #expect(both.errors.contains("(409, stale)"))
-      #expect(String(decoding: stub.requests.last?.body ?? [], as: UTF8.self) == #"{"isActive":true}"#)
+      #expect(both.output.contains("changed"), "\(both.output)")
+      #expect(both.output.contains("active: no → yes"), "\(both.output)")
+      #expect(both.output.contains("profile.no-delegation"), "\(both.output)")
+      #expect(both.output.contains("another mailbox uses it already"), "\(both.output)")
+      #expect(
+        String(decoding: stub.requests.last?.body ?? [], as: UTF8.self)
+          == #"{"change":{"isActive":true},"ids":[1,2]}"#)
     }
   }
 

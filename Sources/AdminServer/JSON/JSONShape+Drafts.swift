@@ -134,6 +134,10 @@ extension JSONShape {
     Field(
       "incomingMethod", choice(SyncMethod.self), "Whether mail is fetched; as the organization says when left out."),
     Field("outgoingMethod", choice(SyncMethod.self), "Whether mail is sent; as the organization says when left out."),
+    Field(
+      "actMethod", choice(SyncMethod.self),
+      "Whether appointments, contacts and tasks are synchronized; as the organization says when left out. No profile type does it yet."
+    ),
     Field("allowsCredentials", .boolean, "Whether userName and password may be used.", standard: "true"),
     Field("userName", .string, "The name to log in with; the address when left out.", in: 0...200),
     Field("password", .secret, "The password to log in with.", in: 0...200),
@@ -265,6 +269,7 @@ extension JSONShape {
     Field("isActive", .boolean, "An inactive mailbox does nothing."),
     Field("incomingMethod", choice(SyncMethod.self), "Whether mail is fetched."),
     Field("outgoingMethod", choice(SyncMethod.self), "Whether mail is sent."),
+    Field("actMethod", choice(SyncMethod.self), "Whether appointments, contacts and tasks are synchronized."),
     Field("allowsCredentials", .boolean, "Whether userName and password may be used."),
     Field("userName", .string, "The name to log in with.", in: 1...200),
     Field("password", .secret, "The password to log in with.", in: 1...200),

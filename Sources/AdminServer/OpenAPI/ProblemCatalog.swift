@@ -70,6 +70,9 @@ enum ProblemCatalog {
       ("not-retryable", "the message is in no state from which it is tried again"),
       ("request-in-progress", "the same request, by its Idempotency-Key, is under way"),
       ("not-receiving", "the import was ended while its file arrived"),
+      ("has-mailboxes", "the profile has mailboxes, which would lose it; that has to be confirmed"),
+      ("no-default-profile", "the organization has no default profile to apply"),
+      ("needs-confirmation", "it deletes for good, which has to be confirmed"),
       ("uncertain", "the message may have arrived; say resendUncertain"),
     ] + doesNotSend
 

@@ -3,18 +3,6 @@ import NIOCore
 import PostriderCore
 
 extension APIRoutes {
-  @Sendable static func listAlerts(_ services: APIServices, _ call: APICall) async throws -> Response {
-    let (filter, page) = try call.readQuery { query in
-      (
-        AlertFilter(
-          mailboxID: query.identifier("mailbox"), level: query.choice("level"),
-          includeResolved: query.boolean("resolved") ?? false, order: query.choice("order") ?? .descending),
-        query.page()
-      )
-    }
-    return try call.answer(try await services.store.alerts(filter, page, for: call.principal))
-  }
-
   @Sendable static func listRuns(_ services: APIServices, _ call: APICall) async throws -> Response {
     let (filter, page) = try call.readQuery { query in
       (

@@ -21,7 +21,13 @@ extension APIRoutes {
   ]
 
   static let alertQuery: [QueryParameter] = [
-    "mailbox", QueryParameter("level", .choice(AlertLevel.allCases.map(\.rawValue)), "Only alerts of this level."),
+    QueryParameter(
+      "wall", .choice(["mine", "mailbox", "profile"]),
+      "Only alerts on this wall; mailbox and profile name whose it is. A profile's wall has the errors of its mailboxes."
+    ),
+    "mailbox", "profile",
+    QueryParameter("code", .string, "Only alerts with this code, such as auth.rejected.", in: 1...100),
+    QueryParameter("level", .choice(AlertLevel.allCases.map(\.rawValue)), "Only alerts of this level."),
     QueryParameter("resolved", .boolean, "Whether alerts whose cause is gone are shown too.", standard: "false"), order,
     "limit", "cursor",
   ]

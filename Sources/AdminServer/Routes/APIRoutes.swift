@@ -4,7 +4,7 @@ import PostriderCore
 enum APIRoutes {
   static let prefix = "/api/v1"
 
-  static let all: [APIRoute] = basic + oauth + webhooks + batches
+  static let all: [APIRoute] = basic + settings + alerts + oauth + webhooks + batches
 
   private static let basic: [APIRoute] = [
     .get("/whoami", .signedIn, answers: .of(Principal.self), "Who the token belongs to.", handler: showPrincipal),
@@ -66,9 +66,6 @@ enum APIRoutes {
     .patch(
       "/alert-mail", .right(.writeProfiles), body: .alertMailChange, answers: .of(AlertMailSettings.self),
       "Changes whether and how alerts go out by mail; what is left out stays.", handler: changeAlertMail),
-    .get(
-      "/alerts", .right(.readAlerts), query: alertQuery, answers: .of(Page<Alert>.self), "Alerts, newest first.",
-      handler: listAlerts),
     .get(
       "/runs", .right(.readRuns), query: runQuery, answers: .of(Page<RunRecord>.self),
       "Runs without steps, newest first.",

@@ -14,6 +14,8 @@ public enum Right: String, Hashable, Sendable, Codable, CaseIterable {
   case approveMailboxes = "mailboxes.approve"
   /// See alerts.
   case readAlerts = "alerts.read"
+  /// Dismiss and delete alerts.
+  case manageAlerts = "alerts.manage"
   /// See runs and their steps.
   case readRuns = "runs.read"
   /// See stored mail, and what is in quarantine.
@@ -38,7 +40,7 @@ extension Role {
     case .administrator: Set(Right.allCases)
     case .mailboxManager:
       [
-        .readProfiles, .readMailboxes, .writeMailboxes, .readAlerts, .readRuns, .readEmails, .sendEmails,
+        .readProfiles, .readMailboxes, .writeMailboxes, .readAlerts, .manageAlerts, .readRuns, .readEmails, .sendEmails,
         .manageQuarantine, .readQueue,
       ]
     // Approves and rejects only; the list of mailboxes is needed to know which.

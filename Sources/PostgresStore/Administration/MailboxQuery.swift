@@ -13,7 +13,7 @@ enum MailboxQuery {
       c.email_count, sp.requested, sp.served, sp.last_run_id, st.requested, st.served, st.last_run_id, m.address_key,
       \(direction("incoming", "sp")), \(direction("outgoing", "ss")), m.paused_at,
       60 * coalesce(nullif(p.minimum_polling_interval_minutes, 0), o.polling_interval_minutes), sp.slot_gap_seconds,
-      \(gapReason), m.send_quota
+      \(gapReason), m.send_quota, m.act_method, p.type
     """
 
   /// Why the last two polls lay further apart than the interval: the failure that was waited out, a pause of profile or
@@ -98,6 +98,7 @@ enum MailboxQuery {
     let effective = try row.intOrNil().map(Int.init)
     let gapReason = try row.text()
     mailbox.sendQuota = try row.jsonOrNil()
+    mailbox.act = ACTState(method: try row.word(), on: try row.textOrNil().flatMap { ProfileType(rawValue: $0) })
     mailbox.incoming.intervalSeconds = interval
     mailbox.incoming.effectiveIntervalSeconds = effective
     if let interval, let effective, effective > interval { mailbox.incoming.effectiveIntervalReason = gapReason }

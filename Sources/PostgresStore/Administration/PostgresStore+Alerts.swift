@@ -6,9 +6,15 @@ extension PostgresStore {
   static func alertColumns(_ source: String) -> String {
     """
     SELECT a.id, a.level, a.code, a.text, a.remedy, a.parameters, a.mailbox_id, m.address, a.profile_id, a.run_id,
-      a.count, a.first_seen, a.last_seen, a.resolved_at
+      a.count, a.first_seen, a.last_seen, a.resolved_at, a.dismissed_by
     FROM \(source) a LEFT JOIN mailbox m ON m.id = a.mailbox_id
     """
+  }
+
+  static func listedAlert(_ row: inout Row) throws -> Alert {
+    var alert = try alert(&row)
+    alert.dismissedBy = try row.textOrNil()
+    return alert
   }
 
   static func alert(_ row: inout Row) throws -> Alert {

@@ -24,62 +24,86 @@ extension PostgresStore {
   /// ``StoreError/conflict(code:message:)`` `address-taken`, `profile.no-delegation` or `profile.maildrop-taken`,
   /// `notFound`. A change that changes nothing writes nothing.
   public func updateMailbox(_ id: MailboxID, _ change: MailboxChange, by principal: Principal) async throws -> Mailbox {
-    let organization = principal.organizationID
-    return try await pool.transaction(.api(organization)) { [self] db in
-      let first = try db.pipeline([
-        Statement(
-          "SELECT 1 FROM mailbox WHERE id = $1 AND organization_id = $2 FOR NO KEY UPDATE",
-          [.id(id), .id(organization)]),
-        MailboxQuery.one(id, of: organization),
-        Statement(
-          """
-          SELECT p.incoming_credentials, p.outgoing_credentials FROM server_profile p
-          WHERE p.organization_id = $2 AND p.id = coalesce($3, (SELECT profile_id FROM mailbox WHERE id = $1)) FOR KEY SHARE
-          """, [.id(id), .id(organization), .id(change.profileID)]),
-      ])
-      let before = try Self.mailbox(first[1])
-      if let version = change.version, version != before.version { throw StoreError.stale }
-      if let profile = change.profileID, first[2].count == 0 {
-        throw StoreError.invalid([FieldProblem("/profileID", "unknown", "there is no server profile \(profile)")])
-      }
-      let logins: ProfileLogins =
-        try first[2].map { row -> ProfileLogins in [.incoming: try row.word(), .outgoing: try row.word()] }.first ?? [:]
-      let resolved = try MailboxRules.resolve(change, of: before, logins: logins)
-      let after = resolved.mailbox
-      if after == before && !resolved.changesPassword {
+    try await pool.transaction(.api(principal.organizationID)) { [self] db in
+      let step = try self.change(id, change, by: principal, db)
+      if step.statements.isEmpty {
         try db.commit()
-        return before
+        return step.before
       }
-      let target = after.profileID.flatMap { $0 == before.profileID ? nil : $0 }
-      var statements = [Statement(Self.updateMailbox, try updatedValues(resolved))]
-      if let target {
-        statements += Self.move(id, from: before.profileID, to: target, organization)
-      } else if !resolved.untested.isEmpty {
-        statements.append(Self.fence(id, resolved.untested))
-      }
-      if after.sendQuota != before.sendQuota { statements += Self.endQuotaWaits("mailbox_id", id.value) }
-      let entry = AuditEntry(
-        target == nil ? "mailbox.update" : "mailbox.move", "mailbox", id.value,
-        before: try PostgresValue.jsonText(ChangedMailbox(before)),
-        after: try PostgresValue.jsonText(ChangedMailbox(after, hasNewPassword: resolved.password != nil)))
-      statements += [
-        .refreshMayRun(.ids([id])), .audit([entry], by: principal), MailboxQuery.one(id, of: organization),
-      ]
       do {
-        return try Self.mailbox(try db.commit(statements)[statements.count - 1])
-      } catch let error as PostgresError where error.violates("mailbox_address") {
-        throw StoreError.conflict(
-          code: "address-taken", message: "there is already a mailbox with the address \(after.address)")
+        return try Self.mailbox(try db.commit(step.statements)[step.statements.count - 1])
       } catch let error as PostgresError {
-        throw error.delegationConflict ?? error
+        throw error.mailboxConflict(step.address) ?? error
       }
     }
+  }
+
+  /// A change of a mailbox on its way: what it was, and what is left to be run. The last statement reads what it is.
+  struct ChangeStep {
+    var before: Mailbox
+    /// The address after the change.
+    var address: String
+    /// Empty when nothing changes.
+    var statements: [Statement]
+  }
+
+  /// Locks a mailbox and finds out what its change leads to.
+  ///
+  /// - Parameter applyingDefaults: whether it takes over what the organization chose, which need not fit its profile.
+  func change(
+    _ id: MailboxID, _ change: MailboxChange, applyingDefaults: Bool = false, by principal: Principal,
+    _ db: isolated PostgresConnection
+  ) throws -> ChangeStep {
+    let organization = principal.organizationID
+    let first = try db.pipeline([
+      Statement(
+        "SELECT 1 FROM mailbox WHERE id = $1 AND organization_id = $2 FOR NO KEY UPDATE",
+        [.id(id), .id(organization)]),
+      MailboxQuery.one(id, of: organization),
+      Statement(
+        """
+        SELECT p.incoming_credentials, p.outgoing_credentials, p.type FROM server_profile p
+        WHERE p.organization_id = $2 AND p.id = coalesce($3, (SELECT profile_id FROM mailbox WHERE id = $1))
+          AND ($3 IS NULL OR p.deleting_since IS NULL) FOR KEY SHARE
+        """, [.id(id), .id(organization), .id(change.profileID)]),
+    ])
+    let before = try Self.mailbox(first[1])
+    if let version = change.version, version != before.version { throw StoreError.stale }
+    if let profile = change.profileID, first[2].count == 0 {
+      throw StoreError.invalid([FieldProblem("/profileID", "unknown", "there is no server profile \(profile)")])
+    }
+    let profile = try first[2].map { row -> (ProfileLogins, ProfileType) in
+      ([.incoming: try row.word(), .outgoing: try row.word()], try row.word())
+    }.first
+    let resolved = try MailboxRules.resolve(
+      change, of: before, logins: profile?.0 ?? [:], on: applyingDefaults ? nil : profile?.1)
+    let after = resolved.mailbox
+    if after == before && !resolved.changesPassword {
+      return ChangeStep(before: before, address: before.address, statements: [])
+    }
+    let target = after.profileID.flatMap { $0 == before.profileID ? nil : $0 }
+    var statements = [Statement(Self.updateMailbox, try updatedValues(resolved))]
+    if let target {
+      statements += Self.move(id, from: before.profileID, to: target, organization)
+    } else if !resolved.untested.isEmpty {
+      statements.append(Self.fence(id, resolved.untested))
+    }
+    if after.sendQuota != before.sendQuota { statements += Self.endQuotaWaits("mailbox_id", id.value) }
+    let entry = AuditEntry(
+      target == nil ? "mailbox.update" : "mailbox.move", "mailbox", id.value,
+      before: try PostgresValue.jsonText(ChangedMailbox(before)),
+      after: try PostgresValue.jsonText(ChangedMailbox(after, hasNewPassword: resolved.password != nil)))
+    statements += [
+      .refreshMayRun(.ids([id])), .audit([entry], by: principal), MailboxQuery.one(id, of: organization),
+    ]
+    return ChangeStep(before: before, address: after.address, statements: statements)
   }
 
   private static let updateMailbox = """
     UPDATE mailbox SET address = $2, address_key = lower($2), approval = $3, is_active = $4, incoming_method = $5,
       outgoing_method = $6, allows_credentials = $7, user_name = $8, password = CASE WHEN $9 THEN $10 ELSE password END,
       process_email_from = $11, delete_after_processing = $12, send_quota = $13::jsonb, profile_id = $16,
+      act_method = $17,
       incoming_status = CASE WHEN $14 THEN 'not-run' ELSE incoming_status END,
       incoming_enabled = incoming_enabled AND NOT $14,
       incoming_failure_code = CASE WHEN NOT $14 THEN incoming_failure_code END,
@@ -103,6 +127,7 @@ extension PostgresStore {
       .time(mailbox.processEmailFrom), .bool(mailbox.deleteAfterProcessing),
       .text(try mailbox.sendQuota.map { try PostgresValue.jsonText($0) }),
       .bool(change.untested.contains(.incoming)), .bool(change.untested.contains(.outgoing)), .id(mailbox.profileID),
+      .text(mailbox.act.method.rawValue),
     ]
   }
 
@@ -159,6 +184,7 @@ private struct ChangedMailbox: Encodable {
   var isActive: Bool
   var incomingMethod: SyncMethod
   var outgoingMethod: SyncMethod
+  var actMethod: SyncMethod
   var allowsCredentials: Bool
   var userName: String?
   var passwordSet: Bool
@@ -174,6 +200,7 @@ private struct ChangedMailbox: Encodable {
     isActive = mailbox.isActive
     incomingMethod = mailbox.incoming.method
     outgoingMethod = mailbox.outgoing.method
+    actMethod = mailbox.act.method
     allowsCredentials = mailbox.allowsCredentials
     userName = mailbox.userName
     passwordSet = mailbox.passwordSet
@@ -181,5 +208,14 @@ private struct ChangedMailbox: Encodable {
     processEmailFrom = mailbox.processEmailFrom
     deleteAfterProcessing = mailbox.deleteAfterProcessing
     sendQuota = mailbox.sendQuota
+  }
+}
+
+extension PostgresError {
+  /// Why a mailbox cannot be as it was to become; `nil` when something else was refused.
+  func mailboxConflict(_ address: String) -> StoreError? {
+    violates("mailbox_address")
+      ? .conflict(code: "address-taken", message: "there is already a mailbox with the address \(address)")
+      : delegationConflict
   }
 }

@@ -7,7 +7,7 @@ extension PostgresStore {
     SELECT e.id, e.mailbox_id, m.address, e.uidl, e.message_id, e.subject, e.sender, e.recipients, e.copies, e.reply_to,
       e.in_reply_to, e.reference_ids, e.sent_at, e.received_at, e.message_class, e.size_octets, e.stored_at,
       e.attachment_count, e.report_of_id, \(bodies ? "e.text_body, e.html_body" : "NULL::text, NULL::text")
-    FROM email e LEFT JOIN mailbox m ON m.id = e.mailbox_id
+    FROM email e JOIN mailbox m ON m.id = e.mailbox_id
     """
   }
 

@@ -62,10 +62,10 @@ extension PostgresStore {
     let limit = try page.checkedLimit()
     let list = filter.order == .descending ? "alerts" : "alerts-asc"
     let cursor = try Cursor<Int64>(page.cursor, list: list)
-    let query = AlertQuery(filter, principal.organizationID)
+    let query = AlertQuery(filter, principal)
     return try await pool.transaction(.api(principal.organizationID)) { db in
       let results = try db.pipeline([query.page(after: cursor, limit: limit + 1), query.count.statement])
-      let rows = try results[0].map(Self.alert)
+      let rows = try results[0].map(Self.listedAlert)
       let total = try query.count.total(results[1], db)
       try db.commit()
       return try Page(rows: rows, limit: limit, total: total) { last in

@@ -11,18 +11,25 @@ extension PostgresStore {
     return try await pool.transaction(.api(organization)) { [self] db in
       let first = try db.pipeline([
         Statement("SELECT nextval('mailbox_id_seq')"), Self.profileStatement(draft, organization),
-        Statement("SELECT incoming_method, outgoing_method FROM organization WHERE id = $1", [.id(organization)]),
+        Statement(
+          "SELECT incoming_method, outgoing_method, act_method FROM organization WHERE id = $1", [.id(organization)]),
         try Self.ownerStatement(draft, organization),
       ])
       var row = first[0][0]
       let id: MailboxID = try row.id()
-      let profile: ProfileID? = try first[1].map { try $0.id() as ProfileID }.first
+      let chosen = try first[1].map { row in (id: try row.id() as ProfileID, type: try row.word() as ProfileType) }
+        .first
+      let profile = chosen?.id
       if let wanted = draft.profileID, profile == nil {
         throw StoreError.invalid([FieldProblem("/profileID", "unknown", "there is no server profile \(wanted)")])
       }
       guard var methods = first[2].first else { throw StoreError.notFound("organization") }
       let incoming: SyncMethod = try methods.word()
       let outgoing: SyncMethod = try methods.word()
+      let act: SyncMethod = try methods.word()
+      var problems = FieldProblems()
+      MailboxRules.checkACT(draft.actMethod, on: chosen?.type, &problems)
+      try problems.throwIfAny()
       guard let owner = try first[3].map({ try $0.int() }).first else {
         throw StoreError.invalid([
           FieldProblem("/owner/id", "unknown", "there is no \(draft.owner?.kind.rawValue ?? "user") of that number")
@@ -41,6 +48,7 @@ extension PostgresStore {
                 .text(draft.userName),
                 .bytes(password), .time(draft.processEmailFrom), .bool(draft.deleteAfterProcessing ?? false),
                 .text((draft.incomingMethod ?? incoming).rawValue), .text((draft.outgoingMethod ?? outgoing).rawValue),
+                .text((draft.actMethod ?? act).rawValue),
               ])
           ] + Self.hotRows(id, organization))
       } catch let error as PostgresError where error.violates("mailbox_address") {
@@ -59,8 +67,8 @@ extension PostgresStore {
 
   private static let insertMailbox = """
     INSERT INTO mailbox (id, organization_id, address, address_key, user_id, queue_id, profile_id, allows_credentials,
-      user_name, password, process_email_from, delete_after_processing, incoming_method, outgoing_method)
-    VALUES ($1, $2, $3, lower($3), $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+      user_name, password, process_email_from, delete_after_processing, incoming_method, outgoing_method, act_method)
+    VALUES ($1, $2, $3, lower($3), $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
     """
 
   private static func hotRows(_ id: MailboxID, _ organization: OrganizationID) -> [Statement] {
@@ -79,9 +87,14 @@ extension PostgresStore {
   private static func profileStatement(_ draft: MailboxDraft, _ organization: OrganizationID) -> Statement {
     if let id = draft.profileID {
       return Statement(
-        "SELECT id FROM server_profile WHERE id = $1 AND organization_id = $2", [.id(id), .id(organization)])
+        """
+        SELECT id, type FROM server_profile WHERE id = $1 AND organization_id = $2 AND deleting_since IS NULL
+        FOR KEY SHARE
+        """, [.id(id), .id(organization)])
     }
-    return Statement("SELECT id FROM server_profile WHERE organization_id = $1 AND is_default", [.id(organization)])
+    return Statement(
+      "SELECT id, type FROM server_profile WHERE organization_id = $1 AND is_default FOR KEY SHARE", [.id(organization)]
+    )
   }
 
   /// Finds the owner, by number or by the mailbox's address, or creates one of that address.

@@ -32,6 +32,10 @@ extension PostgresStore {
       var standard = first[3][0]
       let standardMinutes = Int(try standard.int())
       if let version = change.version, version != before.version { throw StoreError.stale }
+      if before.deletingSince != nil {
+        throw StoreError.conflict(
+          code: "being-deleted", message: "the server profile “\(before.name)” is being deleted and cannot be changed")
+      }
       let resolved = try rules.resolve(change, of: before)
       let after = resolved.profile
       if after == before && resolved.passwords.isEmpty {

@@ -15,7 +15,7 @@ extension PostgresStore {
       p.maximum_concurrent_connections, p.connection_timeout_seconds,
       p.maximum_failed_logins, p.ca_certificates_pem, p.version,
       (SELECT count(*) FROM mailbox m WHERE m.profile_id = p.id), p.created_at, p.updated_at, p.weight,
-      p.paused_at, p.send_quota, p.shared_send_quota, p.failure_notice_to, p.name_key, \(ServerColumns.list)
+      p.paused_at, p.send_quota, p.shared_send_quota, p.failure_notice_to, p.deleting_since, p.name_key, \(ServerColumns.list)
     FROM server_profile p
     """
 
@@ -35,6 +35,7 @@ extension PostgresStore {
     profile.sendQuota = try row.jsonOrNil()
     profile.sharedSendQuota = try row.jsonOrNil()
     profile.failureNoticeTo = try row.textOrNil()
+    profile.deletingSince = try row.dateOrNil()
     let key = try row.text()
     let servers = try ServerColumns.pair(&row)
     profile.incoming = servers.incoming.settings

@@ -33,7 +33,7 @@ extension PostgresStore {
   private static let quarantineColumns = """
     SELECT q.id, q.mailbox_id, m.address, q.uidl, q.failure, q.attempts, c.size_octets, q.created_at,
       q.reprocess_requested_at
-    FROM quarantine q LEFT JOIN mailbox m ON m.id = q.mailbox_id LEFT JOIN content c ON c.id = q.content_id
+    FROM quarantine q JOIN mailbox m ON m.id = q.mailbox_id LEFT JOIN content c ON c.id = q.content_id
     """
 
   private static func quarantined(_ row: inout Row) throws -> QuarantinedMessage {

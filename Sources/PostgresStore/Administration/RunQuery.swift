@@ -73,37 +73,31 @@ struct RunQuery: Sendable {
 
 /// How alerts are listed: each level from the index that has it in order.
 struct AlertQuery: Sendable {
-  private let filter: AlertFilter
-  private let organization: OrganizationID
+  private let condition: AlertCondition
+  private let order: RowOrder
+  private let parameters: [PostgresValue]
 
-  init(_ filter: AlertFilter, _ organization: OrganizationID) {
-    self.filter = filter
-    self.organization = organization
+  init(_ filter: AlertFilter, _ principal: Principal) {
+    condition = AlertCondition(filter, principal)
+    order = filter.order
+    parameters =
+      condition.parameters + [.texts((filter.level.map { [$0] } ?? AlertLevel.allCases).map(\.rawValue))]
   }
 
-  private var open: String { filter.includeResolved ? "" : " AND a.resolved_at IS NULL" }
-  private var levels: [String] { (filter.level.map { [$0] } ?? AlertLevel.allCases).map(\.rawValue) }
-
-  private var parameters: [PostgresValue] {
-    [.id(organization), .texts(levels)] + (filter.mailboxID.map { [.id($0)] } ?? [])
-  }
-
-  private var condition: String {
-    "a.organization_id = $1\(open)" + (filter.mailboxID == nil ? "" : " AND a.mailbox_id = $3")
-  }
+  /// The parameter with the levels.
+  private var levels: String { "$\(parameters.count)" }
 
   /// Rows for the total.
-  var count: ListCount { ListCount("FROM alert a WHERE \(condition) AND a.level = ANY ($2)", parameters) }
+  var count: ListCount { ListCount("FROM alert a\(condition.sql) AND a.level = ANY (\(levels))", parameters) }
 
   /// A page.
   func page(after cursor: Cursor<Int64>?, limit: Int64) -> Statement {
-    let order = filter.order
     let first = parameters.count + 1
     let after = cursor == nil ? "" : " AND (a.last_seen, a.id) \(order.sign) ($\(first), $\(first + 1))"
     let sorted = " ORDER BY a.last_seen \(order.direction), a.id \(order.direction)"
     let rows = """
-      SELECT a.* FROM unnest($2::text[]) AS l (level) CROSS JOIN LATERAL (
-        SELECT a.* FROM alert a WHERE \(condition) AND a.level = l.level\(after)\(sorted) LIMIT \(limit)) a
+      SELECT a.* FROM unnest(\(levels)::text[]) AS l (level) CROSS JOIN LATERAL (
+        SELECT a.* FROM alert a\(condition.sql) AND a.level = l.level\(after)\(sorted) LIMIT \(limit)) a
       \(sorted) LIMIT \(limit)
       """
     return Statement(

@@ -23,6 +23,9 @@ struct PostgresError: Error, Sendable, CustomStringConvertible {
   /// behind a transaction pooler, or a migration came between.
   var isAboutKeptPlan: Bool { ["26000", "42P05", "0A000"].contains(sqlState) }
 
+  /// Whether the statement names a row of another table that is not there (foreign_key_violation).
+  var isAboutMissingRow: Bool { sqlState == "23503" }
+
   /// Whether the statement lost against another row with the same key.
   func violates(_ constraint: String) -> Bool { sqlState == "23505" && self.constraint == constraint }
 

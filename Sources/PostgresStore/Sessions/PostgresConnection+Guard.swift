@@ -24,7 +24,13 @@ extension PostgresStore {
   ) async throws -> T {
     do {
       return try await pool.transaction(.worker) { db in
-        let results = try db.pipeline([writer.lockStatement] + first)
+        let results: [ResultSet]
+        do {
+          results = try db.pipeline([writer.lockStatement] + first)
+        } catch let error as PostgresError where error.isAboutMissingRow {
+          // The mailbox was deleted meanwhile.
+          throw FencedError(writer: writer)
+        }
         // The first statements ran without the lock's consent; the rollback undoes them.
         guard results[0].count == 1 else { throw FencedError(writer: writer) }
         return try finish(db, Array(results.dropFirst()))

@@ -18,9 +18,9 @@ public enum MailboxRules {
   ///
   /// Throws ``StoreError/invalid(_:)`` with every wrong field.
   public static func resolve(
-    _ change: MailboxChange, of present: Mailbox, logins: ProfileLogins
+    _ change: MailboxChange, of present: Mailbox, logins: ProfileLogins, on type: ProfileType? = nil
   ) throws(StoreError) -> ResolvedMailboxChange {
-    try check(change, present)
+    try check(change, present, type)
     let clears = Set(change.clears ?? [])
     var after = present
     after.address = change.address ?? present.address
@@ -28,6 +28,7 @@ public enum MailboxRules {
     after.isActive = change.isActive ?? present.isActive
     after.incoming.method = change.incomingMethod ?? present.incoming.method
     after.outgoing.method = change.outgoingMethod ?? present.outgoing.method
+    after.act.method = change.actMethod ?? present.act.method
     after.allowsCredentials = change.allowsCredentials ?? present.allowsCredentials
     after.userName = clears.contains(.userName) ? nil : change.userName ?? present.userName
     after.passwordSet = !clears.contains(.password) && (present.passwordSet || change.password != nil)
@@ -45,8 +46,17 @@ public enum MailboxRules {
     return resolved
   }
 
-  private static func check(_ change: MailboxChange, _ present: Mailbox) throws(StoreError) {
+  /// Notes that appointments, contacts and tasks cannot be synchronized on a profile of this type.
+  public static func checkACT(_ method: SyncMethod?, on type: ProfileType?, _ problems: inout FieldProblems) {
+    guard let type, method == .serverSideSync, !type.carriesACT else { return }
+    problems.add(
+      "/actMethod", ACTState.unsupportedProfile,
+      "must be none: a profile of type \(type.rawValue) carries no appointments, contacts and tasks")
+  }
+
+  private static func check(_ change: MailboxChange, _ present: Mailbox, _ type: ProfileType?) throws(StoreError) {
     var problems = FieldProblems()
+    checkACT(change.actMethod, on: type, &problems)
     if let address = change.address { AddressRules.check(address, at: "/address", &problems) }
     problems.check(change.userName ?? "x", at: "/userName", maximum: 200, minimum: 1)
     problems.check(change.password?.revealed ?? "x", at: "/password", maximum: 200, minimum: 1)

@@ -130,12 +130,29 @@ public struct MailboxFilter: Hashable, Sendable {
   public var isNarrowed: Bool { view != nil || address != nil || profileID != nil }
 }
 
+/// Whose wall alerts stand on. An error of a profile stands on the walls of its mailboxes and of their owners too where
+/// ``EmailSettings/notifiesMailboxOwners`` says so.
+public enum AlertWall: Hashable, Sendable {
+  /// The principal's: alerts of the mailboxes that they own.
+  case mine
+  /// A mailbox's.
+  case mailbox(MailboxID)
+  /// A profile's: its own alerts and the errors of its mailboxes.
+  case profile(ProfileID)
+}
+
 /// Which alerts.
 public struct AlertFilter: Hashable, Sendable {
+  /// On this wall; `nil` for all.
+  public var wall: AlertWall?
   /// Of this mailbox.
   public var mailboxID: MailboxID?
+  /// Of this profile itself.
+  public var profileID: ProfileID?
   /// Of this level.
   public var level: AlertLevel?
+  /// Of this code.
+  public var code: String?
   /// Whether resolved ones are listed too.
   public var includeResolved: Bool
   /// Which end comes first.
@@ -143,10 +160,14 @@ public struct AlertFilter: Hashable, Sendable {
 
   /// Describes a filter.
   public init(
-    mailboxID: MailboxID? = nil, level: AlertLevel? = nil, includeResolved: Bool = false, order: RowOrder = .descending
+    wall: AlertWall? = nil, mailboxID: MailboxID? = nil, profileID: ProfileID? = nil, level: AlertLevel? = nil,
+    code: String? = nil, includeResolved: Bool = false, order: RowOrder = .descending
   ) {
+    self.wall = wall
     self.mailboxID = mailboxID
+    self.profileID = profileID
     self.level = level
+    self.code = code
     self.includeResolved = includeResolved
     self.order = order
   }
@@ -221,7 +242,7 @@ public typealias QuarantineResult = RowResult<QuarantinedMessage>
 
 /// What administration needs of PostgreSQL. Every call works in the principal's organization alone, writes its audit
 /// row in the same transaction, and throws ``StoreError``.
-public protocol AdminStore: BatchStore, IdempotencyStore {
+public protocol AdminStore: SettingsStore, BatchStore, IdempotencyStore {
   /// The person behind a bearer token; `nil` for an unknown, revoked or expired one.
   func principal(token: Secret) async throws -> Principal?
 

@@ -148,7 +148,7 @@ public struct LeadershipTerm: Hashable, Sendable {
 }
 
 /// What the scheduler needs of PostgreSQL. Calls throw ``StoreError``.
-public protocol SchedulerStore: Sendable {
+public protocol SchedulerStore: SweepStore {
   /// Becomes or stays the leader for `duration`; `nil` while somebody else is.
   func lead(holder: String, duration: Duration) async throws -> LeadershipTerm?
 

@@ -38,8 +38,10 @@ public struct Alert: Hashable, Sendable, Codable {
   public var firstSeen: Date
   /// Last raised.
   public var lastSeen: Date
-  /// When it went away by itself; `nil` while open.
+  /// When it went away by itself or was dismissed; `nil` while open.
   public var resolvedAt: Date?
+  /// Who dismissed it; `nil` when nobody did.
+  public var dismissedBy: String?
 
   /// Describes a stored alert.
   public init(

@@ -116,10 +116,12 @@ public struct MailboxDraft: Sendable, Decodable {
   public var owner: OwnerDraft?
   /// The profile; the organization's default profile when left out.
   public var profileID: ProfileID?
-  /// Receiving; `server-side-sync` when left out.
+  /// Receiving; the organization's default when left out.
   public var incomingMethod: SyncMethod?
-  /// Sending; `server-side-sync` when left out.
+  /// Sending; the organization's default when left out.
   public var outgoingMethod: SyncMethod?
+  /// Appointments, contacts and tasks; the organization's default when left out.
+  public var actMethod: SyncMethod?
   /// Whether the credentials below may be used; on when left out.
   public var allowsCredentials: Bool?
   /// ≤200 characters; the address when left out.

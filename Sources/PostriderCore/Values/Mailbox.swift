@@ -142,6 +142,8 @@ public struct Mailbox: Hashable, Sendable, Codable {
   public var incoming: DirectionState
   /// Sending.
   public var outgoing: DirectionState
+  /// Appointments, contacts and tasks.
+  public var act = ACTState(method: .none, on: nil)
   /// How many test requests were made and how many of them are answered; equal when nothing is outstanding.
   public var testsRequested: Int64
   /// See ``testsRequested``.

@@ -24,6 +24,8 @@ public struct MailboxChange: Hashable, Sendable, Decodable {
   public var incomingMethod: SyncMethod?
   /// Sending.
   public var outgoingMethod: SyncMethod?
+  /// Appointments, contacts and tasks; `server-side-sync` is refused on a profile that does not carry them.
+  public var actMethod: SyncMethod?
   /// Whether the credentials stored here may be used.
   public var allowsCredentials: Bool?
   /// ≤200 characters.

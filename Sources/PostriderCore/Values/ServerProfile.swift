@@ -215,6 +215,8 @@ public struct ServerProfile: Hashable, Sendable, Codable {
   public var sharedSendQuota: SendQuota?
   /// Whom to tell by mail when more than half of its mailboxes fail within an hour; `nil` for nobody.
   public var failureNoticeTo: String?
+  /// Since when it is being deleted: its mailboxes are taken from it, then it is gone. `nil` for all others.
+  public var deletingSince: Date?
   /// Counts every change; the basis of optimistic locking and of the workers' cache.
   public var version: Int64
   /// How many mailboxes use it.

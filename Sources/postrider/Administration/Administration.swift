@@ -5,7 +5,7 @@ enum Administration {
   /// In the order of the help.
   static let commands: [any ParsableCommand.Type] = [
     ProfileCommand.self, MailboxCommand.self, BatchCommand.self, AlertCommand.self, RunCommand.self, EmailCommand.self,
-    QuarantineCommand.self, WebhookCommand.self, QueueCommand.self, WhoAmICommand.self,
+    QuarantineCommand.self, WebhookCommand.self, QueueCommand.self, EmailSettingsCommand.self, WhoAmICommand.self,
   ]
 }
 

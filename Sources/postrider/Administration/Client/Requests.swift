@@ -81,6 +81,7 @@ struct MailboxRequest: Encodable, Sendable {
   var profileID: ProfileID?
   var incomingMethod: SyncMethod?
   var outgoingMethod: SyncMethod?
+  var actMethod: SyncMethod?
   var userName: String?
   var password: SentSecret?
   var processEmailFrom: Date?
@@ -94,6 +95,7 @@ struct MailboxChangeRequest: Encodable, Sendable {
   var isActive: Bool?
   var incomingMethod: SyncMethod?
   var outgoingMethod: SyncMethod?
+  var actMethod: SyncMethod?
   var allowsCredentials: Bool?
   var userName: String?
   var password: SentSecret?
@@ -102,6 +104,18 @@ struct MailboxChangeRequest: Encodable, Sendable {
   var sendQuota: SendQuota?
   var clears: [MailboxChange.Clearable]?
   var version: Int64?
+}
+
+/// The body of `PATCH /mailboxes`.
+struct MailboxEditBody: Encodable, Sendable {
+  var ids: [MailboxID]
+  var change: MailboxChangeRequest
+  var dryRun: Bool?
+}
+
+/// The answer of `PATCH /mailboxes`.
+struct MailboxEditAnswer: Codable, Sendable {
+  var results: [MailboxEditResult]
 }
 
 /// The body of the bulk verbs.

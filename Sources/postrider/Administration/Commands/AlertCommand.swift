@@ -5,24 +5,20 @@ import PostriderCore
 struct AlertCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "alert", abstract: "Alerts: what went wrong and what to do.",
-    subcommands: [AlertList.self, AlertMail.self])
+    subcommands: [AlertList.self, AlertShow.self, AlertDismiss.self, AlertDeleteAll.self, AlertMail.self])
 }
 
 /// `postrider alert list`
 struct AlertList: AdministrationCommand {
   static let configuration = CommandConfiguration(
     commandName: "list", abstract: "List alerts, newest first.",
-    discussion: "Example: postrider alert list --level error")
+    discussion: """
+      Example: postrider alert list --level error
+      Example: postrider alert list --wall mine
+      Example: postrider alert list --wall profile --profile "Example mail"
+      """)
 
-  @Option(help: ArgumentHelp("Only those of this mailbox, by id, address or owner's name.", valueName: "mailbox"))
-  var mailbox: String?
-
-  @Option(
-    help: ArgumentHelp(
-      "Only these: information, warning or error.", discussion: "Default: all.", valueName: "level"))
-  var level: AlertLevel?
-
-  @Flag(help: "Also those that went away by themselves.") var resolved = false
+  @OptionGroup var filter: AlertFilterOptions
   @Flag(help: "Oldest first.") var oldestFirst = false
   @Flag(help: "Also print what to do about each.") var remedies = false
 
@@ -30,12 +26,8 @@ struct AlertList: AdministrationCommand {
   @OptionGroup(title: "Connection and output") var options: ClientOptions
 
   func execute(_ session: Session) async throws {
-    var id: MailboxID?
-    if let mailbox { id = try await Selection.mailbox(mailbox, session.api).id }
-    let query = [
-      ("mailbox", id?.description), ("level", level?.rawValue), ("resolved", resolved ? "true" : nil),
-      ("order", oldestFirst ? RowOrder.ascending.rawValue : nil),
-    ]
+    let query =
+      try await filter.query(session.api) + [("order", oldestFirst ? RowOrder.ascending.rawValue : nil)]
     let page: Page<Alert> = try await Selection.list(
       "/alerts", query, limit: list.limit, cursor: list.cursor, session.api)
     if session.isJSON { return try session.printJSON(page) }
@@ -45,7 +37,7 @@ struct AlertList: AdministrationCommand {
     for alert in page.items {
       table.add(
         "\(alert.id)", alert.level.rawValue, alert.code, alert.mailboxAddress ?? "-", alert.text, "\(alert.count)",
-        Words.time(alert.lastSeen), alert.resolvedAt == nil ? "open" : "resolved")
+        Words.time(alert.lastSeen), AlertShow.state(alert))
     }
     try session.print(table, page, "alert")
     guard remedies else { return }

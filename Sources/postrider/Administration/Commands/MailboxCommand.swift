@@ -7,8 +7,8 @@ struct MailboxCommand: ParsableCommand {
     commandName: "mailbox", abstract: "Mailboxes: the accounts that are polled and sent from.",
     subcommands: [
       MailboxCreate.self, MailboxImport.self, MailboxList.self, MailboxShow.self, MailboxEdit.self, MailboxMove.self,
-      MailboxApprove.self,
-      MailboxReject.self,
+      MailboxApprove.self, MailboxReject.self, MailboxActivate.self, MailboxDeactivate.self, MailboxPause.self,
+      MailboxResume.self, MailboxDelete.self, MailboxApplyDefaults.self,
       MailboxTest.self, MailboxPoll.self, MailboxReimport.self, MailboxQuota.self, MailboxConnect.self,
       MailboxConnectionShow.self, MailboxDisconnect.self,
     ])
@@ -108,6 +108,8 @@ struct MailboxShow: AdministrationCommand {
     if outstanding.1 > 0 { details.add("waiting", "a poll was requested and is not done yet") }
     direction("incoming", mailbox.incoming, &details)
     direction("outgoing", mailbox.outgoing, &details)
+    details.heading("")
+    details.add("appointments, contacts, tasks", Words.act(mailbox.act))
     return details
   }
 

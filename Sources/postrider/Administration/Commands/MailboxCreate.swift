@@ -41,11 +41,21 @@ struct MailboxCreate: AdministrationCommand {
   @Option(help: ArgumentHelp("What the owner is: user or queue.", valueName: "kind"))
   var ownerKind: OwnerKind = .user
 
-  @Option(help: ArgumentHelp("Receiving: none or server-side-sync.", valueName: "method"))
-  var incoming: SyncMethod = .serverSideSync
+  @Option(
+    help: ArgumentHelp(
+      "Receiving: none or server-side-sync.", discussion: "Default: what `settings show` says.", valueName: "method"))
+  var incoming: SyncMethod?
 
-  @Option(help: ArgumentHelp("Sending: none or server-side-sync.", valueName: "method"))
-  var outgoing: SyncMethod = .serverSideSync
+  @Option(
+    help: ArgumentHelp(
+      "Sending: none or server-side-sync.", discussion: "Default: what `settings show` says.", valueName: "method"))
+  var outgoing: SyncMethod?
+
+  @Option(
+    help: ArgumentHelp(
+      "Appointments, contacts and tasks: none or server-side-sync.", discussion: "Default: what `settings show` says.",
+      valueName: "method"))
+  var act: SyncMethod?
 
   @Option(
     help: ArgumentHelp(
@@ -85,7 +95,8 @@ struct MailboxCreate: AdministrationCommand {
       ownerKind == .user && ownerName == nil ? nil : OwnerRequest(kind: ownerKind, name: ownerName)
     return MailboxRequest(
       address: address, owner: owner, profileID: profileID, incomingMethod: incoming, outgoingMethod: outgoing,
-      userName: userName, password: secret.map { SentSecret($0) }, processEmailFrom: processEmailFrom?.date,
+      actMethod: act, userName: userName, password: secret.map { SentSecret($0) },
+      processEmailFrom: processEmailFrom?.date,
       deleteAfterProcessing: deleteAfterProcessing ? true : nil)
   }
 }

@@ -28,11 +28,19 @@ struct WaitOptions: ParsableArguments {
       return try await bulk.carryOut(kind == .test ? .test : .poll, timeout: timeout.map(Double.init), session)
     }
     let chosen = try await Selection.mailboxes(bulk.mailboxes, session.api)
-    if bulk.doesNotWait {
+    try await Self.ask(kind, chosen, doesNotWait: bulk.doesNotWait, timeout: timeout ?? 120, session, report)
+  }
+
+  /// The same for mailboxes that are known already.
+  static func ask(
+    _ kind: RequestWaiter.Kind, _ chosen: [Mailbox], doesNotWait: Bool, timeout: Int, _ session: Session,
+    _ report: @escaping (RequestWaiter.Outcome, inout Progress) throws -> Void
+  ) async throws {
+    if doesNotWait {
       let answer = BulkAnswer(results: try await RequestWaiter.request(kind, chosen, session.api))
       return try session.report(answer, chosen, done: "\(kind.rawValue) requested")
     }
-    let waiter = RequestWaiter(kind: kind, session: session, timeout: Double(timeout ?? 120)) { outcome, progress in
+    let waiter = RequestWaiter(kind: kind, session: session, timeout: Double(timeout)) { outcome, progress in
       if session.isJSON {
         try progress.finish(nil, isFailure: outcome.state != .passed)
       } else {
@@ -92,12 +100,13 @@ struct MailboxTest: AdministrationCommand {
 /// `postrider mailbox poll`
 struct MailboxPoll: AdministrationCommand {
   static let configuration = CommandConfiguration(
-    commandName: "poll", abstract: "Receive new mail now.",
+    commandName: "poll", abstract: "Receive new mail now; also called sync.",
     discussion: """
       Waits for the workers and prints what was stored; when nothing starts for 10 seconds it says why. Exit code 1 when a poll failed, was refused or was not done \
       in time. A mailbox that is not running is refused: test it first. With --view, --profile or --all it is a batch.
       Example: postrider mailbox poll support@example.com
-      """)
+      Example: postrider mailbox sync support@example.com
+      """, aliases: ["sync"])
 
   @OptionGroup var wait: WaitOptions
   @OptionGroup(title: "Connection and output") var options: ClientOptions

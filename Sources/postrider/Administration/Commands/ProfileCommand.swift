@@ -5,7 +5,10 @@ import PostriderCore
 struct ProfileCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "profile", abstract: "Server profiles: how mail providers are reached.",
-    subcommands: [ProfileCreate.self, ProfileList.self, ProfileShow.self, ProfileEdit.self, ProfileOAuth.self])
+    subcommands: [
+      ProfileCreate.self, ProfileList.self, ProfileShow.self, ProfileEdit.self, ProfileActivate.self,
+      ProfileDeactivate.self, ProfileDelete.self, ProfileOAuth.self,
+    ])
 }
 
 /// `postrider profile list`
@@ -65,6 +68,8 @@ struct ProfileShow: AdministrationCommand {
     details.add("active", profile.isActive ? "yes" : "no: its mailboxes stand still")
     details.add(
       "paused", profile.pausedAt.flatMap { Words.timeAndDistance($0) }.map { "since \($0): its mailboxes stand still" })
+    details.add(
+      "being deleted", profile.deletingSince.flatMap { Words.timeAndDistance($0) }.map { "since \($0)" })
     details.add("default", profile.isDefault ? "yes" : "no")
     for (name, settings) in [("incoming", profile.incoming), ("outgoing", profile.outgoing)] {
       details.add(name, server(settings))

@@ -65,6 +65,20 @@ struct PauseTargets: ParsableArguments {
     for found in try await Selection.mailboxes(mailbox, session.api) {
       targets.append((PauseRequest(scope: "mailbox", id: found.id.value), "The mailbox \(found.address)"))
     }
+    try await Self.set(verb, targets, session)
+  }
+
+  /// The same for mailboxes alone.
+  static func set(_ verb: String, mailboxes: [String], _ session: Session) async throws {
+    let found = try await Selection.mailboxes(mailboxes, session.api)
+    try await set(
+      verb,
+      found.map { (PauseRequest(scope: "mailbox", id: $0.id.value), "The mailbox \($0.address)") }, session)
+  }
+
+  private static func set(
+    _ verb: String, _ targets: [(request: PauseRequest, name: String)], _ session: Session
+  ) async throws {
     var answer = Answer(changed: [])
     for target in targets {
       answer.changed.append(try await session.api.post("/queue/\(verb)", target.request))

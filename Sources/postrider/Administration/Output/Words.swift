@@ -60,6 +60,15 @@ enum Words {
   /// `1 message`, `2 messages`.
   static func count(_ number: Int, _ noun: String) -> String { "\(number) \(noun)\(number == 1 ? "" : "s")" }
 
+  /// `1 mailbox`, `2 mailboxes`.
+  static func mailboxes(_ number: Int) -> String { "\(number) mailbox\(number == 1 ? "" : "es")" }
+
+  /// What is chosen for appointments, contacts and tasks, and what really happens.
+  static func act(_ state: ACTState) -> String {
+    guard let reason = state.reason else { return state.effectiveMethod.rawValue }
+    return "\(state.method.rawValue), in effect \(state.effectiveMethod.rawValue): \(reason)"
+  }
+
   /// A direction in a few words for a table.
   static func brief(_ state: DirectionState) -> String {
     if state.method == .none { return "off" }
