@@ -50,7 +50,8 @@ public struct AdminServer: Service {
 
   /// All routes with method, path, right, body and status, for documentation and tests.
   public static var routes: [RouteDescription] {
-    APIRoutes.all.map(\.description) + [ConsentRoute.description] + ProbeRoutes.descriptions
+    APIRoutes.all.map(\.description) + OpenRoute.all.map(\.description) + [ConsentRoute.description]
+      + ProbeRoutes.descriptions
   }
 
   static func endpoints(
@@ -70,7 +71,8 @@ public struct AdminServer: Service {
       ],
       liveness: { true }, registry: registry, lifetime: configuration.readinessLifetime,
       logger: logger)
-    return APIRoutes.all.map { pipeline.endpoint($0) } + probes.endpoints + [
+    let api = APIRoutes.all.map { pipeline.endpoint($0) } + OpenRoute.all.map { pipeline.endpoint($0) }
+    return api + probes.endpoints + [
       IndexRoute.endpoint(configuration.version), ConsentRoute.endpoint(oauth, configuration),
     ]
   }

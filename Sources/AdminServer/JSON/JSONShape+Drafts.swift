@@ -1,7 +1,7 @@
 import PostriderCore
 
 extension JSONShape {
-  private static func choice<Value: CaseIterable & RawRepresentable>(_: Value.Type) -> JSONShape
+  static func choice<Value: CaseIterable & RawRepresentable>(_: Value.Type) -> JSONShape
   where Value.RawValue == String {
     .choice(Value.allCases.map(\.rawValue))
   }
@@ -78,7 +78,7 @@ extension JSONShape {
     Field("maximumConcurrentConnections", .integer), Field("weight", .integer),
     Field("connectionTimeoutSeconds", .integer), Field("maximumFailedLogins", .integer),
     Field("caCertificatesPEM", .string), Field("isActive", .boolean), Field("sendQuota", sendQuota),
-    Field("sharedSendQuota", sendQuota), Field("failureNoticeTo", .string),
+    Field("sharedSendQuota", sendQuota), Field("failureNoticeTo", .string), Field("ownerID", .identifier),
     Field("clears", .array(of: choice(ProfileChange.Clearable.self), count: 0...2)),
     Field("confirmsNewTests", .boolean), Field("version", .identifier),
   ])

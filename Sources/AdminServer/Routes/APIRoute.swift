@@ -37,6 +37,14 @@ struct APIRoute: Sendable {
       method: .post, handler: handler)
   }
 
+  static func delete(_ path: String, _ access: RouteAccess, _ summary: String, handler: @escaping Handler) -> APIRoute {
+    APIRoute(
+      description: RouteDescription(
+        method: "DELETE", path: APIRoutes.prefix + path, access: access, query: [], body: nil, status: 200,
+        summary: summary),
+      method: .delete, handler: handler)
+  }
+
   static func patch(
     _ path: String, _ access: RouteAccess, body: JSONShape, _ summary: String, handler: @escaping Handler
   ) -> APIRoute {
@@ -64,6 +72,8 @@ extension APIRoute {
 struct APICall: Sendable {
   /// Who asks.
   let principal: Principal
+  /// The bearer token they ask with.
+  let token: Secret
   /// The values of the path's names.
   let parameters: [String: String]
   /// The query, decoded; each name at most once and known.
@@ -99,7 +109,10 @@ extension APICall {
   }
 
   /// Decodes the body.
-  func decode<Value: Decodable>(_ type: Value.Type) throws -> Value {
+  func decode<Value: Decodable>(_ type: Value.Type) throws -> Value { try Self.decode(type, from: body) }
+
+  /// Decodes a body whose form was checked.
+  static func decode<Value: Decodable>(_ type: Value.Type, from body: [UInt8]) throws -> Value {
     do {
       return try APICoding.decode(type, from: .init(body))
     } catch let error as DecodingError {
@@ -118,6 +131,11 @@ extension APICall {
 
   /// A value as the answer.
   func answer(_ value: some Encodable, headers: HTTPFields = [:]) throws -> Response {
+    try Self.answer(value, status: status, headers: headers)
+  }
+
+  /// A value as an answer.
+  static func answer(_ value: some Encodable, status: Int, headers: HTTPFields = [:]) throws -> Response {
     var headers = headers
     headers[.contentType] = "application/json; charset=utf-8"
     return Response(

@@ -2,13 +2,20 @@ import Hummingbird
 import NIOCore
 import PostriderCore
 
+/// The named views of the alerts.
+private enum AlertView: String, CaseIterable {
+  /// Those of the asking person's mailboxes and profiles.
+  case mine
+}
+
 extension APIRoutes {
   @Sendable static func listAlerts(_ services: APIServices, _ call: APICall) async throws -> Response {
     let (filter, page) = try call.readQuery { query in
       (
         AlertFilter(
           mailboxID: query.identifier("mailbox"), level: query.choice("level"),
-          includeResolved: query.boolean("resolved") ?? false), query.page()
+          includeResolved: query.boolean("resolved") ?? false, isMine: query.choice("view") == AlertView.mine),
+        query.page()
       )
     }
     return try call.answer(try await services.store.alerts(filter, page, for: call.principal))

@@ -21,10 +21,10 @@ extension APIRoutes {
       "/mailboxes/{id}/connection", .right(.readMailboxes), "How a mailbox is connected by OAuth.",
       handler: showConnection),
     .post(
-      "/mailboxes/{id}/connect", .right(.writeMailboxes), body: .nothing, status: 201,
+      "/mailboxes/{id}/connect", .right(.connectMailboxes), body: .nothing, status: 201,
       "Begins a consent; its owner opens the address.", handler: connectMailbox),
     .post(
-      "/mailboxes/{id}/disconnect", .right(.writeMailboxes), body: .nothing, status: 200,
+      "/mailboxes/{id}/disconnect", .right(.connectMailboxes), body: .nothing, status: 200,
       "Forgets the consent for a mailbox and tells the provider.", handler: disconnectMailbox),
   ]
 

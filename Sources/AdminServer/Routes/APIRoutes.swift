@@ -4,7 +4,7 @@ enum APIRoutes {
 
   private static let page = ["limit", "cursor"]
 
-  static let all: [APIRoute] = basic + oauth + webhooks
+  static let all: [APIRoute] = basic + oauth + webhooks + people + tokens + sessions
 
   private static let basic: [APIRoute] = [
     .get("/whoami", .signedIn, "Who the token belongs to.", handler: showPrincipal),
@@ -29,7 +29,7 @@ enum APIRoutes {
       "/mailboxes/{id}", .right(.writeMailboxes), body: .mailboxChange,
       "Changes a mailbox or moves it to another profile; what is left out stays.", handler: changeMailbox),
     .get(
-      "/mailboxes/{id}/quota", .right(.readMailboxes),
+      "/mailboxes/{id}/quota", .right(.readQuotas),
       "What a mailbox may send, has sent, and when the next may leave.",
       handler: showQuota),
     .post(
@@ -49,12 +49,12 @@ enum APIRoutes {
       "Chooses what becomes of mail that the server renumbered, and lets the mailboxes go on.",
       handler: reimportMailboxes),
 
-    .get("/alert-mail", .right(.readAlerts), "Whether and how alerts go out by mail.", handler: showAlertMail),
+    .get("/alert-mail", .right(.readProfiles), "Whether and how alerts go out by mail.", handler: showAlertMail),
     .patch(
       "/alert-mail", .right(.writeProfiles), body: .alertMailChange, "Changes it; what is left out stays.",
       handler: changeAlertMail),
     .get(
-      "/alerts", .right(.readAlerts), query: ["mailbox", "level", "resolved"] + page, "Alerts, newest first.",
+      "/alerts", .right(.readAlerts), query: ["view", "mailbox", "level", "resolved"] + page, "Alerts, newest first.",
       handler: listAlerts),
     .get(
       "/runs", .right(.readRuns), query: ["mailbox", "kind", "result"] + page, "Runs without steps, newest first.",

@@ -9,12 +9,15 @@ extension PostgresStore {
     let condition = """
        WHERE a.organization_id = $1 AND ($2::bigint IS NULL OR a.mailbox_id = $2) AND ($3::text IS NULL OR a.level = $3)
       AND ($4 OR a.resolved_at IS NULL)
+      AND (NOT $5 OR a.mailbox_id = ANY (ARRAY(
+          SELECT m.id FROM mailbox m WHERE m.organization_id = $1 AND \(MailboxQuery.isMine("$6"))))
+        OR a.profile_id IN (SELECT p.id FROM server_profile p WHERE p.organization_id = $1 AND p.owner_id = $6))
       """
     let values: [PostgresValue] = [
       .id(principal.organizationID), .id(filter.mailboxID), .text(filter.level?.rawValue),
-      .bool(filter.includeResolved),
+      .bool(filter.includeResolved), .bool(filter.isMine), .id(principal.userID),
     ]
-    return try await pool.transaction(.api(principal.organizationID)) { db in
+    return try await pool.transaction(.api(principal)) { db in
       let results = try db.commit([
         Statement(
           """
@@ -22,8 +25,8 @@ extension PostgresStore {
             a.count, a.first_seen, a.last_seen, a.resolved_at
           FROM alert a LEFT JOIN mailbox m ON m.id = a.mailbox_id
           """ + condition + """
-             AND ($5::timestamptz IS NULL OR (a.last_seen, a.id) < ($5, $6))
-            ORDER BY a.last_seen DESC, a.id DESC LIMIT $7
+             AND ($7::timestamptz IS NULL OR (a.last_seen, a.id) < ($7, $8))
+            ORDER BY a.last_seen DESC, a.id DESC LIMIT $9
             """, values + [.microseconds(cursor?.key), .int(cursor?.id), .int(limit + 1)]),
         Statement("SELECT count(*) FROM alert a" + condition, values),
       ])

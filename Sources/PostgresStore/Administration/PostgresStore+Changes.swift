@@ -25,7 +25,7 @@ extension PostgresStore {
   /// `notFound`. A change that changes nothing writes nothing.
   public func updateMailbox(_ id: MailboxID, _ change: MailboxChange, by principal: Principal) async throws -> Mailbox {
     let organization = principal.organizationID
-    return try await pool.transaction(.api(organization)) { [self] db in
+    return try await pool.transaction(.api(principal)) { [self] db in
       let first = try db.pipeline([
         Statement(
           "SELECT 1 FROM mailbox WHERE id = $1 AND organization_id = $2 FOR NO KEY UPDATE",

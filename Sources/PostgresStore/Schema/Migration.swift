@@ -43,5 +43,6 @@ struct Migration: Sendable {
     Migration(10, "handover", PackageResources._010_handover_sql),
     Migration(11, "oauth", PackageResources._011_oauth_sql),
     Migration(12, "attempts", PackageResources._012_attempts_sql),
+    Migration(13, "people", PackageResources._013_people_sql),
   ]
 }

@@ -10,6 +10,12 @@ public enum Role: String, Hashable, Sendable, Codable, CaseIterable {
   case approver
   /// Reads.
   case reader
+  /// Sees the own mailboxes with their alerts and runs, and connects them; see ``seesOnlyOwn``.
+  case owner
+
+  /// Whether a person of this role sees only mailboxes that are theirs or of shared queues that they own or are members
+  /// of. The store's row-level security holds to it, whatever a query asks for.
+  public var seesOnlyOwn: Bool { self == .owner }
 }
 
 /// Who makes a request, as proven by a token.
@@ -77,6 +83,8 @@ public struct MailboxFilter: Hashable, Sendable {
     case failing
     /// Waiting for approval.
     case pendingApproval = "pending-approval"
+    /// Those of the asking person, and of shared queues that they own or are a member of.
+    case mine
   }
   /// A view; `nil` for all.
   public var view: View?
@@ -101,12 +109,17 @@ public struct AlertFilter: Hashable, Sendable {
   public var level: AlertLevel?
   /// Whether resolved ones are listed too.
   public var includeResolved: Bool
+  /// Only those of the asking person's mailboxes (see ``MailboxFilter/View/mine``) and of profiles that they own.
+  public var isMine = false
 
   /// Describes a filter.
-  public init(mailboxID: MailboxID? = nil, level: AlertLevel? = nil, includeResolved: Bool = false) {
+  public init(
+    mailboxID: MailboxID? = nil, level: AlertLevel? = nil, includeResolved: Bool = false, isMine: Bool = false
+  ) {
     self.mailboxID = mailboxID
     self.level = level
     self.includeResolved = includeResolved
+    self.isMine = isMine
   }
 }
 
@@ -174,7 +187,7 @@ public typealias QuarantineResult = RowResult<QuarantinedMessage>
 
 /// What administration needs of PostgreSQL. Every call works in the principal's organization alone, writes its audit
 /// row in the same transaction, and throws ``StoreError``.
-public protocol AdminStore: Sendable {
+public protocol AdminStore: PeopleStore {
   /// The person behind a bearer token; `nil` for an unknown, revoked or expired one.
   func principal(token: Secret) async throws -> Principal?
 

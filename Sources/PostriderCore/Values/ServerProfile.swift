@@ -215,6 +215,10 @@ public struct ServerProfile: Hashable, Sendable, Codable {
   public var sharedSendQuota: SendQuota?
   /// Whom to tell by mail when more than half of its mailboxes fail within an hour; `nil` for nobody.
   public var failureNoticeTo: String?
+  /// Whom it belongs to, its creator unless it was given to somebody else; `nil` where nobody knows.
+  public var ownerID: UserID?
+  /// That person's name.
+  public var ownerName: String?
   /// Counts every change; the basis of optimistic locking and of the workers' cache.
   public var version: Int64
   /// How many mailboxes use it.

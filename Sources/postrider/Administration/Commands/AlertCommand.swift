@@ -22,6 +22,7 @@ struct AlertList: AdministrationCommand {
       "Only these: information, warning or error.", discussion: "Default: all.", valueName: "level"))
   var level: AlertLevel?
 
+  @Flag(help: "Only those of your own mailboxes, shared queues and profiles.") var mine = false
   @Flag(help: "Also those that went away by themselves.") var resolved = false
   @Flag(help: "Also print what to do about each.") var remedies = false
 
@@ -33,6 +34,7 @@ struct AlertList: AdministrationCommand {
     if let mailbox { id = try await Selection.mailbox(mailbox, session.api).id }
     let query = [
       ("mailbox", id?.description), ("level", level?.rawValue), ("resolved", resolved ? "true" : nil),
+      ("view", mine ? "mine" : nil),
     ]
     let page: Page<Alert> = try await Selection.list(
       "/alerts", query, limit: list.limit, cursor: list.cursor, session.api)
