@@ -90,7 +90,7 @@ let package = Package(
       "AdminServer",
       [
         "PostriderCore", "Telemetry", "MailMessage", hummingbird, hummingbirdCore, hummingbirdTLS, lifecycle, nioCore,
-        crypto, logging,
+        nioPosix, crypto, cryptoExtras, logging,
       ]),
     library("PrivateServers", ["PostriderCore", subprocess, logging]),
     .executableTarget(

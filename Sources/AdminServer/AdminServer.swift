@@ -50,7 +50,8 @@ public struct AdminServer: Service {
 
   /// All routes with method, path, right, body and status, for documentation and tests.
   public static var routes: [RouteDescription] {
-    APIRoutes.all.map(\.description) + [ConsentRoute.description, OpenAPIRoute.description] + ProbeRoutes.descriptions
+    APIRoutes.all.map(\.description) + OpenRoute.all.map(\.description)
+      + [ConsentRoute.description, OpenAPIRoute.description] + ProbeRoutes.descriptions
   }
 
   /// The OpenAPI 3.1 document of all routes, as `/openapi.json` answers it.
@@ -75,7 +76,8 @@ public struct AdminServer: Service {
       ],
       liveness: { true }, registry: registry, lifetime: configuration.readinessLifetime,
       logger: logger)
-    return APIRoutes.all.map { pipeline.endpoint($0) } + probes.endpoints + [
+    let api = APIRoutes.all.map { pipeline.endpoint($0) } + OpenRoute.all.map { pipeline.endpoint($0) }
+    return api + probes.endpoints + [
       IndexRoute.endpoint(configuration.version), ConsentRoute.endpoint(oauth, configuration),
       OpenAPIRoute.endpoint(configuration),
     ]

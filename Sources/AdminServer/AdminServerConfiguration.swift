@@ -74,6 +74,12 @@ public struct AdminServerConfiguration: Sendable {
   public var scale = ScaleRule()
   /// How long the answer of `/readyz` is remembered.
   public var readinessLifetime: Duration = .seconds(1)
+  /// How long people stay signed in.
+  public var sessionLife = SessionLife()
+  /// What a stored password costs to check.
+  var passwordCost = PasswordCost()
+  /// How often each client may try to sign in.
+  var signInLimit = SignInLimiter.Limit()
   /// Shown by `GET /`.
   public var version = "0.0.0"
 

@@ -55,6 +55,8 @@ public enum LogKeys {
   public static let httpStatus = "http.status"
   /// An address that is listened on.
   public static let address = "net.address"
+  /// The address or network that a request came from.
+  public static let clientAddress = "net.client"
   /// A metric's name.
   public static let metric = "metric.name"
   /// A metric's label keys.

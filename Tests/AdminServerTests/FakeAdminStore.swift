@@ -41,6 +41,7 @@ final class FakeAdminStore: AdminStore {
     /// The last message submitted.
     var composed = ""
     var submissions: [OutgoingSubmission] = []
+    var people = FakePeople()
     /// Every call that changes something of this issue, in words.
     var writes: [String] = []
   }

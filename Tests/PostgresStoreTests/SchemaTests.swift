@@ -78,7 +78,7 @@ struct SchemaTests {
           AND c.relname NOT IN ('schema_migration', 'leadership') ORDER BY 1
         """
       ).map { row in (try row.text(), try row.bool(), try row.bool(), try row.bool()) }
-      #expect(tables.count { !$0.3 } == 39)
+      #expect(tables.count { !$0.3 } == 41)
       let app = PostgresConnection(
         url: ConnectionURL(database.server.url("pr_app", database.name)), options: .test)
       for (table, enabled, forced, isPartition) in tables {
@@ -94,9 +94,9 @@ struct SchemaTests {
         let visible = { (scope: Scope) in
           try await app.transaction(scope) { db in try db.query("SELECT * FROM \(table)").count }
         }
-        let ownCount = try await visible(.api(database.principal.organizationID))
+        let ownCount = try await visible(.api(database.principal))
         #expect(ownCount > 0, "\(table)")
-        let othersCount = try await visible(.api(other.organizationID))
+        let othersCount = try await visible(.api(other))
         let expected = ["organization", "app_user", "api_token"].contains(table) ? 1 : 0
         #expect(othersCount == expected, "\(table)")
         #expect(try await visible(.token(hash: [UInt8](repeating: 0, count: 32))) == 0, "\(table)")
@@ -105,7 +105,7 @@ struct SchemaTests {
       }
       // Nor can a row be written into another organization.
       await #expect(throws: PostgresError.self) {
-        try await app.transaction(.api(other.organizationID)) { db in
+        try await app.transaction(.api(other)) { db in
           _ = try db.query(
             "INSERT INTO app_user (organization_id, name, address, address_key) VALUES ($1, 'x', 'x', 'x')",
             [.id(database.principal.organizationID)])
@@ -220,6 +220,10 @@ extension TestDatabase {
     _ = try await store.requestRepair(by: principal)
     let deleted = try await self.mailbox("deleted@example.com")
     _ = try await store.deleteMailboxes(MailboxDeletionRequest(ids: [deleted.id]), by: principal)
+    _ = try await store.createSharedQueue(
+      SharedQueueDraft(address: "members@example.com", memberIDs: [principal.userID]), by: principal)
+    try await store.setPassword(
+      Secret("$scrypt$ln=4,r=8,p=1$AAAA$AAAA"), of: principal.userID, keeping: nil, by: principal)
     _ = try await store.updateAlertMail(AlertMailChange(levels: [.error]), by: principal)
     try await sql(
       """

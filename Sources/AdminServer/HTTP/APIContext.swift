@@ -28,6 +28,9 @@ struct IncomingRequest: Sendable {
   let parameters: [String: String]
   /// Whether nobody on the way can read it (feature A5): a Unix socket, TLS, or a trusted proxy that says so.
   let isSecure: Bool
+  /// Whose attempts to sign in are counted together: the client's address, as a trusted proxy names it, of IPv6 the
+  /// network (/64); `local` for a Unix socket.
+  let clientAddress: String
   /// As in `X-Request-ID`.
   let requestID: String
   /// Carries the request's id.

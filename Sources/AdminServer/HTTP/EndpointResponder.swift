@@ -1,6 +1,7 @@
 import HTTPTypes
 import Hummingbird
 import Logging
+import NIOCore
 import Telemetry
 
 /// Finds the endpoint of a request, and turns every error into a problem document.
@@ -31,8 +32,8 @@ struct EndpointResponder: HTTPResponder {
       else { throw Problem.methodNotAllowed(matches.map(\.0.method)) }
       response = try await endpoint.respond(
         IncomingRequest(
-          request: request, parameters: parameters, isSecure: isSecure(request, context), requestID: requestID,
-          logger: logger))
+          request: request, parameters: parameters, isSecure: isSecure(request, context),
+          clientAddress: clientAddress(request, context), requestID: requestID, logger: logger))
       if isHead { response = response.createHeadResponse() }
     } catch {
       response = Problem.from(error, requestID: requestID, logger: logger).response()
@@ -59,6 +60,22 @@ struct EndpointResponder: HTTPResponder {
       // The last value is the one that the trusted proxy itself wrote.
       let values = request.headers[values: .forwardedProtocol].flatMap { $0.split(separator: ",") }
       return values.last.map { $0.trimmingSpaces().lowercased() == "https" } ?? false
+    }
+  }
+
+  private func clientAddress(_ request: Request, _ context: APIContext) -> String {
+    guard let address = context.remoteAddress, let text = address.ipAddress else { return "local" }
+    var client = address
+    if trustedProxies.contains(text) {
+      // The last value is the one that the trusted proxy itself wrote.
+      let values = request.headers[values: .forwardedFor].flatMap { $0.split(separator: ",") }
+      if let last = values.last, let forwarded = try? SocketAddress(ipAddress: last.trimmingSpaces(), port: 0) {
+        client = forwarded
+      }
+    }
+    guard case .v6(let v6) = client else { return client.ipAddress ?? text }
+    return withUnsafeBytes(of: v6.address.sin6_addr) { octets in
+      octets.prefix(8).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
     }
   }
 
@@ -100,6 +117,7 @@ extension HTTPField.Name {
   static let requestID = HTTPField.Name("X-Request-ID") ?? .date
   static let referrerPolicy = HTTPField.Name("Referrer-Policy") ?? .date
   static let frameOptions = HTTPField.Name("X-Frame-Options") ?? .date
+  static let forwardedFor = HTTPField.Name("X-Forwarded-For") ?? .date
   static let forwardedProtocol = HTTPField.Name("X-Forwarded-Proto") ?? .date
 }
 

@@ -39,6 +39,20 @@ extension Problem {
         + "allowCredentialsEntryViaNonSecureChannels is 1.")
   }
 
+  /// The same for an unknown organization or address, a wrong password and a locked account: nobody learns which.
+  static var signInRefused: Problem {
+    Problem(
+      .unauthorized, "sign-in-refused",
+      "The organization, the address or the password is wrong, or there were too many wrong passwords; then even the "
+        + "right one is refused for some minutes.")
+  }
+
+  static func tooManySignIns(retryAfterSeconds: Int) -> Problem {
+    Problem(
+      .tooManyRequests, "too-many-requests", "There were too many attempts to sign in from this address; wait.",
+      headers: [Header(name: .retryAfter, value: String(retryAfterSeconds))])
+  }
+
   static func malformedJSON(_ reason: String) -> Problem {
     Problem(.badRequest, "malformed-json", "The body is not JSON: \(reason).")
   }

@@ -247,6 +247,7 @@ extension JSONShape {
       "failureNoticeTo", .string,
       "An address that is told when more than half of its mailboxes fail within an hour; empty for nobody.",
       in: 0...254, example: "ops@example.com"),
+    Field("ownerID", .identifier, "The user it belongs to from now on."),
     Field(
       "clears", .array(of: choice(ProfileChange.Clearable.self), count: 0...2),
       "What loses its value; what is left out stays."),

@@ -314,6 +314,9 @@ extension RouteDescription {
     if access != .signedIn || body?.holdsSecrets == true { statuses.insert(403) }
     if body != nil || messageType != nil { statuses.formUnion([400, 408, 409, 413, 415]) }
     if takesVersion { statuses.insert(412) }
+    // Everybody may, but only with what is their own.
+    if path.contains("/tokens") || path.hasSuffix("/password") { statuses.insert(403) }
+    if access == .open { statuses.insert(429) }
     if messageType == "text/csv" { statuses.insert(403) }
     if case .octets = answer { statuses.insert(409) }
     return statuses.sorted()

@@ -11,7 +11,13 @@ enum ProblemCatalog {
         ("malformed-json", "the body is not JSON"), ("malformed-request", "the body could not be read to its end"),
       ]
     ),
-    (401, "Unauthorized", [("unauthorized", "no token, or one that is unknown, revoked or expired")]),
+    (
+      401, "Unauthorized",
+      [
+        ("unauthorized", "no token, or one that is unknown, revoked or expired"),
+        ("sign-in-refused", "the organization, the address or the password is wrong, or the account is locked"),
+      ]
+    ),
     (
       403, "Forbidden",
       [
@@ -38,6 +44,7 @@ enum ProblemCatalog {
         ("idempotency-key-reused", "the Idempotency-Key was used for another request"),
       ]
     ),
+    (429, "Too Many Requests", [("too-many-requests", "too many attempts to sign in from one address")]),
     (
       500, "Internal Server Error",
       [
@@ -73,6 +80,9 @@ enum ProblemCatalog {
       ("has-mailboxes", "the profile has mailboxes, which would lose it; that has to be confirmed"),
       ("no-default-profile", "the organization has no default profile to apply"),
       ("needs-confirmation", "it deletes for good, which has to be confirmed"),
+      ("in-use", "something still belongs to it, which the message names"),
+      ("yourself", "administrators do not take their own rights"),
+      ("last-administrator", "it is the last active administrator"),
       ("uncertain", "the message may have arrived; say resendUncertain"),
     ] + doesNotSend
 

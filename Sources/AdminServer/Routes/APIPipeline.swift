@@ -20,13 +20,30 @@ struct APIPipeline: Sendable {
     Endpoint(route.method, route.description.path) { incoming in try await self.respond(route, incoming) }
   }
 
+  /// A route that needs no token as an endpoint.
+  func endpoint(_ route: OpenRoute) -> Endpoint {
+    Endpoint(route.method, route.description.path) { incoming in
+      let end = ContinuousClock.now + configuration.requestTimeout
+      _ = try QueryReader.parse(incoming.request.uri.query, known: [])
+      var body: [UInt8] = []
+      if let shape = route.description.body {
+        body = try await collect(
+          incoming.request, maximum: configuration.maximumBodyOctets, until: end, alsoTakes: nil)
+        _ = try check(body, shape, isSecure: incoming.isSecure)
+      }
+      let call = OpenCall(
+        body: body, clientAddress: incoming.clientAddress, logger: incoming.logger, status: route.description.status)
+      return try await withTimeLimit(remaining(end)) { try await route.handler(services, call) }
+    }
+  }
+
   private func respond(_ route: APIRoute, _ incoming: IncomingRequest) async throws -> Response {
     let end = ContinuousClock.now + configuration.requestTimeout
     let token = try Self.token(incoming.request)
     let principal = try await withTimeLimit(remaining(end)) { try await services.tokens.principal(token) }
     guard let principal else { throw Problem.tokenUnknown }
     do {
-      return try await respond(route, incoming, principal, until: end)
+      return try await respond(route, incoming, principal, token, until: end)
     } catch let missing as MissingRight {
       incoming.logger.notice(
         "A request without the right was refused",
@@ -35,18 +52,35 @@ struct APIPipeline: Sendable {
           LogKeys.role: "\(principal.role.rawValue)", LogKeys.httpMethod: "\(route.description.method)",
           LogKeys.httpRoute: "\(route.description.path)",
         ])
+      await record(missing, route, incoming, principal, until: end)
       throw Problem.missingRight(missing.right, principal.role)
     }
   }
 
+  /// Writes a refusal into the audit. The request is refused also when that cannot be done.
+  private func record(
+    _ missing: MissingRight, _ route: APIRoute, _ incoming: IncomingRequest, _ principal: Principal,
+    until end: ContinuousClock.Instant
+  ) async {
+    let refusal = RefusedRequest(
+      method: route.description.method, route: route.description.path, right: missing.right.rawValue,
+      role: principal.role)
+    do {
+      try await withTimeLimit(remaining(end)) { try await services.store.recordRefusal(refusal, of: principal) }
+    } catch {
+      incoming.logger.warning("A refusal could not be written into the audit", metadata: [LogKeys.error: "\(error)"])
+    }
+  }
+
   private func respond(
-    _ route: APIRoute, _ incoming: IncomingRequest, _ principal: Principal, until end: ContinuousClock.Instant
+    _ route: APIRoute, _ incoming: IncomingRequest, _ principal: Principal, _ token: Secret,
+    until end: ContinuousClock.Instant
   ) async throws -> Response {
     if case .right(let right) = route.description.access, !principal.role.rights.contains(right) {
       throw MissingRight(right: right)
     }
     if let handler = route.messageHandler, Self.isMessage(incoming.request, route.description.messageType) {
-      return try await take(route, incoming, principal, handler)
+      return try await take(route, incoming, principal, token, handler)
     }
     let query = try QueryReader.parse(incoming.request.uri.query, known: route.description.query.map(\.name))
     let ifMatch = incoming.request.headers[.ifMatch]
@@ -62,7 +96,7 @@ struct APIPipeline: Sendable {
       if let ifMatch { body = try Self.body(body, value, of: route, ifMatch: ifMatch) }
     }
     var call = APICall(
-      principal: principal, parameters: incoming.parameters, query: query, body: body,
+      principal: principal, token: token, parameters: incoming.parameters, query: query, body: body,
       headers: incoming.request.headers, isSecure: incoming.isSecure, status: route.description.status)
     call.answersTag = route.description.answersTag
     if route.method == .get { call.ifNoneMatch = incoming.request.headers[.ifNoneMatch] }
@@ -80,7 +114,8 @@ struct APIPipeline: Sendable {
 
   /// Hands over a message while it arrives; it has more time than other bodies.
   private func take(
-    _ route: APIRoute, _ incoming: IncomingRequest, _ principal: Principal, _ handler: @escaping APIRoute.MessageHandler
+    _ route: APIRoute, _ incoming: IncomingRequest, _ principal: Principal, _ token: Secret,
+    _ handler: @escaping APIRoute.MessageHandler
   ) async throws -> Response {
     let query = try QueryReader.parse(
       incoming.request.uri.query, known: (route.description.messageQuery ?? []).map(\.name))
@@ -90,7 +125,7 @@ struct APIPipeline: Sendable {
       throw Problem.tooLarge(configuration.maximumMessageOctets)
     }
     let call = APICall(
-      principal: principal, parameters: incoming.parameters, query: query, body: [],
+      principal: principal, token: token, parameters: incoming.parameters, query: query, body: [],
       headers: incoming.request.headers, isSecure: incoming.isSecure, status: route.description.status)
     let body = incoming.request.body
     // Child tasks: the body must not be read by anybody any more when this function has returned.
@@ -168,7 +203,7 @@ struct APIPipeline: Sendable {
   }
 
   /// The names of fields that hold secrets, wherever they stand.
-  private static let secretFields = ["password", "clientSecret", "privateKey"]
+  private static let secretFields = ["password", "currentPassword", "clientSecret", "privateKey"]
 
   private func check(_ body: [UInt8], _ shape: JSONShape, isSecure: Bool) throws -> JSONValue {
     let value: JSONValue

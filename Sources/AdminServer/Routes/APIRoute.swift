@@ -1,4 +1,5 @@
 import Hummingbird
+import NIOCore
 import PostriderCore
 
 /// A route of the API: its description and what it does.
@@ -34,6 +35,17 @@ struct APIRoute: Sendable {
         method: "POST", path: APIRoutes.prefix + path, access: access, query: [], body: body, status: status,
         summary: summary, answer: answer),
       method: .post, handler: handler)
+  }
+
+  static func delete(
+    _ path: String, _ access: RouteAccess, answers answer: AnswerShape? = nil, _ summary: String,
+    handler: @escaping Handler
+  ) -> APIRoute {
+    APIRoute(
+      description: RouteDescription(
+        method: "DELETE", path: APIRoutes.prefix + path, access: access, query: [], body: nil, status: 200,
+        summary: summary, answer: answer),
+      method: .delete, handler: handler)
   }
 
   static func patch(
@@ -94,6 +106,8 @@ extension APIRoute {
 struct APICall: Sendable {
   /// Who asks.
   let principal: Principal
+  /// The bearer token they ask with.
+  let token: Secret
   /// The values of the path's names.
   let parameters: [String: String]
   /// The query, decoded; each name at most once and known.
@@ -137,7 +151,10 @@ extension APICall {
   }
 
   /// Decodes the body.
-  func decode<Value: Decodable>(_ type: Value.Type) throws -> Value {
+  func decode<Value: Decodable>(_ type: Value.Type) throws -> Value { try Self.decode(type, from: body) }
+
+  /// Decodes a body whose form was checked.
+  static func decode<Value: Decodable>(_ type: Value.Type, from body: [UInt8]) throws -> Value {
     do {
       return try APICoding.decode(type, from: .init(body))
     } catch let error as DecodingError {
@@ -156,15 +173,25 @@ extension APICall {
 
   /// A value as the answer.
   func answer(_ value: some Encodable, headers: HTTPFields = [:]) throws -> Response {
-    var headers = headers
-    headers[.contentType] = "application/json; charset=utf-8"
     let body = try APICoding.encode(value)
+    var headers = headers
     if answersTag, let tag = EntityTag.of(Array(body.readableBytesView)) {
       headers[.eTag] = tag
       if let ifNoneMatch, EntityTag.isNamed(tag, in: ifNoneMatch) {
         return Response(status: .notModified, headers: [.eTag: tag])
       }
     }
+    return Self.json(body, status, headers)
+  }
+
+  /// A value as an answer.
+  static func answer(_ value: some Encodable, status: Int, headers: HTTPFields = [:]) throws -> Response {
+    json(try APICoding.encode(value), status, headers)
+  }
+
+  private static func json(_ body: ByteBuffer, _ status: Int, _ headers: HTTPFields) -> Response {
+    var headers = headers
+    headers[.contentType] = "application/json; charset=utf-8"
     return Response(status: HTTPResponse.Status(code: status), headers: headers, body: .init(byteBuffer: body))
   }
 }

@@ -5,20 +5,20 @@ import PostriderCore
 import ServiceLifecycle
 
 extension APIRoutes {
-  /// Long work over many mailboxes. Who may read mailboxes may see it; asking for it takes the right of its verb.
+  /// Long work over many mailboxes. An owner sees none of it; asking for it takes the right of its verb.
   static let batches: [APIRoute] = [
     .get(
-      "/batches", .right(.readMailboxes), query: pageQuery, answers: .of(Page<Batch>.self), "Batches, newest first.",
+      "/batches", .right(.readBatches), query: pageQuery, answers: .of(Page<Batch>.self), "Batches, newest first.",
       handler: listBatches),
     .post(
-      "/batches", .right(.readMailboxes), body: .batchDraft, status: 202, answers: .of(Batch.self),
+      "/batches", .right(.readBatches), body: .batchDraft, status: 202, answers: .of(Batch.self),
       "Begins long work over the mailboxes of a filter or of a list of ids.", handler: createBatch
     ).takingLargeBodies().repeatable(),
     .get(
-      "/batches/{id}", .right(.readMailboxes), answers: .of(Batch.self), "How far a batch is, and its first failures.",
+      "/batches/{id}", .right(.readBatches), answers: .of(Batch.self), "How far a batch is, and its first failures.",
       handler: showBatch),
     .get(
-      "/batches/{id}/results", .right(.readMailboxes),
+      "/batches/{id}/results", .right(.readBatches),
       query: [
         QueryParameter(
           "result", .choice(BatchRowState.allCases.map(\.rawValue)), "Only rows that are at this; all when left out."),
@@ -26,11 +26,11 @@ extension APIRoutes {
       ], answers: .of(Page<BatchResult>.self),
       "What became of a batch's rows, by number.", handler: listResults),
     .get(
-      "/batches/{id}/events", .right(.readMailboxes), answers: .octets(mediaType: "text/event-stream"),
+      "/batches/{id}/events", .right(.readBatches), answers: .octets(mediaType: "text/event-stream"),
       "How far a batch is, as server-sent events; a stream ends after a while, go on with Last-Event-ID.",
       handler: streamBatch),
     .post(
-      "/batches/{id}/cancel", .right(.readMailboxes), body: .nothing, status: 200, answers: .of(Batch.self),
+      "/batches/{id}/cancel", .right(.readBatches), body: .nothing, status: 200, answers: .of(Batch.self),
       "Ends a batch; what was done stays done.", handler: cancelBatch),
     .upload(
       "/mailbox-imports", .right(.writeMailboxes), type: "text/csv",

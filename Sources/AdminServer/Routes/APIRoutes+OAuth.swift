@@ -25,11 +25,11 @@ extension APIRoutes {
       "How a mailbox is connected by OAuth.",
       handler: showConnection),
     .post(
-      "/mailboxes/{id}/connect", .right(.writeMailboxes), body: .nothing, status: 201,
+      "/mailboxes/{id}/connect", .right(.connectMailboxes), body: .nothing, status: 201,
       answers: .of(ConsentRequest.self),
       "Begins a consent; its owner opens the address.", handler: connectMailbox),
     .post(
-      "/mailboxes/{id}/disconnect", .right(.writeMailboxes), body: .nothing, status: 200,
+      "/mailboxes/{id}/disconnect", .right(.connectMailboxes), body: .nothing, status: 200,
       answers: .of(Disconnection.self),
       "Forgets the consent for a mailbox and tells the provider.", handler: disconnectMailbox),
   ]

@@ -4,7 +4,7 @@ import PostriderCore
 enum APIRoutes {
   static let prefix = "/api/v1"
 
-  static let all: [APIRoute] = basic + settings + alerts + oauth + webhooks + batches
+  static let all: [APIRoute] = basic + settings + alerts + oauth + webhooks + batches + people + tokens + sessions
 
   private static let basic: [APIRoute] = [
     .get("/whoami", .signedIn, answers: .of(Principal.self), "Who the token belongs to.", handler: showPrincipal),
@@ -35,7 +35,7 @@ enum APIRoutes {
       "/mailboxes/{id}", .right(.writeMailboxes), body: .mailboxChange, answers: .of(Mailbox.self),
       "Changes a mailbox or moves it to another profile; what is left out stays.", handler: changeMailbox),
     .get(
-      "/mailboxes/{id}/quota", .right(.readMailboxes), answers: .of(SendAllowance.self),
+      "/mailboxes/{id}/quota", .right(.readQuotas), answers: .of(SendAllowance.self),
       "What a mailbox may send, has sent, and when the next may leave.",
       handler: showQuota),
     .post(
@@ -61,7 +61,7 @@ enum APIRoutes {
       handler: reimportMailboxes),
 
     .get(
-      "/alert-mail", .right(.readAlerts), answers: .of(AlertMailSettings.self),
+      "/alert-mail", .right(.readProfiles), answers: .of(AlertMailSettings.self),
       "Whether and how alerts go out by mail.", handler: showAlertMail),
     .patch(
       "/alert-mail", .right(.writeProfiles), body: .alertMailChange, answers: .of(AlertMailSettings.self),

@@ -18,6 +18,10 @@ struct APIServices: Sendable {
   /// The queue's numbers of every organization's profiles; handed out only with the own profiles' ids.
   let queueProfiles: SingleFlightCache<[ProfileID: ProfileQueueStatistics]>
   let profileRules: ProfileRules
+  /// Checks passwords, on a thread of its own.
+  let passwords: PasswordHasher
+  /// How often each client may try to sign in.
+  let signIns: SignInLimiter
   /// `nil`: this server does no OAuth.
   let oauth: (any OAuthDesk)?
   /// `nil`: this server has no webhooks.
@@ -30,6 +34,8 @@ struct APIServices: Sendable {
     self.configuration = configuration
     self.oauth = oauth
     self.webhooks = webhooks
+    passwords = PasswordHasher(cost: configuration.passwordCost)
+    signIns = SignInLimiter(configuration.signInLimit)
     self.store = store
     self.queue = queue
     self.statistics = statistics
@@ -86,6 +92,9 @@ final class PrincipalCache: Sendable {
     }
     return principal
   }
+
+  /// Forgets a token that ended.
+  func forget(_ token: Secret) { entries.withLock { $0[token] = nil } }
 }
 
 /// Remembers something of each organization for a moment, however many of its people ask.

@@ -10,6 +10,12 @@ public enum Right: String, Hashable, Sendable, Codable, CaseIterable {
   case readMailboxes = "mailboxes.read"
   /// Create and change mailboxes; test and poll them.
   case writeMailboxes = "mailboxes.write"
+  /// See what mailboxes may send and have sent; for a shared quota that is what all of them have.
+  case readQuotas = "quotas.read"
+  /// Connect mailboxes by OAuth, and take the connection back.
+  case connectMailboxes = "mailboxes.connect"
+  /// See batches and how far they are.
+  case readBatches = "batches.read"
   /// Approve and reject the mail of mailboxes.
   case approveMailboxes = "mailboxes.approve"
   /// See alerts.
@@ -31,6 +37,13 @@ public enum Right: String, Hashable, Sendable, Codable, CaseIterable {
   /// Pause and resume profiles and everything, let poison jobs run again, repair the queue. A single mailbox is paused
   /// with ``writeMailboxes``.
   case manageQueue = "queue.manage"
+  /// See users and shared queues.
+  case readUsers = "users.read"
+  /// Create, change and delete users and shared queues, set passwords, and manage everybody's tokens. One's own tokens and
+  /// password need no right.
+  case manageUsers = "users.manage"
+  /// See what everybody did.
+  case readAudit = "audit.read"
 }
 
 extension Role {
@@ -40,12 +53,23 @@ extension Role {
     case .administrator: Set(Right.allCases)
     case .mailboxManager:
       [
-        .readProfiles, .readMailboxes, .writeMailboxes, .readAlerts, .manageAlerts, .readRuns, .readEmails, .sendEmails,
-        .manageQuarantine, .readQueue,
+        .readProfiles, .readMailboxes, .readQuotas, .writeMailboxes, .connectMailboxes, .readBatches, .readAlerts,
+        .manageAlerts, .readRuns, .readEmails, .sendEmails, .manageQuarantine, .readQueue, .readUsers,
       ]
     // Approves and rejects only; the list of mailboxes is needed to know which.
-    case .approver: [.readMailboxes, .approveMailboxes]
-    case .reader: [.readProfiles, .readMailboxes, .readAlerts, .readRuns, .readEmails, .readQueue]
+    case .approver: [.readMailboxes, .readQuotas, .readBatches, .approveMailboxes]
+    case .reader:
+      [
+        .readProfiles, .readMailboxes, .readQuotas, .readBatches, .readAlerts, .readRuns, .readEmails, .readQueue,
+        .readUsers,
+      ]
+    // Of the own mailboxes alone: the store shows no others.
+    case .owner: [.readMailboxes, .connectMailboxes, .readAlerts, .readRuns]
     }
+  }
+
+  /// Whether a person of this role may give another role to somebody: it can do nothing that this one cannot.
+  public func covers(_ other: Role) -> Bool {
+    other.rights.isSubset(of: rights) && (other.seesOnlyOwn || !seesOnlyOwn)
   }
 }

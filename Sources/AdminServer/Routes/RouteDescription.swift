@@ -10,7 +10,7 @@ public enum RouteAccess: Hashable, Sendable {
 
 /// A route as data: for documentation, for tests, and for what is generated from it.
 public struct RouteDescription: Hashable, Sendable {
-  /// `GET`, `POST` or `PATCH`.
+  /// `GET`, `POST`, `PATCH` or `DELETE`.
   public let method: String
   /// The whole path, with names in braces: `/api/v1/mailboxes/{id}`.
   public let path: String

@@ -5,11 +5,12 @@ import PostriderCore
 struct AuditEntry: Sendable {
   var action: String
   var subjectKind: String
-  var subjectID: Int64
+  /// `nil` for what has no number.
+  var subjectID: Int64?
   var before: String?
   var after: String?
 
-  init(_ action: String, _ subjectKind: String, _ subjectID: Int64, before: String? = nil, after: String? = nil) {
+  init(_ action: String, _ subjectKind: String, _ subjectID: Int64?, before: String? = nil, after: String? = nil) {
     self.action = action
     self.subjectKind = subjectKind
     self.subjectID = subjectID

@@ -106,7 +106,7 @@ public struct Bootstrap: Sendable {
         }
         if existing == nil && presence == .present { throw StoreError.notFound("organization: “\(name)”") }
         let id = try existing ?? db.createOrganization(name)
-        try db.transaction(.api(id)) { db in
+        try db.transaction(.api(id, owner: nil)) { db in
           _ = try db.commit([Self.person(id, order), Self.token(id, order, token)])
         }
         return id
@@ -124,9 +124,9 @@ public struct Bootstrap: Sendable {
   private static func person(_ id: OrganizationID, _ order: Order) -> Statement {
     Statement(
       """
-      INSERT INTO app_user AS u (organization_id, name, address, address_key) VALUES ($1, $2, $3, lower($3))
+      INSERT INTO app_user AS u (organization_id, name, address, address_key, role) VALUES ($1, $2, $3, lower($3), $4)
       ON CONFLICT (organization_id, address_key) DO UPDATE SET name = u.name
-      """, [.id(id), .text(order.person), .text(order.address)])
+      """, [.id(id), .text(order.person), .text(order.address), .text(order.role.rawValue)])
   }
 
   private static func token(_ id: OrganizationID, _ order: Order, _ token: Secret) -> Statement {

@@ -254,17 +254,19 @@ struct ImportStep: Sendable {
       allows, user_name, password, since, deletes, incoming, outgoing)
     """
 
+  /// Users and shared queues of the addresses; a queue that is created so belongs to whoever asked for the import.
   private func owners(_ table: String, _ new: [NewMailbox]) -> Statement {
-    Statement(
+    let isQueue = table == "shared_queue"
+    return Statement(
       """
-      INSERT INTO \(table) AS owner (organization_id, name, address, address_key)
-      SELECT $1, i.name, i.address, lower(i.address) FROM unnest($2, $3) AS i (name, address)
+      INSERT INTO \(table) AS owner (organization_id, name, address, address_key\(isQueue ? ", owner_id" : ""))
+      SELECT $1, i.name, i.address, lower(i.address)\(isQueue ? ", $4" : "") FROM unnest($2, $3) AS i (name, address)
       ON CONFLICT (organization_id, address_key) DO UPDATE SET name = owner.name RETURNING address_key, id
       """,
       [
         .id(organization), .texts(new.map { $0.row.draft.ownerName ?? $0.row.draft.address }),
         .texts(new.map(\.row.draft.address)),
-      ])
+      ] + (isQueue ? [.id(batch.principal.userID)] : []))
   }
 
   private static func owners(_ result: ResultSet) throws -> [String: Int64] {

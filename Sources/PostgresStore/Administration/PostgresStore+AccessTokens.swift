@@ -11,7 +11,7 @@ extension PostgresStore {
   ) async throws {
     let organization = principal.organizationID
     let sealed = try seal(token, .accessToken(of: mailbox))
-    try await pool.transaction(.api(organization)) { db in
+    try await pool.transaction(.api(principal)) { db in
       let known = try db.query(
         "SELECT 1 FROM mailbox WHERE id = $1 AND organization_id = $2 FOR NO KEY UPDATE",
         [.id(mailbox), .id(organization)])

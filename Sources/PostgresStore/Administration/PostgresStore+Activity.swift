@@ -8,7 +8,7 @@ extension PostgresStore {
   /// and exact to the minute; what is due comes from the schedule's own index, of which at most the 200,000 oldest due
   /// rows are counted. Neither grows with the number of mailboxes that are in time.
   public func profileActivity(for principal: Principal) async throws -> [ProfileActivity] {
-    try await pool.transaction(.api(principal.organizationID)) { db in
+    try await pool.transaction(.api(principal)) { db in
       try db.commit([
         Statement(
           """

@@ -21,7 +21,7 @@ extension PostgresStore {
 
   /// Whether and how the organization's alerts go out by mail.
   public func alertMail(for principal: Principal) async throws -> AlertMailSettings {
-    try await pool.transaction(.api(principal.organizationID)) { db in
+    try await pool.transaction(.api(principal)) { db in
       try Self.alertMail(
         try db.commit([Statement(Self.alertMailStatement, [.id(principal.organizationID)])])[0])
     }
@@ -32,7 +32,7 @@ extension PostgresStore {
   /// Throws ``StoreError/invalid(_:)`` with everything that is wrong, also for a mailbox that is not there.
   public func updateAlertMail(_ change: AlertMailChange, by principal: Principal) async throws -> AlertMailSettings {
     let organization = principal.organizationID
-    return try await pool.transaction(.api(organization)) { db in
+    return try await pool.transaction(.api(principal)) { db in
       let first = try db.pipeline([
         // Two changes at once come one after the other, also when there is no row yet.
         Statement("SELECT 1 FROM organization WHERE id = $1 FOR NO KEY UPDATE", [.id(organization)]),

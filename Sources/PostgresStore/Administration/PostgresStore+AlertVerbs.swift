@@ -3,10 +3,11 @@ import PostriderCore
 extension PostgresStore {
   /// One alert. Throws ``StoreError/notFound(_:)``.
   public func alert(_ id: AlertID, for principal: Principal) async throws -> Alert {
-    try await pool.transaction(.api(principal.organizationID)) { db in
+    try await pool.transaction(.api(principal)) { db in
       let rows = try db.commit([
         Statement(
-          Self.alertColumns("alert") + " WHERE a.id = $1 AND a.organization_id = $2", [.id(id), .id(principal.organizationID)])
+          Self.alertColumns("alert") + " WHERE a.id = $1 AND a.organization_id = $2",
+          [.id(id), .id(principal.organizationID)])
       ])[0].map(Self.listedAlert)
       guard let alert = rows.first else { throw StoreError.notFound("alert") }
       return alert
@@ -17,7 +18,7 @@ extension PostgresStore {
   /// ok and stay as they are.
   public func dismissAlerts(_ ids: [AlertID], by principal: Principal) async throws -> [AlertResult] {
     let organization = principal.organizationID
-    return try await pool.transaction(.api(organization)) { db in
+    return try await pool.transaction(.api(principal)) { db in
       let found = try db.query(
         """
         SELECT id, code, resolved_at IS NULL FROM alert WHERE id = ANY ($1) AND organization_id = $2
@@ -55,7 +56,7 @@ extension PostgresStore {
   ) async throws -> Int {
     let organization = principal.organizationID
     let condition = AlertCondition(filter, principal)
-    let last = try await pool.transaction(.api(organization)) { db in
+    let last = try await pool.transaction(.api(principal)) { db in
       try db.commit([
         Statement("SELECT count(*), max(a.id) FROM alert a" + condition.sql, condition.parameters)
       ])[0].map { row in (count: Int(try row.int()), id: try row.intOrNil()) }.first
@@ -69,7 +70,7 @@ extension PostgresStore {
       """, condition.parameters + [.int(newest), .int(Int64(Self.deletedAtOnce))])
     var deleted = 0
     while true {
-      let step = try await pool.transaction(.api(organization)) { db in
+      let step = try await pool.transaction(.api(principal)) { db in
         let count = try db.pipeline([statement])[0].affected
         let entry = AuditEntry(
           "alert.delete", "organization", organization.value, after: #"{"deleted":\#(count)}"#)
@@ -96,7 +97,13 @@ struct AlertCondition: Sendable {
     if let code = filter.code { add(.text(code)) { "a.code = \($0)" } }
     switch filter.wall {
     case nil: break
-    case .mine: add(.id(principal.userID)) { Self.wall(of: "m.user_id = \($0)") }
+    case .mine:
+      add(.id(principal.userID)) { person in
+        """
+        (\(Self.wall(of: "m.organization_id = $1 AND \(MailboxQuery.isMine(person))"))
+          OR a.profile_id IN (SELECT p.id FROM server_profile p WHERE p.organization_id = $1 AND p.owner_id = \(person)))
+        """
+      }
     case .mailbox(let mailbox): add(.id(mailbox)) { Self.wall(of: "m.id = \($0)") }
     // The owner of a profile sees what its mailboxes fail with.
     case .profile(let profile):

@@ -4,7 +4,7 @@ import PostriderCore
 extension PostgresStore {
   /// What a mailbox may send, what it has sent, and when the next message may leave. Throws ``StoreError/notFound(_:)``.
   public func sendAllowance(of id: MailboxID, for principal: Principal) async throws -> SendAllowance {
-    try await pool.transaction(.api(principal.organizationID)) { db in
+    try await pool.transaction(.api(principal)) { db in
       let rows = try db.query(
         """
         SELECT m.send_quota, p.send_quota, p.shared_send_quota, p.type, m.profile_id,

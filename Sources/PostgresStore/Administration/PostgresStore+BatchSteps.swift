@@ -103,7 +103,7 @@ extension PostgresStore {
     }
     guard let (id, organization) = next else { return .idle }
     do {
-      try await pool.transaction(.api(organization)) { [self] db in
+      try await pool.transaction(.api(organization, owner: nil)) { [self] db in
         // Another process may have been quicker; then there is nothing to do here.
         guard let batch = try db.query(LockedBatch.lock(id)).map({ try LockedBatch(&$0) }).first else { return }
         do {
@@ -194,7 +194,7 @@ extension PostgresStore {
   /// for workers is tried again later.
   private func noteFailure(of id: BatchID, _ organization: OrganizationID, _ error: StoreError) async throws {
     logger.error("A step of a batch failed", metadata: ["batch.id": "\(id)", "error": "\(error)"])
-    try await pool.transaction(.api(organization)) { db in
+    try await pool.transaction(.api(organization, owner: nil)) { db in
       guard let batch = try db.query(LockedBatch.lock(id)).map({ try LockedBatch(&$0) }).first else { return }
       // Another process may have the key; so may this one, when it was started again.
       var mayPass = false

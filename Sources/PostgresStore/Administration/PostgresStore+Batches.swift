@@ -8,7 +8,7 @@ extension PostgresStore {
   public func createBatch(_ draft: BatchDraft, by principal: Principal) async throws -> Batch {
     try draft.check()
     let organization = principal.organizationID
-    let made = try await pool.transaction(.api(organization)) { db in
+    let made = try await pool.transaction(.api(principal)) { db in
       var row = try db.pipeline([
         try Self.insertBatch(
           draft.verb, .running, dryRun: draft.dryRun ?? false, filter: draft.filter, by: principal)
@@ -55,7 +55,7 @@ extension PostgresStore {
         "\(insert) SELECT $1, i.position, $2, i.id FROM unnest($3) WITH ORDINALITY AS i (id, position)",
         [.id(id), .id(organization), .ids(Set(ids).sorted())])
     }
-    let condition = (draft.filter ?? BatchFilter()).condition(first: 3)
+    let condition = (draft.filter ?? BatchFilter()).condition(first: 3, for: principal)
     return Statement(
       """
       \(insert) SELECT $1, row_number() OVER (ORDER BY m.id), $2, m.id FROM mailbox m
@@ -84,7 +84,7 @@ extension PostgresStore {
   public func batches(_ page: PageRequest, for principal: Principal) async throws -> Page<Batch> {
     let limit = try page.checkedLimit()
     let cursor = try Cursor<Int64>(page.cursor, list: "batches")
-    return try await pool.transaction(.api(principal.organizationID)) { db in
+    return try await pool.transaction(.api(principal)) { db in
       let results = try db.commit([
         Statement(
           """
@@ -102,7 +102,7 @@ extension PostgresStore {
 
   /// One batch with its first failures. Throws ``StoreError/notFound(_:)``.
   public func batch(_ id: BatchID, for principal: Principal) async throws -> Batch {
-    try await pool.transaction(.api(principal.organizationID)) { db in
+    try await pool.transaction(.api(principal)) { db in
       let results = try db.commit([
         BatchQuery.one(id, of: principal.organizationID),
         BatchQuery.rows(of: id, principal.organizationID, in: .failed, after: 0, limit: Int64(Batch.listedFailures)),
@@ -119,7 +119,7 @@ extension PostgresStore {
   ) async throws -> Page<BatchResult> {
     let limit = try page.checkedLimit()
     let cursor = try Cursor<Int64>(page.cursor, list: "batch-results")
-    return try await pool.transaction(.api(principal.organizationID)) { db in
+    return try await pool.transaction(.api(principal)) { db in
       let results = try db.commit([
         BatchQuery.one(id, of: principal.organizationID),
         BatchQuery.rows(
@@ -137,7 +137,7 @@ extension PostgresStore {
   /// Ends a batch. Throws ``StoreError/conflict(code:message:)`` `not-cancelable` when it is over, `notFound`.
   public func cancelBatch(_ id: BatchID, by principal: Principal) async throws -> Batch {
     let organization = principal.organizationID
-    let canceled = try await pool.transaction(.api(organization)) { db in
+    let canceled = try await pool.transaction(.api(principal)) { db in
       let changed = try db.pipeline([
         Statement(
           """
@@ -239,8 +239,8 @@ enum BatchQuery {
 
 extension BatchFilter {
   /// The condition on `m` that stands for the filter, with parameters from `$first` on.
-  func condition(first: Int) -> (sql: String, parameters: [PostgresValue]) {
-    var (sql, parameters) = MailboxFilter(view: view, profileID: profileID).condition(first: first)
+  func condition(first: Int, for principal: Principal) -> (sql: String, parameters: [PostgresValue]) {
+    var (sql, parameters) = MailboxFilter(view: view, profileID: profileID).condition(first: first, for: principal)
     switch ownerKind {
     case .user: sql += " AND m.user_id IS NOT NULL"
     case .queue: sql += " AND m.queue_id IS NOT NULL"

@@ -24,7 +24,7 @@ extension PostgresStore {
   /// ``StoreError/conflict(code:message:)`` `address-taken`, `profile.no-delegation` or `profile.maildrop-taken`,
   /// `notFound`. A change that changes nothing writes nothing.
   public func updateMailbox(_ id: MailboxID, _ change: MailboxChange, by principal: Principal) async throws -> Mailbox {
-    try await pool.transaction(.api(principal.organizationID)) { [self] db in
+    try await pool.transaction(.api(principal)) { [self] db in
       let step = try self.change(id, change, by: principal, db)
       if step.statements.isEmpty {
         try db.commit()

@@ -5,7 +5,7 @@ extension PostgresStore {
   /// How a mailbox is connected by OAuth. Throws ``StoreError/notFound(_:)``.
   public func connection(of mailbox: MailboxID, for principal: Principal) async throws -> MailboxConnection {
     let organization = principal.organizationID
-    let found = try await pool.transaction(.api(organization)) { db in
+    let found = try await pool.transaction(.api(principal)) { db in
       try db.commit([
         Statement(
           """

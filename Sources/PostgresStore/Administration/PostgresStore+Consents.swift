@@ -10,7 +10,7 @@ extension PostgresStore {
     of mailbox: MailboxID, state: Secret, verifier: Secret, redirectURL: String, life: Duration, by principal: Principal
   ) async throws -> ConsentStart {
     let organization = principal.organizationID
-    return try await pool.transaction(.api(organization)) { [self] db in
+    return try await pool.transaction(.api(principal)) { [self] db in
       let rows = try db.query(
         """
         SELECT nextval('oauth_consent_id_seq'), coalesce(m.user_name, m.address), c.token_url, c.flow, c.authorization_url,
@@ -130,7 +130,7 @@ extension PostgresStore {
     let access = try seal(tokens.accessToken, SealedPlace.accessToken(of: mailbox))
     let refresh = try seal(tokens.refreshToken, SealedPlace.refreshToken(of: mailbox))
     let scopes = tokens.scopes ?? consent.client.scopes
-    try await pool.transaction(.api(principal.organizationID)) { db in
+    try await pool.transaction(.api(principal)) { db in
       let changed = try db.query(
         """
         \(Self.forgetProof)
@@ -217,7 +217,7 @@ extension PostgresStore {
     of mailbox: MailboxID, by principal: Principal
   ) async throws -> (wasConnected: Bool, token: Secret?, revocationURL: WebURL?) {
     let organization = principal.organizationID
-    let found: (grant: ResultSet, client: ResultSet) = try await pool.transaction(.api(organization)) { db in
+    let found: (grant: ResultSet, client: ResultSet) = try await pool.transaction(.api(principal)) { db in
       let known = try db.query(
         "SELECT 1 FROM mailbox WHERE id = $1 AND organization_id = $2 FOR NO KEY UPDATE",
         [.id(mailbox), .id(organization)])

@@ -33,7 +33,7 @@ extension PostgresStore {
 
   /// The organization's settings.
   public func emailSettings(for principal: Principal) async throws -> EmailSettings {
-    try await pool.transaction(.api(principal.organizationID)) { db in
+    try await pool.transaction(.api(principal)) { db in
       try Self.emailSettings(try db.commit([Self.emailSettingsStatement(principal.organizationID)])[0])
     }
   }
@@ -48,7 +48,7 @@ extension PostgresStore {
     _ change: EmailSettingsChange, by principal: Principal
   ) async throws -> EmailSettings {
     let organization = principal.organizationID
-    return try await pool.transaction(.api(organization)) { db in
+    return try await pool.transaction(.api(principal)) { db in
       let first = try db.pipeline([
         // Before profiles, as when a profile is created or changed: one at a time moves the default switch.
         Statement("SELECT 1 FROM organization WHERE id = $1 FOR NO KEY UPDATE", [.id(organization)]),

@@ -39,7 +39,7 @@ extension PostgresStore {
     let condition =
       " WHERE e.organization_id = $1" + (mailbox == nil ? " AND $2::bigint IS NULL" : " AND e.mailbox_id = $2")
     let values: [PostgresValue] = [.id(principal.organizationID), .id(mailbox)]
-    return try await pool.transaction(.api(principal.organizationID)) { db in
+    return try await pool.transaction(.api(principal)) { db in
       let results = try db.commit([
         Statement(
           Self.emailColumns(bodies: false) + condition
@@ -57,7 +57,7 @@ extension PostgresStore {
 
   /// One message with bodies and attachments. Throws ``StoreError/notFound(_:)``.
   public func email(_ id: EmailID, for principal: Principal) async throws -> EmailRecord {
-    try await pool.transaction(.api(principal.organizationID)) { db in
+    try await pool.transaction(.api(principal)) { db in
       let key: [PostgresValue] = [.id(id), .id(principal.organizationID)]
       let results = try db.commit([
         Statement(Self.emailColumns(bodies: true) + " WHERE e.id = $1 AND e.organization_id = $2", key),
@@ -82,14 +82,14 @@ extension PostgresStore {
   public func rawEmail(_ id: EmailID, for principal: Principal) async throws -> AsyncThrowingStream<[UInt8], any Error>
   {
     let organization = principal.organizationID
-    let content: Int64? = try await pool.transaction(.api(organization)) { db in
+    let content: Int64? = try await pool.transaction(.api(principal)) { db in
       try db.commit([
         Statement(
           "SELECT raw_content_id FROM email WHERE id = $1 AND organization_id = $2", [.id(id), .id(organization)])
       ])[0].map { try $0.int() }.first
     }
     guard let content else { throw StoreError.notFound("message") }
-    return octets(of: content, organization, .api(organization))
+    return octets(of: content, organization, .api(principal))
   }
 
   /// The octets of a content, in chunks of at most 1 MiB; each is read when the one before was taken.
@@ -111,7 +111,7 @@ extension PostgresStore {
 
   /// What is due in the principal's organization.
   public func scheduleStatistics(for principal: Principal) async throws -> ScheduleStatistics {
-    try await pool.transaction(.api(principal.organizationID)) { db in
+    try await pool.transaction(.api(principal)) { db in
       let results = try db.commit([
         Statement(
           """

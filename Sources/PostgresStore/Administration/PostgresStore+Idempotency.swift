@@ -6,7 +6,7 @@ extension PostgresStore {
     _ key: String, requestHash: [UInt8], for duration: Duration, by principal: Principal
   ) async throws -> KeyClaim {
     let organization = principal.organizationID
-    return try await pool.transaction(.api(organization)) { db in
+    return try await pool.transaction(.api(principal)) { db in
       let claimed = try db.pipeline([
         Statement(
           """
@@ -36,7 +36,7 @@ extension PostgresStore {
 
   /// Keeps the answer.
   public func keepAnswer(_ answer: KeptAnswer, under key: String, by principal: Principal) async throws {
-    try await pool.transaction(.api(principal.organizationID)) { db in
+    try await pool.transaction(.api(principal)) { db in
       _ = try db.commit([
         Statement(
           """
@@ -53,7 +53,7 @@ extension PostgresStore {
 
   /// Gives a key back whose request was refused.
   public func releaseKey(_ key: String, by principal: Principal) async throws {
-    try await pool.transaction(.api(principal.organizationID)) { db in
+    try await pool.transaction(.api(principal)) { db in
       _ = try db.commit([
         Statement(
           "DELETE FROM idempotency_key WHERE organization_id = $1 AND key = $2 AND status IS NULL",

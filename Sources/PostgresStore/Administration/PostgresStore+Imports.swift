@@ -4,7 +4,7 @@ import PostriderCore
 extension PostgresStore {
   /// Begins an import whose rows come in parts.
   public func beginImport(dryRun: Bool, by principal: Principal) async throws -> BatchID {
-    try await pool.transaction(.api(principal.organizationID)) { db in
+    try await pool.transaction(.api(principal)) { db in
       var row = try db.commit([
         try Self.insertBatch(.importMailboxes, .receiving, dryRun: dryRun, filter: nil, by: principal)
       ])[0][0]
@@ -18,7 +18,7 @@ extension PostgresStore {
   public func addImportRows(_ rows: [ImportRow], to id: BatchID, by principal: Principal) async throws {
     if rows.isEmpty { return }
     let organization = principal.organizationID
-    try await pool.transaction(.api(organization)) { [self] db in
+    try await pool.transaction(.api(principal)) { [self] db in
       let bad = rows.filter { $0.mailbox == nil }
       let results = try db.pipeline([
         Statement(
@@ -74,7 +74,7 @@ extension PostgresStore {
   /// All rows are there: the import begins. Throws `not-receiving` when it was ended meanwhile.
   public func finishImport(_ id: BatchID, by principal: Principal) async throws -> Batch {
     let organization = principal.organizationID
-    let batch = try await pool.transaction(.api(organization)) { db in
+    let batch = try await pool.transaction(.api(principal)) { db in
       let results = try db.pipeline([
         Statement(
           """
@@ -101,7 +101,7 @@ extension PostgresStore {
 
   /// The rest of the file will not come: forgets what came of it.
   public func abandonImport(_ id: BatchID, by principal: Principal) async throws {
-    try await pool.transaction(.api(principal.organizationID)) { db in
+    try await pool.transaction(.api(principal)) { db in
       _ = try db.commit([
         Statement(
           """

@@ -15,10 +15,10 @@ extension PostgresStore {
     let list = filter.sort == .address ? "mailboxes" : "mailboxes\(filter.sort.rawValue)"
     let cursor = try Cursor<MailboxKey>(page.cursor, list: list)
     let organization = principal.organizationID
-    let condition = filter.condition(first: 2)
+    let condition = filter.condition(first: 2, for: principal)
     let source = "FROM mailbox m WHERE m.organization_id = $1\(condition.sql)"
     let count = ListCount(source, [.id(organization)] + condition.parameters)
-    return try await pool.transaction(.api(organization)) { db in
+    return try await pool.transaction(.api(principal)) { db in
       let after = filter.sort.after(cursor, first: 2 + condition.parameters.count)
       let results = try db.pipeline([
         Statement(
@@ -45,8 +45,8 @@ extension PostgresStore {
     let limit = try page.checkedLimit()
     let list = filter.order == .descending ? "runs" : "runs-asc"
     let cursor = try Cursor<Int64>(page.cursor, list: list)
-    let query = RunQuery(filter, principal.organizationID)
-    return try await pool.transaction(.api(principal.organizationID)) { db in
+    let query = RunQuery(filter, principal)
+    return try await pool.transaction(.api(principal)) { db in
       let results = try db.pipeline([query.page(after: cursor, limit: limit + 1), query.count.statement])
       let rows = try results[0].map(Self.run)
       let total = try query.count.total(results[1], db)
@@ -63,7 +63,7 @@ extension PostgresStore {
     let list = filter.order == .descending ? "alerts" : "alerts-asc"
     let cursor = try Cursor<Int64>(page.cursor, list: list)
     let query = AlertQuery(filter, principal)
-    return try await pool.transaction(.api(principal.organizationID)) { db in
+    return try await pool.transaction(.api(principal)) { db in
       let results = try db.pipeline([query.page(after: cursor, limit: limit + 1), query.count.statement])
       let rows = try results[0].map(Self.listedAlert)
       let total = try query.count.total(results[1], db)

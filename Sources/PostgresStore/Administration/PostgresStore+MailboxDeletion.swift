@@ -55,7 +55,7 @@ extension PostgresStore {
     _ request: MailboxDeletionRequest, by principal: Principal
   ) async throws -> [MailboxDeletion] {
     let organization = principal.organizationID
-    return try await pool.transaction(.api(organization)) { db in
+    return try await pool.transaction(.api(principal)) { db in
       let found = try db.pipeline([
         // A submit locks the mailbox too, so nothing new waits to be sent afterwards.
         Statement(

@@ -48,7 +48,7 @@ extension PostgresStore {
     _ body: @escaping @Sendable (isolated PostgresConnection) throws -> Value
   ) async throws -> Value {
     do {
-      return try await pool.transaction(.api(principal.organizationID)) { db in
+      return try await pool.transaction(.api(principal)) { db in
         let value = try body(db)
         if isRehearsal { throw Rehearsal(value: value) }
         try db.commit()

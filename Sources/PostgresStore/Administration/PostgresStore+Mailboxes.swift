@@ -8,12 +8,12 @@ extension PostgresStore {
   /// profile that does not exist in the organization.
   public func createMailbox(_ draft: MailboxDraft, by principal: Principal) async throws -> Mailbox {
     let organization = principal.organizationID
-    return try await pool.transaction(.api(organization)) { [self] db in
+    return try await pool.transaction(.api(principal)) { [self] db in
       let first = try db.pipeline([
         Statement("SELECT nextval('mailbox_id_seq')"), Self.profileStatement(draft, organization),
         Statement(
           "SELECT incoming_method, outgoing_method, act_method FROM organization WHERE id = $1", [.id(organization)]),
-        try Self.ownerStatement(draft, organization),
+        try Self.ownerStatement(draft, principal),
       ])
       var row = first[0][0]
       let id: MailboxID = try row.id()
@@ -97,17 +97,23 @@ extension PostgresStore {
     )
   }
 
-  /// Finds the owner, by number or by the mailbox's address, or creates one of that address.
-  private static func ownerStatement(_ draft: MailboxDraft, _ organization: OrganizationID) throws -> Statement {
-    let table = draft.owner?.kind == .queue ? "shared_queue" : "app_user"
+  /// Finds the owner, by number or by the mailbox's address, or creates one of that address. A shared queue that is created
+  /// so belongs to whoever does it.
+  private static func ownerStatement(_ draft: MailboxDraft, _ principal: Principal) throws -> Statement {
+    let organization = principal.organizationID
+    let isQueue = draft.owner?.kind == .queue
+    let table = isQueue ? "shared_queue" : "app_user"
     if let id = draft.owner?.id {
       return Statement("SELECT id FROM \(table) WHERE id = $1 AND organization_id = $2", [.int(id), .id(organization)])
     }
     return Statement(
       """
-      INSERT INTO \(table) AS owner (organization_id, name, address, address_key) VALUES ($1, $2, $3, lower($3))
+      INSERT INTO \(table) AS owner (organization_id, name, address, address_key\(isQueue ? ", owner_id" : ""))
+      VALUES ($1, $2, $3, lower($3)\(isQueue ? ", $4" : ""))
       ON CONFLICT (organization_id, address_key) DO UPDATE SET name = owner.name RETURNING id
-      """, [.id(organization), .text(draft.owner?.name ?? draft.address), .text(draft.address)])
+      """,
+      [.id(organization), .text(draft.owner?.name ?? draft.address), .text(draft.address)]
+        + (isQueue ? [.id(principal.userID)] : []))
   }
 
   static func mailbox(_ result: ResultSet) throws -> Mailbox {
@@ -117,7 +123,7 @@ extension PostgresStore {
 
   /// One mailbox. Throws ``StoreError/notFound(_:)``.
   public func mailbox(_ id: MailboxID, for principal: Principal) async throws -> Mailbox {
-    try await pool.transaction(.api(principal.organizationID)) { db in
+    try await pool.transaction(.api(principal)) { db in
       try Self.mailbox(try db.commit([MailboxQuery.one(id, of: principal.organizationID)])[0])
     }
   }

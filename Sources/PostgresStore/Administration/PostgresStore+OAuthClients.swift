@@ -22,7 +22,7 @@ extension PostgresStore {
 
   /// The OAuth application of a profile. Throws ``StoreError/notFound(_:)`` when it has none.
   public func oauthClient(of profile: ProfileID, for principal: Principal) async throws -> OAuthClient {
-    let found = try await pool.transaction(.api(principal.organizationID)) { db in
+    let found = try await pool.transaction(.api(principal)) { db in
       try db.commit([Self.readOAuthClient(profile, principal.organizationID)])[0].map(Self.oauthClient)
     }
     guard let client = found.first else { throw StoreError.notFound("OAuth application of a server profile") }
@@ -31,7 +31,7 @@ extension PostgresStore {
 
   /// The provider of a profile.
   public func profileType(of profile: ProfileID, for principal: Principal) async throws -> ProfileType {
-    let found = try await pool.transaction(.api(principal.organizationID)) { db in
+    let found = try await pool.transaction(.api(principal)) { db in
       try db.commit([
         Statement(
           "SELECT type FROM server_profile WHERE id = $1 AND organization_id = $2",
@@ -53,7 +53,7 @@ extension PostgresStore {
   ) async throws -> OAuthClient {
     let organization = principal.organizationID
     let sealed = try seal(client.secret, SealedPlace(table: "oauth_client", column: "secret", row: profile.value))
-    return try await pool.transaction(.api(organization)) { db in
+    return try await pool.transaction(.api(principal)) { db in
       let first = try db.pipeline([
         Statement(
           "SELECT 1 FROM server_profile WHERE id = $1 AND organization_id = $2 FOR NO KEY UPDATE",
@@ -144,7 +144,7 @@ extension PostgresStore {
   /// Removes the application of a profile; its mailboxes get no more tokens.
   public func removeOAuthClient(of profile: ProfileID, by principal: Principal) async throws {
     let organization = principal.organizationID
-    try await pool.transaction(.api(organization)) { db in
+    try await pool.transaction(.api(principal)) { db in
       let removed = try db.query(
         "DELETE FROM oauth_client WHERE profile_id = $1 AND organization_id = $2 RETURNING profile_id",
         [.id(profile), .id(organization)])

@@ -28,7 +28,7 @@ extension PostgresStore {
   /// its reason and an alert.
   public func submit(_ message: OutgoingSubmission, by principal: Principal) async throws -> OutgoingEmail {
     let organization = principal.organizationID
-    let id: OutgoingEmailID = try await pool.transaction(.api(organization)) { db in
+    let id: OutgoingEmailID = try await pool.transaction(.api(principal)) { db in
       if let key = message.idempotencyKey {
         // Two submits with one key wait for each other: the second finds the first one's row.
         _ = try db.query(
@@ -155,7 +155,7 @@ extension PostgresStore {
        WHERE organization_id = $1 AND ($2::bigint IS NULL OR mailbox_id = $2) AND ($3::text IS NULL OR state = $3)
       """
     let values: [PostgresValue] = [.id(principal.organizationID), .id(mailbox), .text(state?.rawValue)]
-    return try await pool.transaction(.api(principal.organizationID)) { db in
+    return try await pool.transaction(.api(principal)) { db in
       let results = try db.commit([
         Statement(
           Self.outgoingColumns + condition + " AND ($4::bigint IS NULL OR id < $4) ORDER BY id DESC LIMIT $5",
@@ -173,7 +173,7 @@ extension PostgresStore {
   /// One outgoing message with its recipients. Throws ``StoreError/notFound(_:)``.
   public func outgoingEmail(_ id: OutgoingEmailID, for principal: Principal) async throws -> OutgoingEmail {
     let key: [PostgresValue] = [.id(id), .id(principal.organizationID)]
-    return try await pool.transaction(.api(principal.organizationID)) { db in
+    return try await pool.transaction(.api(principal)) { db in
       let results = try db.commit([
         Statement(Self.outgoingColumns + " WHERE id = $1 AND organization_id = $2", key),
         Statement(
@@ -195,7 +195,7 @@ extension PostgresStore {
   public func cancelOutgoing(_ id: OutgoingEmailID, by principal: Principal) async throws -> OutgoingEmail {
     let key: [PostgresValue] = [.id(id), .id(principal.organizationID)]
     let email = try await outgoingEmail(id, for: principal)
-    try await pool.transaction(.api(principal.organizationID)) { db in
+    try await pool.transaction(.api(principal)) { db in
       let changed = try db.query(
         """
         UPDATE outgoing_email SET state = 'canceled', updated_at = now()

@@ -8,7 +8,7 @@ extension PostgresStore {
   /// and is read by the workers' check. Throws ``StoreError/notFound(_:)``.
   public func setPaused(_ paused: Bool, _ scope: PauseScope, by principal: Principal) async throws {
     let target = PauseTarget(scope, principal.organizationID)
-    try await pool.transaction(.api(principal.organizationID)) { db in
+    try await pool.transaction(.api(principal)) { db in
       let rows = try db.query(
         "SELECT paused_at IS NOT NULL FROM \(target.table) WHERE \(target.condition) FOR NO KEY UPDATE",
         target.parameters
@@ -48,7 +48,7 @@ extension PostgresStore {
       UNION ALL SELECT 2, 'mailbox', id, address, address_key, paused_at, paused_by
       FROM mailbox WHERE organization_id = $1 AND paused_at IS NOT NULL
       """
-    return try await pool.transaction(.api(principal.organizationID)) { db in
+    return try await pool.transaction(.api(principal)) { db in
       let results = try db.commit([
         Statement(
           """

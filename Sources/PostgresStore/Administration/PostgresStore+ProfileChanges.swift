@@ -16,7 +16,7 @@ extension PostgresStore {
     let organization = principal.organizationID
     let read = Statement(
       Self.profileColumns + " WHERE p.id = $1 AND p.organization_id = $2", [.id(id), .id(organization)])
-    return try await pool.transaction(.api(organization)) { [self] db in
+    return try await pool.transaction(.api(principal)) { [self] db in
       let first = try db.pipeline([
         // Before the profile, as when a profile is created: one at a time moves the default switch.
         Statement(
@@ -36,6 +36,7 @@ extension PostgresStore {
         throw StoreError.conflict(
           code: "being-deleted", message: "the server profile “\(before.name)” is being deleted and cannot be changed")
       }
+      if let owner = change.ownerID { try Self.requireUsers([owner], organization, db) { _ in "/ownerID" } }
       let resolved = try rules.resolve(change, of: before)
       let after = resolved.profile
       if after == before && resolved.passwords.isEmpty {
@@ -89,7 +90,7 @@ extension PostgresStore {
       use_same_settings_for_outgoing = $6, process_email_from = $7, minimum_polling_interval_minutes = $8,
       maximum_concurrent_connections = $9, weight = $10, connection_timeout_seconds = $11, maximum_failed_logins = $12,
       ca_certificates_pem = $13, incoming_login_as = $14,
-      send_quota = $29::jsonb, shared_send_quota = $30::jsonb, failure_notice_to = $31,
+      send_quota = $29::jsonb, shared_send_quota = $30::jsonb, failure_notice_to = $31, owner_id = $32,
       incoming_host = $15, incoming_port = $16, incoming_tls = $17, incoming_credentials = $18, incoming_mechanism = $19,
       incoming_user_name = $20, incoming_password = CASE WHEN $18 = 'profile' THEN coalesce($21, incoming_password) END,
       outgoing_host = $22, outgoing_port = $23, outgoing_tls = $24, outgoing_credentials = $25, outgoing_mechanism = $26,
@@ -121,6 +122,7 @@ extension PostgresStore {
     ] + (try server(.incoming)) + (try server(.outgoing)) + [
       .text(try profile.sendQuota.map { try PostgresValue.jsonText($0) }),
       .text(try profile.sharedSendQuota.map { try PostgresValue.jsonText($0) }), .text(profile.failureNoticeTo),
+      .id(profile.ownerID),
     ]
   }
 

@@ -11,7 +11,7 @@ extension PostgresStore {
     _ id: ProfileID, confirmsUnlinking: Bool, dryRun: Bool, by principal: Principal
   ) async throws -> ProfileDeletion {
     let organization = principal.organizationID
-    return try await pool.transaction(.api(organization)) { db in
+    return try await pool.transaction(.api(principal)) { db in
       let first = try db.pipeline([
         Statement(
           "SELECT 1 FROM server_profile WHERE id = $1 AND organization_id = $2 FOR NO KEY UPDATE",

@@ -15,7 +15,8 @@ extension PostgresStore {
       p.maximum_concurrent_connections, p.connection_timeout_seconds,
       p.maximum_failed_logins, p.ca_certificates_pem, p.version,
       (SELECT count(*) FROM mailbox m WHERE m.profile_id = p.id), p.created_at, p.updated_at, p.weight,
-      p.paused_at, p.send_quota, p.shared_send_quota, p.failure_notice_to, p.deleting_since, p.name_key, \(ServerColumns.list)
+      p.paused_at, p.send_quota, p.shared_send_quota, p.failure_notice_to, p.deleting_since, p.owner_id,
+      (SELECT u.name FROM app_user u WHERE u.id = p.owner_id), p.name_key, \(ServerColumns.list)
     FROM server_profile p
     """
 
@@ -36,6 +37,8 @@ extension PostgresStore {
     profile.sharedSendQuota = try row.jsonOrNil()
     profile.failureNoticeTo = try row.textOrNil()
     profile.deletingSince = try row.dateOrNil()
+    profile.ownerID = try row.idOrNil()
+    profile.ownerName = try row.textOrNil()
     let key = try row.text()
     let servers = try ServerColumns.pair(&row)
     profile.incoming = servers.incoming.settings
@@ -54,7 +57,7 @@ extension PostgresStore {
   public func createProfile(_ profile: ResolvedProfile, by principal: Principal) async throws -> ServerProfile {
     let organization = principal.organizationID
     let makesDefault = profile.draft.isDefault ?? false
-    return try await pool.transaction(.api(organization)) { [self] db in
+    return try await pool.transaction(.api(principal)) { [self] db in
       var first = [Statement("SELECT nextval('server_profile_id_seq')")]
       if makesDefault {
         // One at a time moves the switch.
@@ -69,7 +72,7 @@ extension PostgresStore {
       var row = try db.pipeline(first)[0][0]
       let id: ProfileID = try row.id()
       do {
-        try db.query(Self.insertProfile, try profileValues(profile, id, organization))
+        try db.query(Self.insertProfile, try profileValues(profile, id, principal))
       } catch let error as PostgresError where error.violates("server_profile_name") {
         throw StoreError.conflict(
           code: "name-taken", message: "there is already a server profile with the name “\(profile.draft.name)”")
@@ -91,13 +94,13 @@ extension PostgresStore {
       incoming_password, outgoing_host, outgoing_port, outgoing_tls, outgoing_credentials, outgoing_mechanism,
       outgoing_user_name, outgoing_password, use_same_settings_for_outgoing, process_email_from,
       minimum_polling_interval_minutes, maximum_concurrent_connections, connection_timeout_seconds,
-      ca_certificates_pem, incoming_login_as, maximum_failed_logins, send_quota, shared_send_quota)
+      ca_certificates_pem, incoming_login_as, maximum_failed_logins, send_quota, shared_send_quota, owner_id)
     VALUES ($1, $2, $3, lower($3), $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
-      $22, $23, $24, $25, $26, $27, $28, $29::jsonb, $30::jsonb)
+      $22, $23, $24, $25, $26, $27, $28, $29::jsonb, $30::jsonb, $31)
     """
 
   private func profileValues(
-    _ profile: ResolvedProfile, _ id: ProfileID, _ organization: OrganizationID
+    _ profile: ResolvedProfile, _ id: ProfileID, _ principal: Principal
   ) throws -> [PostgresValue] {
     func server(_ server: ServerSettings, _ password: Secret?, _ column: String) throws -> [PostgresValue] {
       let sealed = try seal(password, SealedPlace(table: "server_profile", column: column, row: id.value))
@@ -108,7 +111,8 @@ extension PostgresStore {
     }
     let draft = profile.draft
     return [
-      .id(id), .id(organization), .text(draft.name), .text(draft.description ?? ""), .text(draft.type.rawValue),
+      .id(id), .id(principal.organizationID), .text(draft.name), .text(draft.description ?? ""),
+      .text(draft.type.rawValue),
       .bool(draft.isDefault ?? false),
     ]
       + (try server(profile.incoming, profile.incomingPassword, "incoming_password"))
@@ -118,13 +122,13 @@ extension PostgresStore {
         .int(Int64(draft.connectionTimeoutSeconds ?? 30)), .text(draft.caCertificatesPEM),
         .text(profile.incoming.loginAs?.rawValue), .int(Int64(draft.maximumFailedLogins ?? 10)),
         .text(try draft.sendQuota.map { try PostgresValue.jsonText($0) }),
-        .text(try draft.sharedSendQuota.map { try PostgresValue.jsonText($0) }),
+        .text(try draft.sharedSendQuota.map { try PostgresValue.jsonText($0) }), .id(principal.userID),
       ]
   }
 
   /// One profile. Throws ``StoreError/notFound(_:)``.
   public func profile(_ id: ProfileID, for principal: Principal) async throws -> ServerProfile {
-    try await pool.transaction(.api(principal.organizationID)) { db in
+    try await pool.transaction(.api(principal)) { db in
       try Self.profile(
         try db.commit([
           Statement(
@@ -138,7 +142,7 @@ extension PostgresStore {
   public func profiles(_ page: PageRequest, for principal: Principal) async throws -> Page<ServerProfile> {
     let limit = try page.checkedLimit()
     let cursor = try Cursor<String>(page.cursor, list: "profiles")
-    return try await pool.transaction(.api(principal.organizationID)) { db in
+    return try await pool.transaction(.api(principal)) { db in
       let results = try db.commit([
         Statement(
           Self.profileColumns + """

@@ -64,7 +64,7 @@ extension PostgresStore {
     let values: [PostgresValue] = [
       .id(principal.organizationID), .id(filter.mailboxID), .text(filter.reason?.rawValue),
     ]
-    return try await pool.transaction(.api(principal.organizationID)) { db in
+    return try await pool.transaction(.api(principal)) { db in
       let results = try db.commit([
         Statement(
           Self.quarantineColumns + condition + " AND ($4::bigint IS NULL OR q.id < $4) ORDER BY q.id DESC LIMIT $5",
@@ -81,7 +81,7 @@ extension PostgresStore {
 
   /// One message in quarantine. Throws ``StoreError/notFound(_:)``.
   public func quarantinedMessage(_ id: QuarantineID, for principal: Principal) async throws -> QuarantinedMessage {
-    let rows = try await pool.transaction(.api(principal.organizationID)) { db in
+    let rows = try await pool.transaction(.api(principal)) { db in
       try db.commit([
         Statement(
           Self.quarantineColumns + " WHERE q.id = $1 AND q.organization_id = $2",
@@ -98,7 +98,7 @@ extension PostgresStore {
     _ id: QuarantineID, for principal: Principal
   ) async throws -> AsyncThrowingStream<[UInt8], any Error> {
     let organization = principal.organizationID
-    let rows = try await pool.transaction(.api(organization)) { db in
+    let rows = try await pool.transaction(.api(principal)) { db in
       try db.commit([
         Statement(
           "SELECT content_id FROM quarantine WHERE id = $1 AND organization_id = $2", [.id(id), .id(organization)])
@@ -109,7 +109,7 @@ extension PostgresStore {
       throw StoreError.conflict(
         code: "not-kept", message: "nothing is kept of this message: the server did not hand it out")
     }
-    return octets(of: content, organization, .api(organization))
+    return octets(of: content, organization, .api(principal))
   }
 
   /// Asks for another attempt at messages in quarantine and for a poll of their mailboxes; one answer per row, in the
@@ -173,7 +173,7 @@ extension PostgresStore {
   ) async throws -> [QuarantineResult] {
     if ids.isEmpty { return [] }
     let key: [PostgresValue] = [.ids(ids), .id(principal.organizationID)]
-    return try await pool.transaction(.api(principal.organizationID)) { db in
+    return try await pool.transaction(.api(principal)) { db in
       let mailboxes = try db.query(
         "SELECT DISTINCT mailbox_id FROM quarantine WHERE id = ANY ($1) AND organization_id = $2 ORDER BY mailbox_id",
         key

@@ -8,7 +8,7 @@ extension PostgresStore {
   public func reimport(
     _ choice: ReimportChoice, of ids: [MailboxID], by principal: Principal
   ) async throws -> [BulkResult] {
-    try await pool.transaction(.api(principal.organizationID)) { db in
+    try await pool.transaction(.api(principal)) { db in
       let rows = try db.query(
         """
         SELECT m.id, coalesce(m.incoming_failure_code = $3, false)

@@ -13,7 +13,7 @@ extension PostgresStore {
   /// Asks for a repair of the queue; the leading scheduler does it. One that still waits is returned as it is.
   public func requestRepair(by principal: Principal) async throws -> RepairRequest {
     let organization = principal.organizationID
-    return try await pool.transaction(.api(organization)) { db in
+    return try await pool.transaction(.api(principal)) { db in
       let open = try db.query(
         """
         SELECT \(Self.repairColumns) FROM queue_repair WHERE organization_id = $1 AND finished_at IS NULL
@@ -37,7 +37,7 @@ extension PostgresStore {
 
   /// A repair that was asked for. Throws ``StoreError/notFound(_:)``.
   public func repairRequest(_ id: Int64, for principal: Principal) async throws -> RepairRequest {
-    try await pool.transaction(.api(principal.organizationID)) { db in
+    try await pool.transaction(.api(principal)) { db in
       let found = try db.commit([
         Statement(
           "SELECT \(Self.repairColumns) FROM queue_repair WHERE id = $1 AND organization_id = $2",

@@ -5,6 +5,7 @@ struct MailboxFacts: Sendable {
   var approval: ApprovalState
   var approvalNeeded: Bool
   var isActive: Bool
+  var ownerIsActive: Bool
   var profileIsActive: Bool?
   var anyMethod: Bool
   var isPaused: Bool
@@ -15,6 +16,7 @@ struct MailboxFacts: Sendable {
     approval = try row.word()
     approvalNeeded = try row.bool()
     isActive = try row.bool()
+    ownerIsActive = try row.bool()
     profileIsActive = try row.boolOrNil()
     anyMethod = try row.bool()
     isPaused = try row.bool()
@@ -25,6 +27,9 @@ struct MailboxFacts: Sendable {
   /// Why a test is refused.
   var testRefusal: (code: String, message: String)? {
     if !isActive { return ("mailbox-inactive", "the mailbox is inactive") }
+    if !ownerIsActive {
+      return ("owner-inactive", "the user or shared queue that the mailbox belongs to is inactive; activate it first")
+    }
     guard let profileIsActive else { return ("no-profile", "the mailbox has no server profile") }
     if !profileIsActive { return ("profile-inactive", "the mailbox's server profile is inactive") }
     if isPaused { return ("paused", "the mailbox, its server profile or everything is paused; resume it first") }
@@ -125,7 +130,7 @@ extension PostgresStore {
 
   /// Requests test & enable; interactive for at most 20 mailboxes.
   ///
-  /// Refused per row with `mailbox-inactive`, `no-profile`, `profile-inactive`, `paused`, `not-approved`,
+  /// Refused per row with `mailbox-inactive`, `owner-inactive`, `no-profile`, `profile-inactive`, `paused`, `not-approved`,
   /// `nothing-to-test`, `set-aside` or `not-found`.
   public func requestTest(of ids: [MailboxID], by principal: Principal) async throws -> [BulkResult] {
     let urgent = ids.count <= Self.interactiveLimit
@@ -164,7 +169,7 @@ extension PostgresStore {
   ) throws -> [MailboxID: MailboxFacts] {
     let rows = try db.query(
       """
-      SELECT m.id, m.approval, \(MailboxQuery.approvalNeeded), m.is_active, p.is_active,
+      SELECT m.id, m.approval, \(MailboxQuery.approvalNeeded), m.is_active, \(MailboxQuery.ownerActive), p.is_active,
         m.incoming_method = 'server-side-sync' OR m.outgoing_method = 'server-side-sync',
         \(MailboxQuery.paused), \(MailboxQuery.setAside("t")),
         \(MailboxQuery.reason("incoming"))
@@ -180,7 +185,7 @@ extension PostgresStore {
   private func forEach(
     _ ids: [MailboxID], _ principal: Principal, _ plan: @Sendable ([MailboxID: MailboxFacts]) -> BulkPlan
   ) async throws -> [BulkResult] {
-    try await pool.transaction(.api(principal.organizationID)) { db in
+    try await pool.transaction(.api(principal)) { db in
       let facts = try Self.facts(of: ids, in: principal.organizationID, db)
       let plan = plan(facts)
       try db.commit(plan.statements)

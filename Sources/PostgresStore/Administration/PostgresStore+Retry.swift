@@ -11,7 +11,7 @@ extension PostgresStore {
   ) async throws -> OutgoingEmail {
     let mailbox = try await outgoingEmail(id, for: principal).mailboxID
     let key: [PostgresValue] = [.id(id), .id(principal.organizationID)]
-    try await pool.transaction(.api(principal.organizationID)) { db in
+    try await pool.transaction(.api(principal)) { db in
       _ = try Self.sender(mailbox, mustSend: true, db, principal)
       let states: [OutgoingState] = try db.query(
         "SELECT state FROM outgoing_email WHERE id = $1 AND organization_id = $2 FOR NO KEY UPDATE", key

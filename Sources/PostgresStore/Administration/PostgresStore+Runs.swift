@@ -35,7 +35,7 @@ extension PostgresStore {
 
   /// One run with its steps. Throws ``StoreError/notFound(_:)``.
   public func run(_ id: RunID, for principal: Principal) async throws -> RunRecord {
-    try await pool.transaction(.api(principal.organizationID)) { db in
+    try await pool.transaction(.api(principal)) { db in
       let key: [PostgresValue] = [.id(id), .id(principal.organizationID)]
       let results = try db.commit([
         Statement(Self.runColumns() + " WHERE r.id = $1 AND r.organization_id = $2", key),

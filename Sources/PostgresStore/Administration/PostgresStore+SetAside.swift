@@ -7,7 +7,7 @@ extension PostgresStore {
     let limit = try page.checkedLimit()
     // The key is the time and the kind, which with the mailbox's number name a row.
     let cursor = try Cursor<SetAsideKey>(page.cursor, list: "set-aside")
-    return try await pool.transaction(.api(principal.organizationID)) { db in
+    return try await pool.transaction(.api(principal)) { db in
       let results = try db.commit([
         Statement(
           """
@@ -45,7 +45,7 @@ extension PostgresStore {
   public func releaseJobs(_ jobs: [JobID], by principal: Principal) async throws -> [JobID] {
     if jobs.isEmpty { return [] }
     let organization = principal.organizationID
-    return try await pool.transaction(.api(organization)) { db in
+    return try await pool.transaction(.api(principal)) { db in
       let found = try db.pipeline([
         Statement(
           "SELECT 1 FROM mailbox WHERE id = ANY ($1) AND organization_id = $2 ORDER BY id FOR NO KEY UPDATE",

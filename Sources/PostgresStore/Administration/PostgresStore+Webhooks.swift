@@ -33,7 +33,7 @@ extension PostgresStore: WebhookStore {
     _ url: WebURL, description: String, secret: Secret, by principal: Principal
   ) async throws -> Webhook {
     let organization = principal.organizationID
-    return try await pool.transaction(.api(organization)) { [self] db in
+    return try await pool.transaction(.api(principal)) { [self] db in
       var number = try db.query("SELECT nextval('webhook_id_seq')")[0]
       let id: WebhookID = try number.id()
       let sealed = try seal(secret, SealedPlace(table: "webhook", column: "secret", row: id.value))
@@ -61,7 +61,7 @@ extension PostgresStore: WebhookStore {
   public func webhooks(_ page: PageRequest, for principal: Principal) async throws -> Page<Webhook> {
     let limit = try page.checkedLimit()
     let cursor = try Cursor<Int64>(page.cursor, list: "webhooks")
-    return try await pool.transaction(.api(principal.organizationID)) { db in
+    return try await pool.transaction(.api(principal)) { db in
       let results = try db.commit([
         Statement(
           Self.webhookColumns
@@ -78,14 +78,14 @@ extension PostgresStore: WebhookStore {
 
   /// One webhook. Throws ``StoreError/notFound(_:)``.
   public func webhook(_ id: WebhookID, for principal: Principal) async throws -> Webhook {
-    try await pool.transaction(.api(principal.organizationID)) { db in
+    try await pool.transaction(.api(principal)) { db in
       try Self.webhook(try db.commit([Self.read(id, principal.organizationID)])[0])
     }
   }
 
   /// Deletes a webhook with its deliveries; one that is under way may still arrive.
   public func deleteWebhook(_ id: WebhookID, by principal: Principal) async throws {
-    try await pool.transaction(.api(principal.organizationID)) { db in
+    try await pool.transaction(.api(principal)) { db in
       let deleted = try db.query(
         "DELETE FROM webhook WHERE id = $1 AND organization_id = $2 RETURNING url",
         [.id(id), .id(principal.organizationID)])
@@ -99,7 +99,7 @@ extension PostgresStore: WebhookStore {
   /// Queues a test, which goes at once: before what waits already, and also to a webhook that waits after failures.
   public func testWebhook(_ id: WebhookID, by principal: Principal) async throws -> WebhookDelivery {
     let organization = principal.organizationID
-    return try await pool.transaction(.api(organization)) { db in
+    return try await pool.transaction(.api(principal)) { db in
       let waits = try db.query(
         "UPDATE webhook SET retry_at = NULL WHERE id = $1 AND organization_id = $2 RETURNING id",
         [.id(id), .id(organization)])
@@ -154,7 +154,7 @@ extension PostgresStore: WebhookStore {
     let values: [PostgresValue] = [
       .id(principal.organizationID), .id(filter.webhookID), .text(filter.state?.rawValue),
     ]
-    return try await pool.transaction(.api(principal.organizationID)) { db in
+    return try await pool.transaction(.api(principal)) { db in
       let results = try db.commit([
         Statement(
           Self.deliveryColumns + condition + " AND ($4::bigint IS NULL OR d.id < $4) ORDER BY d.id DESC LIMIT $5",
@@ -170,7 +170,7 @@ extension PostgresStore: WebhookStore {
 
   /// One delivery. Throws ``StoreError/notFound(_:)``.
   public func webhookDelivery(_ id: WebhookDeliveryID, for principal: Principal) async throws -> WebhookDelivery {
-    let rows = try await pool.transaction(.api(principal.organizationID)) { db in
+    let rows = try await pool.transaction(.api(principal)) { db in
       try db.commit([Self.read(id, principal.organizationID)])[0].map(Self.delivery)
     }
     guard let delivery = rows.first else { throw StoreError.notFound("delivery of a webhook") }
@@ -183,7 +183,7 @@ extension PostgresStore: WebhookStore {
     _ ids: [WebhookDeliveryID], by principal: Principal
   ) async throws -> [DeliveryResult] {
     let organization = principal.organizationID
-    return try await pool.transaction(.api(organization)) { db in
+    return try await pool.transaction(.api(principal)) { db in
       let found = try db.query(
         "SELECT id, state FROM webhook_delivery WHERE id = ANY ($1) AND organization_id = $2 ORDER BY id FOR UPDATE",
         [.ids(ids), .id(organization)]

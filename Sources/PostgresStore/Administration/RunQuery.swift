@@ -5,18 +5,24 @@ import PostriderCore
 struct RunQuery: Sendable {
   private let filter: RunFilter
   private let organization: OrganizationID
+  private let seesOnlyOwn: Bool
 
-  init(_ filter: RunFilter, _ organization: OrganizationID) {
+  init(_ filter: RunFilter, _ principal: Principal) {
     self.filter = filter
-    self.organization = organization
+    organization = principal.organizationID
+    seesOnlyOwn = principal.role.seesOnlyOwn
   }
+
+  /// Row-level security shows an owner no others; saying so lets their few runs be found among all.
+  private var own: String { seesOnlyOwn ? " AND r.mailbox_id = ANY ((SELECT own_mailbox_ids())::bigint[])" : "" }
 
   private var kinds: [String] { (filter.kind.map { [$0] } ?? JobKind.allCases).map(\.rawValue) }
   private var results: [String] { (filter.result.map { [$0] } ?? RunResult.allCases).map(\.rawValue) }
 
   /// Whether the order of time alone leads to the rows: of one mailbox there are not many.
   private var isDense: Bool {
-    filter.mailboxID != nil || ((filter.kind ?? .poll) == .poll && (filter.result ?? .success) == .success)
+    filter.mailboxID != nil || seesOnlyOwn
+      || ((filter.kind ?? .poll) == .poll && (filter.result ?? .success) == .success)
   }
 
   /// The condition of the index without successful polls.
@@ -31,7 +37,7 @@ struct RunQuery: Sendable {
   private var denseCondition: String {
     """
     r.organization_id = $1 AND ($2::bigint IS NULL OR r.mailbox_id = $2) AND ($3::text IS NULL OR r.kind = $3)
-      AND ($4::text IS NULL OR r.result = $4)
+      AND ($4::text IS NULL OR r.result = $4)\(own)
     """
   }
 

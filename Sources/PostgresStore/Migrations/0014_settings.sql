@@ -51,7 +51,7 @@ CREATE TABLE deleted_mailbox (
 CREATE INDEX deleted_mailbox_step ON deleted_mailbox (next_step_at);
 CREATE INDEX deleted_mailbox_queued ON deleted_mailbox (deleted_at) WHERE profile_ids <> '{}';
 
-SELECT protect_tenant_table('deleted_mailbox');
+SELECT protect_tenant_table('deleted_mailbox'), hide_other_mailboxes('deleted_mailbox');
 GRANT SELECT, INSERT ON deleted_mailbox TO postrider_api;
 GRANT DELETE ON send_usage TO postrider_api;
 GRANT SELECT, UPDATE, DELETE ON deleted_mailbox TO postrider_worker;

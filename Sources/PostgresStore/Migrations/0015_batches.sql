@@ -83,3 +83,16 @@ GRANT USAGE ON SEQUENCE batch_id_seq, mailbox_import_row_id_seq TO postrider_api
 -- Whoever looks for work sees the batches of every organization, and tidies up.
 GRANT SELECT, DELETE ON batch, batch_row, mailbox_import_row, idempotency_key TO postrider_worker;
 GRANT UPDATE (next_look_at) ON batch TO postrider_worker;
+
+-- Owners have no right that leads to a batch.
+DO $$
+DECLARE
+  hidden text;
+BEGIN
+  FOREACH hidden IN ARRAY ARRAY['batch', 'batch_row', 'mailbox_import_row', 'idempotency_key'] LOOP
+    EXECUTE format(
+      'CREATE POLICY owner ON %I AS RESTRICTIVE TO postrider_api USING ('
+      '(SELECT nullif(current_setting(''postrider.owner'', true), '''') IS NULL))', hidden);
+  END LOOP;
+END
+$$;

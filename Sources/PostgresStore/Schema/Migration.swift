@@ -43,6 +43,7 @@ struct Migration: Sendable {
     Migration(10, "handover", PackageResources._010_handover_sql),
     Migration(11, "oauth", PackageResources._011_oauth_sql),
     Migration(12, "attempts", PackageResources._012_attempts_sql),
+    Migration(13, "people", PackageResources._013_people_sql),
     Migration(14, "settings", PackageResources._014_settings_sql),
     Migration(15, "batches", PackageResources._015_batches_sql),
     Migration(16, "lists", PackageResources._016_lists_sql),

@@ -66,7 +66,7 @@ public struct SecretRotation: Sendable {
         var last = Int64.min
         while true {
           try Task.checkCancellation()
-          let part = try await connection.transaction(.api(organization)) { [last] db in
+          let part = try await connection.transaction(.api(organization, owner: nil)) { [last] db in
             try db.rotate(column, after: last, limit: batch, ring, dryRun)
           }
           guard let end = part.last else { break }

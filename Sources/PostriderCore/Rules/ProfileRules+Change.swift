@@ -54,6 +54,7 @@ extension ProfileRules {
     profile.sendQuota = change.sendQuota ?? present.sendQuota
     profile.sharedSendQuota = change.sharedSendQuota ?? present.sharedSendQuota
     if let notice = change.failureNoticeTo { profile.failureNoticeTo = notice.isEmpty ? nil : notice }
+    profile.ownerID = change.ownerID ?? present.ownerID
     var passwords: [Direction: Secret] = [:]
     var untested: Set<Direction> = []
     for direction in Direction.allCases {

@@ -10,6 +10,12 @@ public enum Role: String, Hashable, Sendable, Codable, CaseIterable {
   case approver
   /// Reads.
   case reader
+  /// Sees the own mailboxes with their alerts and runs, and connects them; see ``seesOnlyOwn``.
+  case owner
+
+  /// Whether a person of this role sees only mailboxes that are theirs or of shared queues that they own or are members
+  /// of. The store's row-level security holds to it, whatever a query asks for.
+  public var seesOnlyOwn: Bool { self == .owner }
 }
 
 /// Who makes a request, as proven by a token.
@@ -106,6 +112,8 @@ public struct MailboxFilter: Hashable, Sendable {
     case failing
     /// Waiting for approval.
     case pendingApproval = "pending-approval"
+    /// Those of the asking person, and of shared queues that they own or are a member of.
+    case mine
   }
   /// A view; `nil` for all.
   public var view: View?
@@ -133,7 +141,7 @@ public struct MailboxFilter: Hashable, Sendable {
 /// Whose wall alerts stand on. An error of a profile stands on the walls of its mailboxes and of their owners too where
 /// ``EmailSettings/notifiesMailboxOwners`` says so.
 public enum AlertWall: Hashable, Sendable {
-  /// The principal's: alerts of the mailboxes that they own.
+  /// The principal's: alerts of their own mailboxes (see ``MailboxFilter/View/mine``) and of the profiles that they own.
   case mine
   /// A mailbox's.
   case mailbox(MailboxID)
@@ -242,7 +250,7 @@ public typealias QuarantineResult = RowResult<QuarantinedMessage>
 
 /// What administration needs of PostgreSQL. Every call works in the principal's organization alone, writes its audit
 /// row in the same transaction, and throws ``StoreError``.
-public protocol AdminStore: SettingsStore, BatchStore, IdempotencyStore {
+public protocol AdminStore: SettingsStore, PeopleStore, BatchStore, IdempotencyStore {
   /// The person behind a bearer token; `nil` for an unknown, revoked or expired one.
   func principal(token: Secret) async throws -> Principal?
 

@@ -35,8 +35,6 @@ public struct Identifier<Entity>: Hashable, Comparable, Sendable, Codable, Custo
 
 /// Names the tenant in ``OrganizationID``.
 public enum Organization {}
-/// Names the person in ``UserID``.
-public enum User {}
 /// Names the run in ``RunID``.
 public enum Run {}
 /// Names the stored message in ``EmailID``.
@@ -46,6 +44,12 @@ public enum Email {}
 public typealias OrganizationID = Identifier<Organization>
 /// A person who signs in or owns a mailbox.
 public typealias UserID = Identifier<User>
+/// A shared queue: an address with an owner and members.
+public typealias SharedQueueID = Identifier<SharedQueue>
+/// A bearer token or a session.
+public typealias TokenID = Identifier<APIToken>
+/// One row of the audit.
+public typealias AuditID = Identifier<AuditRecord>
 /// A server profile: how to reach a mail provider.
 public typealias ProfileID = Identifier<ServerProfile>
 /// A mailbox: one account that is polled and sent from.

@@ -73,7 +73,7 @@ public struct DirectionState: Hashable, Sendable, Codable {
   public var nextRunAt: Date?
   /// Why it runs then: the slot, a back-off with its code, a request.
   public var nextRunReason: String?
-  /// Why it is not running (`not-approved`, `not-tested`, `disabled`, `paused`, `profile-inactive`, …); `nil` when it
+  /// Why it is not running (`not-approved`, `not-tested`, `disabled`, `paused`, `owner-inactive`, …); `nil` when it
   /// is.
   public var notRunningReason: String?
   /// Seconds from slot to slot as asked for; receiving only.

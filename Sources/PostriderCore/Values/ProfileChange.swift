@@ -79,6 +79,8 @@ public struct ProfileChange: Hashable, Sendable, Decodable {
   public var sharedSendQuota: SendQuota?
   /// An address that is told when more than half of its mailboxes fail within an hour; empty for nobody.
   public var failureNoticeTo: String?
+  /// Whom it belongs to from now on.
+  public var ownerID: UserID?
   /// What loses its value.
   public var clears: [Clearable]?
   /// Says that its mailboxes may have to be tested again, which a change of host, port, TLS or authentication asks for.

@@ -217,6 +217,10 @@ public struct ServerProfile: Hashable, Sendable, Codable {
   public var failureNoticeTo: String?
   /// Since when it is being deleted: its mailboxes are taken from it, then it is gone. `nil` for all others.
   public var deletingSince: Date?
+  /// Whom it belongs to, its creator unless it was given to somebody else; `nil` where nobody knows.
+  public var ownerID: UserID?
+  /// That person's name.
+  public var ownerName: String?
   /// Counts every change; the basis of optimistic locking and of the workers' cache.
   public var version: Int64
   /// How many mailboxes use it.

@@ -5,7 +5,8 @@ enum Administration {
   /// In the order of the help.
   static let commands: [any ParsableCommand.Type] = [
     ProfileCommand.self, MailboxCommand.self, BatchCommand.self, AlertCommand.self, RunCommand.self, EmailCommand.self,
-    QuarantineCommand.self, WebhookCommand.self, QueueCommand.self, EmailSettingsCommand.self, WhoAmICommand.self,
+    QuarantineCommand.self, WebhookCommand.self, QueueCommand.self, EmailSettingsCommand.self, UserCommand.self,
+    SharedQueueCommand.self, AuditCommand.self, WhoAmICommand.self,
   ]
 }
 

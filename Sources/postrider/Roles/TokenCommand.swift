@@ -8,14 +8,14 @@ extension Role: ExpressibleByArgument {}
 struct TokenCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "token", abstract: "The tokens that people and programs use the API with.",
-    subcommands: [Create.self])
+    subcommands: [Create.self, TokenIssue.self, TokenList.self, TokenRevoke.self])
 
   /// `postrider token create`
   struct Create: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
       abstract: "Makes a further token of an organization and prints it.",
       discussion: """
-        Needs no token, but the database as `postrider init` does: POSTRIDER_DATABASE_MIGRATE_URL where given, else \
+        Whoever has a token makes further ones with `postrider token issue`. This one needs none, but the database as `postrider init` does: POSTRIDER_DATABASE_MIGRATE_URL where given, else \
         POSTRIDER_DATABASE_URL. The token is shown once; only its hash is stored. Whoever the address belongs to is \
         entered when not known yet; a program gets an address of its own.
 

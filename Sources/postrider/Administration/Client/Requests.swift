@@ -63,6 +63,7 @@ struct ProfileChangeRequest: Encodable, Sendable {
   var sendQuota: SendQuota?
   var sharedSendQuota: SendQuota?
   var failureNoticeTo: String?
+  var ownerID: UserID?
   var clears: [ProfileChange.Clearable]?
   var confirmsNewTests: Bool?
   var version: Int64?

@@ -46,7 +46,7 @@ struct WaitReasonFinder {
   private func notQueued(_ mailbox: Mailbox) async throws -> WaitReason {
     if let pause = try await pause(of: mailbox) { return pause }
     // A test needs less than a poll: these keep it from running as well.
-    let stopsTests = ["mailbox-inactive", "profile-inactive", "no-profile"]
+    let stopsTests = ["mailbox-inactive", "owner-inactive", "profile-inactive", "no-profile"]
     if let why = mailbox.incoming.notRunningReason, kind == .poll || stopsTests.contains(why) {
       return WaitReason(code: why, message: "\(safe(mailbox.address)) is not running: \(safe(why))")
     }

@@ -26,7 +26,7 @@ struct MailboxList: AdministrationCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Only these: active, inactive, not-tested, failing or pending-approval.", discussion: "Default: all.",
+      "Only these: active, inactive, not-tested, failing, pending-approval or mine.", discussion: "Default: all.",
       valueName: "view"))
   var view: MailboxFilter.View?
 

@@ -65,6 +65,7 @@ struct ProfileShow: AdministrationCommand {
     details.add("name", profile.name)
     details.add("description", profile.description.isEmpty ? nil : profile.description)
     details.add("type", profile.type.rawValue)
+    details.add("owner", profile.ownerID.map { "\(profile.ownerName ?? "") (user \($0))" })
     details.add("active", profile.isActive ? "yes" : "no: its mailboxes stand still")
     details.add(
       "paused", profile.pausedAt.flatMap { Words.timeAndDistance($0) }.map { "since \($0): its mailboxes stand still" })

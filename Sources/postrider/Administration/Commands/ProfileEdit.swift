@@ -95,6 +95,8 @@ struct ProfileEdit: AdministrationCommand {
       discussion: "The mail is sent from the mailbox that `alert mail` names.", valueName: "address"))
   var failureNoticeTo: String?
 
+  @Option(help: ArgumentHelp("Give it to this user, by id, address or name.", valueName: "user")) var owner: String?
+
   @OptionGroup var activation: ActivationOptions
 
   @Option(
@@ -129,7 +131,7 @@ struct ProfileEdit: AdministrationCommand {
 
   private var changesNothing: Bool {
     let numbers = [maxConnections, interval, weight, timeout, maxFailedLogins]
-    let texts = [name, description, caFile, failureNoticeTo]
+    let texts = [name, description, caFile, failureNoticeTo, owner]
     let flags = [isDefault, systemCertificates, allMail, hasNewPassword]
     return numbers.allSatisfy { $0 == nil } && texts.allSatisfy { $0 == nil } && !flags.contains(true)
       && processEmailFrom == nil && activation.isActive == nil && servers.isEmpty && quota.isEmpty
@@ -139,6 +141,7 @@ struct ProfileEdit: AdministrationCommand {
   func execute(_ session: Session) async throws {
     let found = try await Selection.profile(profile, session.api)
     var request = try request(found)
+    if let owner { request.ownerID = try await Selection.user(owner, session.api).id }
     let changed: ServerProfile
     do {
       changed = try await session.api.patch("/server-profiles/\(found.id)", request)
