@@ -204,7 +204,7 @@ struct CommandTests {
           #expect(draft.address == "support@example.com" && draft.userName == "u1")
           #expect(draft.password?.revealed == expected)
           #expect(draft.profileID == ProfileID(5) && draft.owner?.kind == .queue && draft.owner?.name == "Support")
-          #expect(draft.incomingMethod == .serverSideSync && draft.outgoingMethod == SyncMethod.none)
+          #expect(draft.incomingMethod == nil && draft.outgoingMethod == SyncMethod.none)
           #expect(draft.deleteAfterProcessing == true)
           #expect(try JSONCoding.decoder().decode(Mailbox.self, from: Data(result.output.utf8)) == Sample.mailbox(1))
           #expect(throws: Never.self) { try MailboxRules.check(draft) }

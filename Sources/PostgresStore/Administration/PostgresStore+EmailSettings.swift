@@ -19,13 +19,16 @@ extension PostgresStore {
       let profile: ProfileID? = try row.idOrNil()
       let name = try row.textOrNil()
       let type = try row.textOrNil().flatMap { ProfileType(rawValue: $0) }
-      return EmailSettings(
+      var settings = EmailSettings(
         defaultProfileID: profile, defaultProfileName: name, pollingIntervalMinutes: Int(try row.int()),
         incomingMethod: try row.word(), outgoingMethod: try row.word(), act: ACTState(method: try row.word(), on: type),
         approvedUsersOnly: try row.bool(), approvedQueuesOnly: try row.bool(), alertLevels: try row.json(),
         notifiesMailboxOwners: try row.bool(), maximumMessageOctets: try row.int(),
         maximumAttachmentOctets: try row.int(), messagesPerPoll: Int(try row.int()),
         sessionDeadlineSeconds: Int(try row.int()), version: try row.int(), updatedAt: try row.date())
+      // In one order, so that the same settings are equal.
+      settings.alertLevels = AlertLevel.allCases.filter(settings.alertLevels.contains)
+      return settings
     }
     guard let found = settings.first else { throw StoreError.notFound("organization") }
     return found

@@ -109,7 +109,7 @@ struct MailboxShow: AdministrationCommand {
     direction("incoming", mailbox.incoming, &details)
     direction("outgoing", mailbox.outgoing, &details)
     details.heading("")
-    details.add("appointments, contacts, tasks", Words.act(mailbox.act))
+    details.add("act", Words.act(mailbox.act))
     return details
   }
 
