@@ -110,10 +110,6 @@ extension APIRoutes {
     return try call.answer(try await services.store.updateUser(id, change, by: call.principal))
   }
 
-  private struct Deleted: Codable {
-    var deleted = true
-  }
-
   @Sendable static func deleteUser(_ services: APIServices, _ call: APICall) async throws -> Response {
     try await services.store.deleteUser(try call.identifier(), by: call.principal)
     return try call.answer(Deleted())

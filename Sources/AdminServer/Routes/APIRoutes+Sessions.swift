@@ -1,3 +1,4 @@
+import FoundationEssentials
 import Hummingbird
 import Logging
 import PostriderCore
@@ -128,7 +129,7 @@ extension APIRoutes {
       }
       let ticket = try await services.store.beginPasswordCheck(by: call.principal)
       let answer = try await services.passwords.check(current, against: ticket?.hash)
-      guard let ticket, answer != .wrong else {
+      guard ticket != nil, answer != .wrong else {
         if let ticket { try await services.store.failSignIn(ticket) }
         throw Problem.invalid([
           FieldProblem(

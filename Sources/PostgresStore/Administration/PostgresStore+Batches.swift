@@ -14,7 +14,7 @@ extension PostgresStore {
           draft.verb, .running, dryRun: draft.dryRun ?? false, filter: draft.filter, by: principal)
       ])[0][0]
       let id: BatchID = try row.id()
-      let count = try db.pipeline([Self.insertRows(of: draft, id, organization)])[0].affected
+      let count = try db.pipeline([Self.insertRows(of: draft, id, for: principal)])[0].affected
       return try Self.batch(
         try db.commit([
           Statement(
@@ -47,8 +47,9 @@ extension PostgresStore {
 
   /// In the order of the mailboxes' numbers, in which they are locked, too.
   private static func insertRows(
-    of draft: BatchDraft, _ id: BatchID, _ organization: OrganizationID
+    of draft: BatchDraft, _ id: BatchID, for principal: Principal
   ) -> Statement {
+    let organization = principal.organizationID
     let insert = "INSERT INTO batch_row (batch_id, position, organization_id, mailbox_id)"
     if let ids = draft.ids {
       return Statement(
