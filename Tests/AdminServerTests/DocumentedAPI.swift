@@ -28,12 +28,13 @@ struct DocumentedAPI: Sendable {
 
   private func operation(_ method: HTTPRequest.Method, _ path: String) -> JSONValue? {
     let parts = path.split(separator: "/")
-    for member in document["paths"]?.members ?? [] {
+    let fitting = (document["paths"]?.members ?? []).filter { member in
       let template = member.key.split(separator: "/")
-      let fits = template.count == parts.count && zip(template, parts).allSatisfy { $0.hasPrefix("{") || $0 == $1 }
-      if fits, let operation = member.value[method.rawValue.lowercased()] { return operation }
+      return template.count == parts.count && zip(template, parts).allSatisfy { $0.hasPrefix("{") || $0 == $1 }
     }
-    return nil
+    // A path of its own goes before a name in braces.
+    let path = fitting.first { !$0.key.contains("{") } ?? fitting.first
+    return path?.value[method.rawValue.lowercased()]
   }
 
   /// Notes what an answer has that the document does not know.

@@ -1,4 +1,6 @@
 import FoundationEssentials
+import HTTPTypes
+import Hummingbird
 import PostriderCore
 import Telemetry
 import Testing
@@ -230,6 +232,18 @@ struct RouteTests {
     }
     #expect(api.log.text.split(separator: "\n").count { $0.contains("A health check fails") } == 1)
     #expect(api.log.text.contains("A health check passes again"))
+  }
+
+  @Test("a path with a name of its own is not a thing of that number, whatever the method")
+  func literalPaths() async throws {
+    try await api.with { client in
+      for (method, path) in [
+        (HTTPRequest.Method.patch, "/mailboxes/test"), (.get, "/mailboxes/approve"), (.get, "/quarantine/discard"),
+      ] {
+        let answer = try await client.send(method, path, as: "administrator", body: nil)
+        #expect(answer.status == 405 && answer.headers[.allow] == "POST", "\(path)")
+      }
+    }
   }
 
   @Test("lists are sorted as far as an index serves it, and refused beyond")

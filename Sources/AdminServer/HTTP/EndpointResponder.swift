@@ -21,7 +21,10 @@ struct EndpointResponder: HTTPResponder {
     var logger = logger
     logger[metadataKey: LogKeys.requestID] = "\(requestID)"
     let path = request.uri.path.split(separator: "/")
-    let matches = endpoints.compactMap { endpoint in endpoint.match(path).map { (endpoint, $0) } }
+    let all = endpoints.compactMap { endpoint in endpoint.match(path).map { (endpoint, $0) } }
+    // `/mailboxes/test` is that path alone, whatever the method, and not a mailbox of that number.
+    let fewest = all.map(\.1.count).min()
+    let matches = all.filter { $0.1.count == fewest }
     var template = "-"
     var response: Response
     do {

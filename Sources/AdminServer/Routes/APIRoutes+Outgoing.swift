@@ -70,12 +70,15 @@ extension APIRoutes {
       services, call)
   }
 
+  /// Characters of the parameter `to`. The head of a request takes few more; more recipients stand in the message.
+  private static let maximumNamed = 8_000
+
   /// The parameters of a message that comes as it stands.
   static let rawMessage = [
     QueryParameter("mailbox", .identifier, isRequired: true, "The mailbox to send from."),
     QueryParameter(
       "to", .string, "Who gets it, with commas between; everybody in its own To, Cc and Bcc when left out.",
-      in: 1...32_000),
+      in: 1...maximumNamed),
     QueryParameter(
       "priority", .choice(OutgoingPriority.allCases.map(\.rawValue)), "Which messages go first.", standard: "normal"),
     QueryParameter("sendAfter", .date, "Not before this time; at once when left out."),
@@ -108,7 +111,7 @@ extension APIRoutes {
         query.problems.add("?mailbox", "required", "must be the id of the mailbox to send from")
       }
       mailboxID = mailbox ?? MailboxID(0)
-      recipients = query.text("to", maximum: 32_000).map {
+      recipients = query.text("to", maximum: APIRoutes.maximumNamed).map {
         $0.split(separator: ",").map { $0.trimmingSpaces() }
       }
       priority = query.choice("priority") ?? .normal
