@@ -96,6 +96,33 @@ struct BatchCommandTests {
     }
   }
 
+  @Test("T8: when nothing comes from workers it says why, once")
+  func waiting() async throws {
+    let waiting = Self.batch(.running, verb: .test, total: 3, done: 0, waiting: 3)
+    try await StubAPI.run { request in
+      switch request.name {
+      case "GET /batches/7": .json(waiting)
+      case "GET /batches/7/results":
+        .json(
+          Page(items: [BatchResult(row: 1, mailboxID: MailboxID(1), result: .waiting)], nextCursor: nil, total: 3))
+      case "GET /mailboxes/1": .json(Sample.mailbox(1))
+      case "GET /queue/inspect": .json(InspectAnswer(jobs: [JobLocation(job: "1t", state: "absent")]))
+      case "GET /queue/pauses":
+        .json(Sample.page([Pause(scope: "organization", id: nil, name: "Example", since: Sample.moment, by: "Ada")]))
+      default: .notFound
+      }
+    } _: { stub in
+      let options = try ClientOptions.parse(["--api-url", stub.url, "--token", "t"])
+      let api = APIClient(try ClientSettings.find(options, environment: [:]))
+      let watcher = BatchWatcher(session: Session(api: api, isJSON: true), timeout: 3, patience: 0.2)
+      let answer = try await watcher.wait(BatchID(7))
+      await api.close()
+      #expect(answer.waits?.map(\.reason.code) == ["paused"])
+      #expect(stub.requests.first { $0.name == "GET /batches/7/results" }?.query["result"] == "waiting")
+      #expect(stub.requests.count { $0.name == "GET /queue/inspect" } >= 2)
+    }
+  }
+
   @Test("an import sends the file as it is and lists wrong rows; the template needs no API")
   func importing() async throws {
     let template = try await Program.run(["mailbox", "import", "--template"])

@@ -6,44 +6,77 @@ struct BatchWatcher {
   let session: Session
   /// Seconds; `nil`: as long as it takes.
   var timeout: Double?
+  /// Seconds in which nothing comes from workers until the queue is looked at.
+  var patience = 10.0
 
   /// The JSON of a command that waited: the batch with all its failures, at most ``maximumFailures``.
   struct Answer: Codable, Sendable {
     var batch: Batch
     var failures: [BatchResult]
+    /// Why nothing came from workers for a while, in the order in which it was found out.
+    var waits: [RequestWaiter.Wait]?
   }
 
   /// More failures than this are not listed.
   static let maximumFailures = 1_000
 
-  /// Waits for the end of a batch; returns as it is then, or as it is when the time is over.
-  func wait(_ id: BatchID) async throws -> Batch {
+  /// Waits for the end of a batch; returns as it is then, or as it is when the time is over, without failures.
+  func wait(_ id: BatchID) async throws -> Answer {
     let clock = ContinuousClock()
     let start = clock.now
     var batch: Batch = try await session.api.get("/batches/\(id)")
     var progress = Progress(total: batch.total)
     defer { progress.clear() }
+    var nextLook = start + .seconds(patience)
+    var told: WaitReason?
+    var waits: [RequestWaiter.Wait] = []
     while !batch.state.isOver {
       progress.set(
         done: batch.done, failed: batch.failed,
         waitingFor: batch.waiting > 0 ? "waiting for workers with \(batch.waiting)" : "")
       if let timeout, (clock.now - start) / .seconds(1) >= timeout { break }
+      if clock.now >= nextLook {
+        let reason = try await reason(batch)
+        if let reason, reason != told {
+          progress.remark("waiting for workers: \(reason.message)")
+          waits.append(RequestWaiter.Wait(afterSeconds: (clock.now - start) / .seconds(1), reason: reason))
+        }
+        told = reason
+        nextLook = clock.now + .seconds(RequestWaiter.lookInterval)
+      }
       try await clock.sleep(for: .milliseconds(250))
-      batch = try await session.api.get("/batches/\(id)")
+      let next: Batch = try await session.api.get("/batches/\(id)")
+      if next.version > batch.version { nextLook = max(nextLook, clock.now + .seconds(patience)) }
+      batch = next
     }
-    return batch
+    return Answer(batch: batch, failures: [], waits: waits.isEmpty ? nil : waits)
+  }
+
+  /// Why nothing comes from workers, as far as the API knows of the first mailboxes that wait; `nil` when one is at it.
+  private func reason(_ batch: Batch) async throws -> WaitReason? {
+    guard batch.waiting > 0, let job = batch.verb.job, let kind = RequestWaiter.Kind(rawValue: job.word) else {
+      return nil
+    }
+    let rows: Page<BatchResult> = try await session.api.get(
+      "/batches/\(batch.id)/results",
+      [("result", BatchRowState.waiting.rawValue), ("limit", "\(RequestWaiter.looked)")])
+    var mailboxes: [Mailbox] = []
+    for id in rows.items.compactMap(\.mailboxID) { mailboxes.append(try await session.api.get("/mailboxes/\(id)")) }
+    return try await WaitReasonFinder(kind: kind, api: session.api).reason(mailboxes)
   }
 
   /// Waits, prints, and ends with exit code 1 when a row failed or the batch did not come to its end.
   func report(_ id: BatchID) async throws {
-    let batch = try await wait(id)
+    var answer = try await wait(id)
+    let batch = answer.batch
     let failures: Page<BatchResult> =
       batch.failed == 0
       ? Page(items: [], nextCursor: nil, total: 0)
       : try await Selection.list(
         "/batches/\(id)/results", [("result", BatchRowState.failed.rawValue)], limit: Self.maximumFailures, session.api)
     if session.isJSON {
-      try session.printJSON(Answer(batch: batch, failures: failures.items))
+      answer.failures = failures.items
+      try session.printJSON(answer)
     } else {
       if !failures.items.isEmpty { try session.print(Self.table(failures.items, batch.verb)) }
       if failures.items.count < failures.total {
