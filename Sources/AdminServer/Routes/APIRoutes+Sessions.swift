@@ -125,7 +125,7 @@ extension APIRoutes {
       }
       let ticket = try await services.store.beginPasswordCheck(by: call.principal)
       let answer = try await services.passwords.check(current, against: ticket?.hash)
-      guard let ticket, answer != .wrong else {
+      guard ticket != nil, answer != .wrong else {
         if let ticket { try await services.store.failSignIn(ticket) }
         throw Problem.invalid([
           FieldProblem(
