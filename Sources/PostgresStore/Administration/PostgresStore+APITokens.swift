@@ -138,6 +138,6 @@ private struct AuditedToken: Encodable {
     kind = token.kind
     role = token.role
     user = token.user.address
-    expiresAt = token.expiresAt?.formatted(.iso8601)
+    expiresAt = token.expiresAt?.formatted(Date.ISO8601FormatStyle())
   }
 }
