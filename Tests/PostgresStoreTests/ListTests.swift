@@ -224,22 +224,25 @@ struct ListTests {
       _ = try await fill(database)
       try await database.sql("ANALYZE mailbox")
       var cases: [(Statement, String)] = [
-        (RunQuery(RunFilter(kind: .test), organization).page(after: nil, limit: 51), "_organization_id_kind_result_"),
-        (AlertQuery(AlertFilter(), organization).page(after: nil, limit: 51), "alert_open_level"),
-        (AlertQuery(AlertFilter(includeResolved: true), organization).page(after: nil, limit: 51), "alert_level"),
+        (
+          RunQuery(RunFilter(kind: .test), database.principal).page(after: nil, limit: 51),
+          "_organization_id_kind_result_"
+        ),
+        (AlertQuery(AlertFilter(), database.principal).page(after: nil, limit: 51), "alert_open_level"),
+        (AlertQuery(AlertFilter(includeResolved: true), database.principal).page(after: nil, limit: 51), "alert_level"),
       ]
       let views: [(MailboxFilter.View, String)] = [
         (.notTested, "mailbox_not_tested"), (.failing, "mailbox_failing"), (.pendingApproval, "mailbox_pending"),
       ]
       for (view, index) in views {
-        let condition = MailboxFilter(view: view).condition(first: 2)
+        let condition = MailboxFilter(view: view).condition(first: 2, for: database.principal)
         let sql =
           "SELECT m.id FROM mailbox m WHERE m.organization_id = $1\(condition.sql) ORDER BY m.address_key LIMIT 51"
         cases.append((Statement(sql, [.id(organization)] + condition.parameters), index))
       }
       for (statement, index) in cases {
         // Small tables are read whole unless that is forbidden; so is sorting where an index has the order.
-        let lines = try await database.store.pool.transaction(.api(organization)) { db in
+        let lines = try await database.store.pool.transaction(.api(database.principal)) { db in
           try db.query("SELECT set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off', true)")
           try db.query("SELECT set_config('enable_bitmapscan', 'off', true)")
           return try db.query("EXPLAIN " + statement.sql, statement.parameters).map { try $0.text() }
