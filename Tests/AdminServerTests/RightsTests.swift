@@ -28,7 +28,7 @@ struct RightsTests {
     ("POST /api/v1/mailboxes/deactivate", "administrator mailbox-manager"),
     ("POST /api/v1/mailboxes/delete", "administrator mailbox-manager"),
     ("POST /api/v1/mailboxes/apply-defaults", "administrator mailbox-manager"),
-    ("GET /api/v1/alerts/{id}", "administrator mailbox-manager reader"),
+    ("GET /api/v1/alerts/{id}", "administrator mailbox-manager reader owner"),
     ("POST /api/v1/alerts/dismiss", "administrator mailbox-manager"),
     ("POST /api/v1/alerts/delete-all", "administrator mailbox-manager"),
     ("POST /api/v1/mailboxes/approve", "administrator approver"),

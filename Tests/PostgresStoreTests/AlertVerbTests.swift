@@ -9,6 +9,8 @@ struct AlertVerbTests {
   /// A mailbox of the principal, one of somebody else, and their profile, each with an error and a warning.
   private func raise(_ database: TestDatabase) async throws -> (mine: Mailbox, other: Mailbox, profile: ServerProfile) {
     let profile = try await database.profile()
+    // Somebody else's.
+    try await database.sql("UPDATE server_profile SET owner_id = NULL WHERE id = $1", [.id(profile.id)])
     // The principal is the user with this address.
     let mine = try await database.mailbox("ada@example.com")
     let other = try await database.mailbox("bob@example.com")
@@ -46,6 +48,9 @@ struct AlertVerbTests {
       _ = try await store.updateEmailSettings(change, by: database.principal)
       #expect(try await wall(.mine) == own + ["profile error"])
       #expect(try await wall(.mailbox(other.id)) == ["other error", "other warning", "profile error"])
+      try await database.sql(
+        "UPDATE server_profile SET owner_id = $2 WHERE id = $1", [.id(profile.id), .id(database.principal.userID)])
+      #expect(try await wall(.mine) == own + ["profile error", "profile warning"])
       let page = try await store.alerts(
         AlertFilter(profileID: profile.id, level: .error, code: "test.error"), PageRequest(), for: database.principal)
       #expect(page.items.map(\.profileID) == [profile.id])

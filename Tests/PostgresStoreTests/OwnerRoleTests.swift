@@ -169,10 +169,10 @@ struct OwnerRoleTests {
     }
   }
 
-  @Test("an organization's mailboxes are counted, and a person's found, without a look at every wide row")
+  @Test("an organization's mailboxes are counted without a look at the wide rows")
   func plans() async throws {
     try await TestDatabase.with { database in
-      let site = try await site(database)
+      _ = try await site(database)
       let app = PostgresConnection(
         url: ConnectionURL(database.server.url("pr_app", database.name)), options: .test)
       let owner = PostgresConnection(
@@ -188,10 +188,6 @@ struct OwnerRoleTests {
       }
       let count = try await plan("SELECT count(*) FROM mailbox m WHERE m.organization_id = $1", database.principal)
       #expect(count.contains("Index Only Scan using mailbox_user"), "\(count)")
-      let runs = try await plan(
-        "SELECT r.id FROM run r WHERE r.organization_id = $1 AND r.mailbox_id = ANY ((SELECT own_mailbox_ids())::bigint[])",
-        site.ann)
-      #expect(runs.contains("mailbox_id_started_at_id_idx"), "\(runs)")
       await app.close()
     }
   }

@@ -316,6 +316,7 @@ extension RouteDescription {
     if takesVersion { statuses.insert(412) }
     // Everybody may, but only with what is their own.
     if path.contains("/tokens") || path.hasSuffix("/password") { statuses.insert(403) }
+    if method == "DELETE" { statuses.insert(409) }
     if access == .open { statuses.insert(429) }
     if messageType == "text/csv" { statuses.insert(403) }
     if case .octets = answer { statuses.insert(409) }

@@ -80,6 +80,7 @@ enum ProblemCatalog {
       ("has-mailboxes", "the profile has mailboxes, which would lose it; that has to be confirmed"),
       ("no-default-profile", "the organization has no default profile to apply"),
       ("needs-confirmation", "it deletes for good, which has to be confirmed"),
+      ("not-a-session", "the token was made by a person and is revoked, not signed out"),
       ("in-use", "something still belongs to it, which the message names"),
       ("yourself", "administrators do not take their own rights"),
       ("last-administrator", "it is the last active administrator"),

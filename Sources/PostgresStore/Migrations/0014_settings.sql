@@ -27,7 +27,6 @@ ALTER TABLE alert ADD COLUMN dismissed_by text;
 -- Walls, and the deletion of what alerts are about.
 CREATE INDEX alert_mailbox ON alert (mailbox_id, last_seen, id) WHERE mailbox_id IS NOT NULL;
 CREATE INDEX alert_profile ON alert (profile_id, last_seen, id) WHERE profile_id IS NOT NULL;
-CREATE INDEX mailbox_of_user ON mailbox (user_id) WHERE user_id IS NOT NULL;
 
 -- A profile that is being deleted is inactive; its mailboxes are taken from it in steps, the row goes with the last one.
 ALTER TABLE server_profile ADD COLUMN deleting_since timestamptz;

@@ -30,7 +30,6 @@ CREATE INDEX mailbox_updated ON mailbox (organization_id, updated_at, id);
 CREATE INDEX alert_level ON alert (organization_id, level, last_seen, id);
 CREATE INDEX alert_open_level ON alert (organization_id, level, last_seen, id) WHERE resolved_at IS NULL;
 DROP INDEX alert_organization;
-CREATE INDEX alert_mailbox ON alert (mailbox_id) WHERE mailbox_id IS NOT NULL;
 
 -- Nearly all runs are polls that succeed; the others are few and looked for by kind and result. Last, since every session
 -- writes this table and waits from here to the end.
