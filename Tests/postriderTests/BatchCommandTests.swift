@@ -99,14 +99,21 @@ struct BatchCommandTests {
   @Test("T8: when nothing comes from workers it says why, once")
   func waiting() async throws {
     let waiting = Self.batch(.running, verb: .test, total: 3, done: 0, waiting: 3)
+    let finished = Self.batch(.finished, verb: .test, total: 3, done: 3)
+    let looks = Mutex(0)
+    @Sendable func inspected() -> StubAnswer {
+      looks.withLock { $0 += 1 }
+      return .json(InspectAnswer(jobs: [JobLocation(job: "1t", state: "absent")]))
+    }
     try await StubAPI.run { request in
       switch request.name {
-      case "GET /batches/7": .json(waiting)
+      // It ends when the queue was looked at twice.
+      case "GET /batches/7": .json(looks.withLock { $0 } < 2 ? waiting : finished)
       case "GET /batches/7/results":
         .json(
           Page(items: [BatchResult(row: 1, mailboxID: MailboxID(1), result: .waiting)], nextCursor: nil, total: 3))
       case "GET /mailboxes/1": .json(Sample.mailbox(1))
-      case "GET /queue/inspect": .json(InspectAnswer(jobs: [JobLocation(job: "1t", state: "absent")]))
+      case "GET /queue/inspect": inspected()
       case "GET /queue/pauses":
         .json(Sample.page([Pause(scope: "organization", id: nil, name: "Example", since: Sample.moment, by: "Ada")]))
       default: .notFound
@@ -114,7 +121,7 @@ struct BatchCommandTests {
     } _: { stub in
       let options = try ClientOptions.parse(["--api-url", stub.url, "--token", "t"])
       let api = APIClient(try ClientSettings.find(options, environment: [:]))
-      let watcher = BatchWatcher(session: Session(api: api, isJSON: true), timeout: 3, patience: 0.2)
+      let watcher = BatchWatcher(session: Session(api: api, isJSON: true), timeout: 60, patience: 0.2)
       let answer = try await watcher.wait(BatchID(7))
       await api.close()
       #expect(answer.waits?.map(\.reason.code) == ["paused"])

@@ -19,9 +19,8 @@ struct MailboxList: AdministrationCommand {
   static let configuration = CommandConfiguration(
     commandName: "list", abstract: "List mailboxes by address.",
     discussion: """
-      Examples:
-        postrider mailbox list --view failing
-        postrider mailbox list --sort=-updated --limit 20      what changed last
+      Example: postrider mailbox list --view failing
+      What changed last: postrider mailbox list --sort=-updated --limit 20
       """)
 
   @Option(
