@@ -68,7 +68,7 @@ final class Fleet: Sendable {
       to: servers.postgres.socketDirectory + "/.s.PGSQL.5432", on: loop, reader: { PostgresTraffic() },
       watcher: watch.see)
     let database = servers.cluster.databaseURL.dropFirst("postgresql:///".count).prefix { $0 != "?" }
-    let probePort = try await Self.freePort(loop)
+    let probePort = try LoopbackPort.free()
     let environment = [
       "POSTRIDER_DATABASE_URL":
         "postgresql://postrider@127.0.0.1:\(postgresGate.port)/\(database)?sslmode=disable&gssencmode=disable",
@@ -83,13 +83,6 @@ final class Fleet: Sendable {
       role: role, program: program, redis: redisGate, postgres: postgresGate, watch: watch, probePort: probePort)
     processes.withLock { $0.append(process) }
     return process
-  }
-
-  private static func freePort(_ loop: any EventLoop) async throws -> Int {
-    let channel = try await ServerBootstrap(group: loop).bind(host: "127.0.0.1", port: 0).get()
-    let port = channel.localAddress?.port ?? 0
-    try await channel.close().get()
-    return port
   }
 
   func all(_ role: ClusterProcess.Role) -> [ClusterProcess] {

@@ -138,13 +138,13 @@ final class Installation: Sendable {
   func start(
     _ role: String, program: String = Program.path, keys: String? = nil, more: [String: String] = [:]
   ) throws -> RoleProcess {
-    let port = try freePort()
+    let port = try LoopbackPort.free()
     var variables = environment.merging(more) { $1 }
     variables["POSTRIDER_PROBE_PORT"] = String(port)
     if let keys { variables["POSTRIDER_KEYS_RING"] = keys }
     var apiPort = 0
     if role == "api" {
-      apiPort = try freePort()
+      apiPort = try LoopbackPort.free()
       variables["POSTRIDER_API_PORT"] = String(apiPort)
       variables["POSTRIDER_API_SOCKET"] = socket
     }
@@ -274,22 +274,4 @@ final class Installation: Sendable {
       office.taken == Dictionary(sent.map { ($0.messageID, 1) }, uniquingKeysWith: +), sourceLocation: sourceLocation)
     #expect(office.refusals == 0, sourceLocation: sourceLocation)
   }
-}
-
-/// A port of 127.0.0.1 that nobody has at this moment.
-private func freePort() throws -> Int {
-  let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-  try #require(descriptor >= 0)
-  defer { close(descriptor) }
-  var address = sockaddr_in()
-  address.sin_family = sa_family_t(AF_INET)
-  address.sin_addr.s_addr = inet_addr("127.0.0.1")
-  var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-  let result = withUnsafeMutablePointer(to: &address) { pointer in
-    pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-      bind(descriptor, $0, length) == 0 ? getsockname(descriptor, $0, &length) : -1
-    }
-  }
-  try #require(result == 0)
-  return Int(UInt16(bigEndian: address.sin_port))
 }

@@ -119,7 +119,7 @@ struct MonitoringTests {
 
   @Test("every query of the dashboard and of the rules returns data of a cluster at work")
   func queries() async throws {
-    let ports = try freePorts(4)
+    let ports = try (0..<4).map { _ in try LoopbackPort.free() }
     let development = try await Development.start(
       ["--sandbox", "--mailboxes", "2", "--api-port", "\(ports[0])"], until: "One account is free")
     // The processes of a real deployment, each with its own numbers.
@@ -244,28 +244,5 @@ struct MonitoringTests {
       ["check", "metrics"], executable: "/usr/bin/promtool", input: String(decoding: page, as: UTF8.self))
     #expect(await promtool.exit() == 0, "\(promtool.errors)\(promtool.output)")
     promtool.forget()
-  }
-}
-
-/// Ports of 127.0.0.1 that nobody has at this moment.
-private func freePorts(_ count: Int) throws -> [Int] {
-  var sockets: [Int32] = []
-  // All are held until all are found, so that no port is found twice.
-  defer { for socket in sockets { close(socket) } }
-  return try (0..<count).map { _ in
-    let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-    try #require(descriptor >= 0)
-    sockets.append(descriptor)
-    var address = sockaddr_in()
-    address.sin_family = sa_family_t(AF_INET)
-    address.sin_addr.s_addr = inet_addr("127.0.0.1")
-    var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-    let result = withUnsafeMutablePointer(to: &address) { pointer in
-      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-        bind(descriptor, $0, length) == 0 ? getsockname(descriptor, $0, &length) : -1
-      }
-    }
-    try #require(result == 0)
-    return Int(UInt16(bigEndian: address.sin_port))
   }
 }
