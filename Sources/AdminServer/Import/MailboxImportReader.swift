@@ -5,25 +5,29 @@ import PostriderCore
 ///
 /// What is wrong with the file as a whole is thrown, what is wrong with a row stands in the row. No value of the column
 /// `password` is ever repeated.
-struct MailboxImportReader {
+public struct MailboxImportReader {
   /// The most rows of a file, without the header.
-  static let maximumRows = 200_000
+  public static let maximumRows = 200_000
 
   private var csv = CSVReader()
-  private(set) var columns: [ImportColumn] = []
+  /// What the first row names, in its order; empty before it has come.
+  public private(set) var columns: [ImportColumn] = []
   private var rowOfAddress: [String: Int] = [:]
   private var count = 0
+
+  /// Before the first octet.
+  public init() {}
 
   /// Whether the file has a header and a row.
   var isEmpty: Bool { count == 0 }
 
   /// The rows that these octets complete. Throws ``Problem``.
-  mutating func append(_ bytes: some Sequence<UInt8>) throws -> [ImportRow] {
+  public mutating func append(_ bytes: some Sequence<UInt8>) throws -> [ImportRow] {
     try rows { csv, take in try csv.append(bytes, take) }
   }
 
   /// The end of the file.
-  mutating func finish() throws -> [ImportRow] {
+  public mutating func finish() throws -> [ImportRow] {
     try rows { csv, take in try csv.finish(take) }
   }
 

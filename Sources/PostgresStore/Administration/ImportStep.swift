@@ -64,6 +64,7 @@ struct ImportStep: Sendable {
       """
       SELECT r.position, i.id, i.draft, i.password
       FROM batch_row r JOIN mailbox_import_row i ON i.batch_id = r.batch_id AND i.position = r.position
+        AND i.position >= $2 AND i.position < $3
       WHERE r.batch_id = $1 AND r.position >= $2 AND r.position < $3 AND r.state = 'pending'
       """, [.id(batch.id), .int(batch.next), .int(batch.end)]
     ).map { row in
@@ -72,12 +73,15 @@ struct ImportStep: Sendable {
     if rows.isEmpty { return }
     let positions = PostgresValue.ints(rows.map(\.position))
     let results = try db.pipeline([
+      // Each address is looked up; a join would read all mailboxes of the organization for every step.
       Statement(
         """
         SELECT i.position, lower(i.address), m.queue_id IS NOT NULL, m.profile_id, m.incoming_method,
           m.outgoing_method, m.allows_credentials, m.user_name, m.delete_after_processing
         FROM unnest($2, $3) AS i (position, address)
-        LEFT JOIN mailbox m ON m.organization_id = $1 AND m.address_key = lower(i.address)
+        LEFT JOIN LATERAL (
+          SELECT * FROM mailbox k WHERE k.organization_id = $1 AND k.address_key = lower(i.address) LIMIT 1
+        ) m ON true
         """, [.id(organization), positions, .texts(rows.map(\.draft.address))]),
       Statement(
         """

@@ -72,14 +72,15 @@ struct RowChanges: Sendable {
 
   /// Writes them; rows that wait for a job remember its request, which was counted before.
   func statement(_ batch: BatchID, _ job: JobKind?) -> Statement {
+    // Each row finds its place in the arrays. Joined to them, a table without statistics is compared row with row.
     Statement(
       """
-      UPDATE batch_row r SET state = i.state, code = i.code, message = i.message,
-        mailbox_id = coalesce(r.mailbox_id, i.mailbox_id),
-        target = CASE i.state WHEN 'waiting' THEN (SELECT s.requested FROM mailbox_schedule s
-          WHERE s.mailbox_id = r.mailbox_id AND s.kind = $7) END
-      FROM unnest($2, $3, $4, $5, $6) AS i (position, state, code, message, mailbox_id)
-      WHERE r.batch_id = $1 AND r.position = i.position
+      UPDATE batch_row r SET (state, code, message, mailbox_id, target) = (
+        SELECT ($3::text[])[n], ($4::text[])[n], ($5::text[])[n], coalesce(r.mailbox_id, ($6::bigint[])[n]),
+          CASE ($3::text[])[n] WHEN 'waiting' THEN (SELECT s.requested FROM mailbox_schedule s
+            WHERE s.mailbox_id = r.mailbox_id AND s.kind = $7) END
+        FROM (SELECT array_position($2::bigint[], r.position::bigint) AS n OFFSET 0) AS place)
+      WHERE r.batch_id = $1 AND r.position = ANY ($2::bigint[])
       """,
       [
         .id(batch), .ints(positions), .texts(states.map(\.rawValue)), .texts(codes), .texts(messages),

@@ -4,7 +4,7 @@ import ArgumentParser
 struct BenchBulkCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "bulk",
-    abstract: "A batch that approves many mailboxes, beside one bare UPDATE; how long polls take meanwhile.",
+    abstract: "A batch that approves many mailboxes, beside one bare UPDATE and with polls; an import of as many.",
     discussion: """
       Examples:
         postrider bench bulk

@@ -1,3 +1,4 @@
+import AdminServer
 import Foundation
 import Logging
 import PostgresStore
@@ -5,7 +6,7 @@ import PostriderCore
 import Synchronization
 
 /// `bench bulk`: many mailboxes approved by a batch, beside one bare UPDATE of as many, while polls of the same mailboxes
-/// go on.
+/// go on; then a file of as many is imported.
 struct BulkBench: Sendable {
   let command: BenchBulkCommand
   let servers: BenchServers
@@ -35,7 +36,8 @@ struct BulkBench: Sendable {
       organizationID: tenant.organization, userID: UserID(Int64(try probe.number("SELECT min(id) FROM app_user"))),
       name: "Bench", role: .administrator)
     let store = PostgresStore(
-      configuration: PostgresStoreConfiguration(url: url, poolSize: Self.pollers + 2),
+      configuration: PostgresStoreConfiguration(
+        url: url, poolSize: Self.pollers + 2, keyRing: KeyRing.generate()),
       logger: Logger(label: "postrider.bench"))
     Bench.say("Polls alone …")
     let quiet = try await polls(of: tenant, store) {
@@ -54,6 +56,8 @@ struct BulkBench: Sendable {
         throw BenchFailure(description: "\(over.done) of \(command.mailboxes) were done, \(over.failed) failed")
       }
     }
+    Bench.say("A file of as many, every hundredth row wrong …")
+    try await importFile(store, principal, &report)
     await store.close()
     guard quiet.count > 0, busy.count > 0 else { throw BenchFailure(description: "no mailbox was polled") }
     guard let found = found.value else { throw BenchFailure(description: "the batch did not end") }
@@ -64,6 +68,38 @@ struct BulkBench: Sendable {
     report.add("poll_p99_ms_alone", quiet.percentile(0.99), "a poll's two transactions, without the batch")
     report.add("poll_p99_ms", busy.percentile(0.99), "the same while the batch works on the same mailboxes")
     report.add("poll_max_ms", busy.percentile(1), "the slowest of them", goal: .atMost(1_000))
+  }
+
+  /// Imports a file with passwords, first as a dry run: read, checked, stored and carried out.
+  private func importFile(_ store: PostgresStore, _ principal: Principal, _ report: inout BenchReport) async throws {
+    let rows = min(command.mailboxes, MailboxImportReader.maximumRows)
+    for dryRun in [true, false] {
+      let began = ContinuousClock.now
+      var reader = MailboxImportReader()
+      let id = try await store.beginImport(dryRun: dryRun, by: principal)
+      var part = try reader.append("address,ownerKind,incomingMethod,userName,password\n".utf8)
+      for row in 1...rows {
+        let method = row % 100 == 0 ? "sometimes" : "server-side-sync"
+        part += try reader.append("import\(row)@bench.test,user,\(method),import\(row),secret\(row)\n".utf8)
+        if part.count == 1_000 || row == rows {
+          try await store.addImportRows(part, to: id, by: principal)
+          part = []
+        }
+      }
+      part = try reader.finish()
+      _ = try await store.finishImport(id, by: principal)
+      while try await store.advanceBatch() == .worked {}
+      let batch = try await store.batch(id, for: principal)
+      guard part.isEmpty, batch.state == .finished, batch.failed == rows / 100, batch.done == rows - rows / 100 else {
+        throw BenchFailure(description: "\(batch.done) of \(rows) rows were imported, \(batch.failed) failed")
+      }
+      let seconds = (.now - began).inSeconds
+      if dryRun {
+        report.add("import_dry_s", seconds, "a file of as many mailboxes with passwords, read and compared")
+      } else {
+        report.add("import_s", seconds, "the same file, imported", goal: .atMost(60))
+      }
+    }
   }
 
   private func reset(_ probe: PostgresProbe) throws {
