@@ -3,6 +3,10 @@ import PostriderCore
 import PostriderTesting
 import Testing
 
+#if canImport(FoundationNetworking)
+  import FoundationNetworking
+#endif
+
 /// What a stranger does first, with the real program and real servers.
 @Suite("postrider dev --sandbox")
 struct QuickstartTests {
@@ -73,7 +77,8 @@ struct QuickstartTests {
     #expect(again.exitCode == 1 && again.errors.contains("address-taken"), "\(again.errors)")
 
     try await killWorkers(of: development)
-    try await noSecrets(in: development, ["wrong-canary-4711", Development.password])
+    try await noSecrets(
+      in: development, said: refused.output + refused.errors, ["wrong-canary-4711", Development.password])
     try await secondDevelopment(of: development)
     try await development.end()
   }
@@ -115,8 +120,23 @@ struct QuickstartTests {
     for worker in workers { worker.forget() }
   }
 
-  /// Neither logs nor tables nor Redis hold a password.
-  private func noSecrets(in development: Development, _ secrets: [String]) async throws {
+  /// Keys and values of a Redis, whatever their type.
+  private static let everything = """
+    local all = {}
+    local function take(v) if type(v) == 'table' then for _, e in ipairs(v) do take(e) end
+      else all[#all + 1] = tostring(v) end end
+    local read = {hash = {'HGETALL'}, string = {'GET'}, set = {'SMEMBERS'}, zset = {'ZRANGE', 0, -1},
+      list = {'LRANGE', 0, -1}, stream = {'XRANGE', '-', '+'}}
+    for _, k in ipairs(redis.call('KEYS', '*')) do
+      take(k)
+      local how = read[redis.call('TYPE', k).ok]
+      take(redis.call(how[1], k, unpack(how, 2)))
+    end
+    return all
+    """
+
+  /// Neither logs nor tables nor Redis nor metrics nor what commands say hold a password.
+  private func noSecrets(in development: Development, said: String, _ secrets: [String]) async throws {
     let cluster = String(
       decoding: FileManager.default.contents(atPath: "\(development.directory)/cluster.env") ?? Data(), as: UTF8.self)
     let values = Dictionary(
@@ -129,13 +149,17 @@ struct QuickstartTests {
     let dump = try await shell("pg_dump", ["--inserts", values["POSTRIDER_DATABASE_URL"] ?? ""])
     #expect(dump.contains("user01@sandbox.test"))
     let socket = (values["POSTRIDER_REDIS_URL"] ?? "").replacingOccurrences(of: "unix://", with: "")
-    let keys = try await shell("redis-cli", ["-s", socket, "--scan"])
-    #expect(keys.contains("epoch"))
+    let redis = try await shell("redis-cli", ["-s", socket, "EVAL", Self.everything, "0"])
+    #expect(redis.contains("epoch") && redis.contains("worker-slots"), "\(redis)")
+    let address = try #require(development.program.output.firstMatch(of: /http:\/\/127\.0\.0\.1:\d+/)).output
+    let (page, _) = try await URLSession.shared.data(from: try #require(URL(string: "\(address)/metrics")))
+    let metrics = String(decoding: page, as: UTF8.self)
+    #expect(metrics.contains(#"error_class="credential",kind="test",outcome="failure"} 1"#), "\(metrics)")
     for secret in secrets {
-      #expect(!dump.contains(secret) && !keys.contains(secret) && !development.log.contains(secret))
-      let encoded = Data(secret.utf8)
-      #expect(!dump.contains(encoded.base64EncodedString()))
-      #expect(!dump.contains(encoded.map { String(format: "%02x", $0) }.joined()))
+      let octets = Data(secret.utf8)
+      for form in [secret, octets.base64EncodedString(), octets.map { String(format: "%02x", $0) }.joined()] {
+        for place in [dump, redis, metrics, said, development.log] { #expect(!place.contains(form), "\(form)") }
+      }
     }
   }
 
