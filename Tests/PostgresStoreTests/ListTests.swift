@@ -40,6 +40,17 @@ struct ListTests {
         outgoing_method = CASE WHEN id % 2 = 0 THEN 'none' ELSE 'server-side-sync' END,
         updated_at = now() - (id * 17 % 40 / 2) * interval '1 minute'
       """)
+    // Some are of one person: own ones, of a queue that the person owns, and of one whose member the person is.
+    let person = database.principal.userID
+    let owned = try await database.store.createSharedQueue(
+      SharedQueueDraft(address: "owned@example.com", ownerID: person), by: database.principal)
+    let shared = try await database.store.createSharedQueue(
+      SharedQueueDraft(address: "shared@example.com", memberIDs: [person]), by: database.principal)
+    try await database.sql(
+      """
+      UPDATE mailbox SET user_id = CASE WHEN id % 3 = 0 THEN $1::bigint END,
+        queue_id = CASE id % 3 WHEN 1 THEN $2::bigint WHEN 2 THEN $3::bigint END WHERE id % 4 = 0
+      """, [.id(person), .id(owned.id), .id(shared.id)])
     _ = try await database.store.createMailbox(
       MailboxDraft(address: "m1@example.com"), by: try await database.otherPrincipal())
     return profile
@@ -55,6 +66,7 @@ struct ListTests {
           .notTested,
           "(incoming_status = 'not-run' OR (outgoing_status = 'not-run' AND outgoing_method <> 'none'))"
         ), (.failing, "'failure' IN (incoming_status, outgoing_status)"), (.pendingApproval, "approval = 'pending'"),
+        (.mine, "(user_id = \(database.principal.userID) OR queue_id IS NOT NULL)"),
       ]
       for (view, condition) in conditions {
         for id in [nil, profile.id] {

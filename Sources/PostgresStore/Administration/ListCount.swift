@@ -7,14 +7,15 @@ struct ListCount: Sendable {
   static let bound: Int64 = 10_000
 
   /// `FROM … WHERE …`, of which each row counts.
-  var source: String
-  var parameters: [PostgresValue]
-  /// The same without what only names an index; `nil` where that is ``source``.
-  var estimated: String?
+  let source: String
+  let parameters: [PostgresValue]
+  /// The same without what only leads to an index.
+  let estimated: String
 
-  init(_ source: String, _ parameters: [PostgresValue]) {
+  init(_ source: String, _ parameters: [PostgresValue], estimated: String? = nil) {
     self.source = source
     self.parameters = parameters
+    self.estimated = estimated ?? source
   }
 
   /// Counts up to one more than the bound.
@@ -28,7 +29,7 @@ struct ListCount: Sendable {
     let rows = try row.int()
     if rows <= Self.bound { return (Int(rows), false) }
     // The plan's first line says how many rows PostgreSQL expects: `Append  (cost=0.00..1.00 rows=900000 width=0)`.
-    let plan = try db.query("EXPLAIN SELECT \(estimated ?? source)", parameters).map { try $0.text() }.first ?? ""
+    let plan = try db.query("EXPLAIN SELECT \(estimated)", parameters).map { try $0.text() }.first ?? ""
     let digits = plan.firstRange(of: "rows=").map { plan[$0.upperBound...].prefix { $0.isNumber } }
     return (Int(max(rows, digits.flatMap { Int64($0) } ?? 0)), true)
   }

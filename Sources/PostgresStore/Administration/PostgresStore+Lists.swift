@@ -15,17 +15,24 @@ extension PostgresStore {
     let list = filter.sort == .address ? "mailboxes" : "mailboxes\(filter.sort.rawValue)"
     let cursor = try Cursor<MailboxKey>(page.cursor, list: list)
     let organization = principal.organizationID
-    let condition = filter.condition(first: 2, for: principal)
-    let source = "FROM mailbox m WHERE m.organization_id = $1\(condition.sql)"
-    let count = ListCount(source, [.id(organization)] + condition.parameters)
+    let person = filter.isOwn(of: principal) ? "$2" : nil
+    let own: [PostgresValue] = [.id(organization)] + (person == nil ? [] : [.id(principal.userID)])
+    let condition = filter.otherCondition(first: own.count + 1)
+    let parameters = own + condition.parameters
+    let bound = person == nil ? "" : " LIMIT \(ListCount.bound + 1)"
+    let count = ListCount(
+      "FROM (\(MailboxQuery.rows(of: person, condition.sql, bound))) m", parameters,
+      estimated: "FROM (\(MailboxQuery.rows(of: person, condition.sql))) m")
     return try await pool.transaction(.api(principal)) { db in
-      let after = filter.sort.after(cursor, first: 2 + condition.parameters.count)
+      let after = filter.sort.after(cursor, first: parameters.count + 1)
+      let page = filter.otherCondition(first: own.count + 1, asPage: true).sql + after.sql
+      let order = " ORDER BY \(filter.sort.order) LIMIT \(limit + 1)"
       let results = try db.pipeline([
         Statement(
           // The page is found before anything is joined: its rows are then looked up one by one.
-          "\(MailboxQuery.columns) FROM (SELECT m.* \(source)\(after.sql) ORDER BY \(filter.sort.order) LIMIT \(limit + 1))"
-            + " m\n\(MailboxQuery.joins) ORDER BY \(filter.sort.order)",
-          [.id(organization)] + condition.parameters + after.parameters),
+          "\(MailboxQuery.columns) FROM (\(MailboxQuery.rows(of: person, page, order))) m\n"
+            + "\(MailboxQuery.joins) ORDER BY \(filter.sort.order)",
+          parameters + after.parameters),
         count.statement,
       ])
       let rows = try results[0].map(MailboxQuery.read)

@@ -45,10 +45,8 @@ struct RunQuery: Sendable {
   var count: ListCount {
     if isDense { return ListCount("FROM run r WHERE \(denseCondition)", parameters) }
     let rows = "FROM run r WHERE r.organization_id = $1 AND r.kind = ANY ($2) AND r.result = ANY ($3)"
-    var count = ListCount("\(rows) AND \(Self.unusual)", parameters)
     // The index's condition follows from the others, and would be taken for one more that leaves out rows.
-    count.estimated = rows
-    return count
+    return ListCount("\(rows) AND \(Self.unusual)", parameters, estimated: rows)
   }
 
   /// A page.
