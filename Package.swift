@@ -28,9 +28,9 @@ let nioTestUtils = Target.Dependency.product(name: "NIOTestUtils", package: "swi
 let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
 let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
 let hummingbirdCore = Target.Dependency.product(name: "HummingbirdCore", package: "hummingbird")
-let hummingbirdTLS = Target.Dependency.product(name: "HummingbirdTLS", package: "hummingbird")
 let hummingbirdTesting = Target.Dependency.product(name: "HummingbirdTesting", package: "hummingbird")
 let httpClient = Target.Dependency.product(name: "AsyncHTTPClient", package: "async-http-client")
+let unixSignals = Target.Dependency.product(name: "UnixSignals", package: "swift-service-lifecycle")
 let lifecycle = Target.Dependency.product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
 let configuration = Target.Dependency.product(name: "Configuration", package: "swift-configuration")
 let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
@@ -89,8 +89,8 @@ let package = Package(
     library(
       "AdminServer",
       [
-        "PostriderCore", "Telemetry", "MailMessage", hummingbird, hummingbirdCore, hummingbirdTLS, lifecycle, nioCore,
-        nioPosix, crypto, cryptoExtras, logging,
+        "PostriderCore", "Telemetry", "MailMessage", hummingbird, hummingbirdCore, lifecycle, nioCore,
+        nioPosix, nioSSL, crypto, cryptoExtras, logging,
       ]),
     library("PrivateServers", ["PostriderCore", subprocess, logging]),
     .executableTarget(
@@ -99,7 +99,7 @@ let package = Package(
         "PostriderCore", "Telemetry", "RedisQueue", "PostgresStore", "MailProtocols", "MailMessage", "Scheduler",
         "Worker", "WebServices",
         "AdminServer", "PrivateServers", "CHiredis", "CLibPQ", nioCore, nioPosix, nioSSL, hummingbird, httpClient,
-        lifecycle,
+        lifecycle, unixSignals,
         configuration,
         arguments,
         logging, metrics,

@@ -31,17 +31,27 @@ public struct AdminServer: Service {
     if let path = configuration.unixSocket { kinds.append(.unixSocket(path)) }
     if let tcp = configuration.tcp { kinds.append(.tcp(tcp)) }
     listeners = ListenerGroup(
-      kinds, endpoints: endpoints, trustedProxies: configuration.trustedProxies,
+      kinds, endpoints: endpoints, trustedProxies: TrustedProxies(configuration.trustedProxies),
       limits: ListenerGroup.Limits(
         connections: configuration.maximumConnections, idle: configuration.idleTimeout,
-        grace: configuration.shutdownGrace),
+        grace: configuration.shutdownGrace, certificateInterval: configuration.certificateInterval),
       logger: logger)
+    if configuration.tcp?.tls != nil, let registry {
+      registry.addCollector("api-certificate", [MetricNames.certificateExpires]) { [listeners] in
+        guard let seconds = listeners.firstCertificateExpires else { return [] }
+        return [MetricSample(MetricNames.certificateExpires, value: Double(seconds))]
+      }
+    }
   }
 
   /// Serves until it is told to stop: takes no new requests then, and finishes those in flight within the grace.
   ///
   /// - Throws: ``ListenError`` when an address cannot be listened on.
   public func run() async throws { try await listeners.run() }
+
+  /// Reads certificate and key from their files now, without waiting for the next look at them. What cannot be used is
+  /// logged and changes nothing.
+  public func reloadCertificates() { listeners.reloadCertificates() }
 
   /// The addresses that are listened on, Unix socket first. Waits until all of them are; call it beside ``run()``.
   ///

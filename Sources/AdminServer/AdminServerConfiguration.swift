@@ -41,8 +41,10 @@ public struct AdminServerConfiguration: Sendable {
   public var allowsCredentialsEntryViaNonSecureChannels = false
   /// The deployment property `allowNonTLSMail`: profiles may use no TLS. Default off.
   public var allowsNonTLSMail = false
-  /// Literal addresses of proxies whose `X-Forwarded-Proto: https` is believed.
-  public var trustedProxies: Set<String> = []
+  /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto: https` are believed.
+  public var trustedProxies: [AddressRange] = []
+  /// How often the files of the certificate are looked at; changed ones serve the connections that begin afterwards.
+  public var certificateInterval: Duration = .seconds(60)
   /// How long a request may take, from its head to the beginning of the answer.
   public var requestTimeout: Duration = .seconds(30)
   /// The largest request body, in octets.

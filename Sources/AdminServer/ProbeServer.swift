@@ -28,7 +28,7 @@ public struct ProbeServer: Service {
     if let unixSocket { kinds.append(.unixSocket(unixSocket)) }
     if let host { kinds.append(.tcp(TCPListener(host: host, port: port))) }
     listeners = ListenerGroup(
-      kinds, endpoints: probes.endpoints, trustedProxies: [],
+      kinds, endpoints: probes.endpoints, trustedProxies: TrustedProxies([]),
       limits: ListenerGroup.Limits(connections: 64, idle: .seconds(60), grace: .seconds(2)), logger: logger)
   }
 

@@ -57,6 +57,10 @@ public enum LogKeys {
   public static let address = "net.address"
   /// The address or network that a request came from.
   public static let clientAddress = "net.client"
+  /// A file's path.
+  public static let file = "file.path"
+  /// The path of a private key's file.
+  public static let keyFile = "file.key"
   /// A metric's name.
   public static let metric = "metric.name"
   /// A metric's label keys.

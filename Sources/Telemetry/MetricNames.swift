@@ -39,6 +39,10 @@ public enum MetricNames {
   public static let workersWanted = MetricDefinition(
     "postrider_workers_wanted", .gauge,
     help: "Workers that the work at hand wants, as GET /api/v1/scale says; what a limit blocks does not count.")
+  /// The end of the API's certificate.
+  public static let certificateExpires = MetricDefinition(
+    "postrider_api_certificate_expires_timestamp", .gauge,
+    help: "When the certificate that the API serves ends, in seconds since 1970; not there without TLS.")
   /// Start of a session minus its due time.
   public static let dispatchDelaySeconds = MetricDefinition(
     "postrider_dispatch_delay_seconds", .histogram,
@@ -139,7 +143,7 @@ public enum MetricNames {
   /// All of them, by name.
   public static let all: [MetricDefinition] = [
     queueReady, queueBlocked, queueOldestDueSeconds, queueInflight, queueFinished, queuePoisoned, queueWorkers,
-    queueWorkerSlots, workersWanted, dispatchDelaySeconds, sessionSeconds, jobsFinished,
+    queueWorkerSlots, workersWanted, certificateExpires, dispatchDelaySeconds, sessionSeconds, jobsFinished,
     messages, messageBytes, leasesReclaimed, resultsFenced, invariantRepairs, breakerOpen, alertsOpen, workerSlots,
     breakerChanges, sessionsRefused, schedulerLeader, scheduleLagSeconds, redisCallSeconds, storeBatchSeconds,
     buildInfo, jobsEnqueued,

@@ -12,6 +12,7 @@ struct Postrider: AsyncParsableCommand {
       Run it for real:   postrider migrate, then any number of postrider scheduler, worker and api
       Administer it:     postrider profile, mailbox, alert, run, email, queue, settings
       Look for trouble:  postrider analyze ADDRESS --incoming HOST, postrider doctor
+      Complete words:    source <(postrider --generate-completion-script bash); also zsh and fish
       """,
     version: Version.text,
     groupedSubcommands: [

@@ -77,6 +77,11 @@ struct DocumentedAPI: Sendable {
   }
 
   private func checkHeaders(_ answer: TestAPI.Answer, _ uri: String) {
+    // A browser has nothing that it could add by itself to another site's request, nor may that site read an answer.
+    for name in answer.headers.map(\.name.canonicalName)
+    where name == "set-cookie" || name.hasPrefix("access-control-") {
+      Issue.record("\(uri): answers with \(name)")
+    }
     let wanted: [(HTTPField.Name, String)] = [
       (.xContentTypeOptions, "nosniff"), (.cacheControl, "no-store"), (.referrerPolicy, "no-referrer"),
       (.frameOptions, "DENY"), (.contentSecurityPolicy, "default-src 'none'; frame-ancestors 'none'; sandbox"),

@@ -218,6 +218,21 @@ struct PeopleRouteTests {
     }
   }
 
+  @Test("a token counts in the Authorization header alone: not as a cookie, nor in the query, which sites can make up")
+  func onlyHeader() async throws {
+    try await api().with { client in
+      #expect(try await client.get("/whoami").status == 200)
+      for cookie in ["token=administrator", "Authorization=Bearer administrator", "session=administrator"] {
+        #expect(try await client.get("/whoami", as: nil, headers: [.cookie: cookie]).status == 401)
+        let change = try await client.post(
+          "/mailboxes", as: nil, headers: [.cookie: cookie, .contentType: "application/json"],
+          #"{"address":"a@example.com"}"#)
+        #expect(change.status == 401)
+      }
+      #expect(try await client.get("/whoami?access_token=administrator", as: nil).status == 401)
+    }
+  }
+
   @Test("too many attempts from one address are refused before anything is computed; others go on")
   func limit() async throws {
     var api = api()

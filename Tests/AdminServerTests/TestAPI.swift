@@ -44,7 +44,7 @@ struct TestAPI: Sendable {
     let endpoints = AdminServer.endpoints(
       configuration, store: store, queue: queue, registry: registry, logger: log.logger)
     let group = ListenerGroup(
-      [], endpoints: endpoints, trustedProxies: configuration.trustedProxies,
+      [], endpoints: endpoints, trustedProxies: TrustedProxies(configuration.trustedProxies),
       limits: .init(connections: 1, idle: .seconds(1), grace: .zero), logger: log.logger)
     let application = Application(responder: group.responder(channel), logger: log.logger)
     return try await application.test(.router) { try await test(Client(client: $0)) }

@@ -64,6 +64,45 @@ struct AlertVerbTests {
     }
   }
 
+  @Test("alerts of inactive people stand on the administrators' wall, so that somebody sees them")
+  func orphans() async throws {
+    try await TestDatabase.with { database in
+      let store = database.store
+      let (_, other, profile) = try await raise(database)
+      func mine(_ role: Role) async throws -> Int {
+        var principal = database.principal
+        principal.role = role
+        return try await store.alerts(AlertFilter(wall: .mine), PageRequest(), for: principal).total
+      }
+      // The two of the profile that nobody owns.
+      #expect(try await mine(.administrator) == 4)
+      #expect(try await mine(.reader) == 2)
+      try await database.sql(
+        "UPDATE server_profile SET owner_id = (SELECT user_id FROM mailbox WHERE id = $2) WHERE id = $1",
+        [.id(profile.id), .id(other.id)])
+      #expect(try await mine(.administrator) == 2)
+      let bob = try await database.sql("SELECT user_id FROM mailbox WHERE id = $1", [.id(other.id)]).map { row in
+        try row.id() as UserID
+      }[0]
+      _ = try await store.updateUser(bob, UserChange(isActive: false), by: database.principal)
+      #expect(try await mine(.administrator) == 6)
+      #expect(try await mine(.reader) == 2)
+
+      // A shared queue goes on for its members.
+      let queue = try await store.createSharedQueue(
+        SharedQueueDraft(address: "help@example.com", ownerID: bob), by: database.principal)
+      try await database.sql(
+        "UPDATE mailbox SET user_id = NULL, queue_id = $2 WHERE id = $1", [.id(other.id), .id(queue.id)])
+      #expect(try await mine(.administrator) == 6)
+      let cy = try await store.createUser(UserDraft(address: "cy@example.com"), by: database.principal)
+      _ = try await store.updateSharedQueue(
+        queue.id, SharedQueueChange(memberIDs: [cy.id]), by: database.principal)
+      #expect(try await mine(.administrator) == 4)
+      _ = try await store.updateUser(cy.id, UserChange(isActive: false), by: database.principal)
+      #expect(try await mine(.administrator) == 6)
+    }
+  }
+
   @Test("a dismissed alert is closed and says by whom; what happens again is a new one")
   func dismissal() async throws {
     try await TestDatabase.with { database in

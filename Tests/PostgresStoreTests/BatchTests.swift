@@ -141,6 +141,86 @@ struct BatchTests {
     }
   }
 
+  @Test("defaults are written row by row and tested; what is refused is told, a dry run changes nothing")
+  func defaults() async throws {
+    try await TestDatabase.with { database in
+      let store = database.store
+      let profile = try await database.profile()
+      let ids = try await database.mailboxes(120)
+      _ = try await store.setApproval(.approved, of: Array(ids.dropFirst()), by: database.principal)
+      try await database.sql(
+        "UPDATE mailbox SET outgoing_method = 'none' WHERE id = ANY ($1)", [.ids(Array(ids[..<100]))])
+      let missing = MailboxID(999_999)
+      func run(_ verb: BatchVerb, dryRun: Bool = false) async throws -> Batch {
+        let made = try await store.createBatch(
+          BatchDraft(verb: verb, ids: ids + [missing], dryRun: dryRun), by: database.principal)
+        try await database.advance()
+        return try await store.batch(made.id, for: database.principal)
+      }
+      let changed =
+        "SELECT count(*) FROM mailbox WHERE outgoing_method = 'server-side-sync' AND profile_id = \(profile.id)"
+      let planned = try await run(.writeDefaults, dryRun: true)
+      #expect(planned.done == 120 && planned.unchanged == 20 && planned.failed == 1)
+      #expect(planned.failures?.map(\.code) == ["not-found"])
+      #expect(try await database.int(changed) == 20)
+      #expect(try await database.int("SELECT count(*) FROM audit WHERE action = 'mailbox.update'") == 0)
+      // The first is not approved, so its test would be refused.
+      let tested = try await run(.applyDefaults, dryRun: true)
+      #expect(tested.done == 119 && tested.failed == 2 && tested.failures?.first?.code == "not-approved")
+      #expect(try await database.int("SELECT sum(requested)::bigint FROM mailbox_schedule") == 0)
+
+      let written = try await run(.writeDefaults)
+      #expect(written.state == .finished && written.done == 120 && written.unchanged == 20)
+      #expect(try await database.int(changed) == 120)
+      #expect(try await database.int("SELECT count(*) FROM audit WHERE action = 'mailbox.update'") == 100)
+      let applied = try await run(.applyDefaults)
+      #expect(applied.state == .running && applied.waiting == 119 && applied.failed == 2)
+      #expect(try await database.int("SELECT sum(requested)::bigint FROM mailbox_schedule WHERE kind = 't'") == 119)
+      #expect(applied.failures?.first?.message?.contains("has the defaults, but is not tested") == true)
+
+      try await database.sql("UPDATE server_profile SET is_default = false")
+      let without = try await run(.writeDefaults)
+      #expect(
+        without.state == .finished && without.failed == 121 && without.failures?.first?.code == "no-default-profile")
+    }
+  }
+
+  @Test(
+    "a filter's mailboxes are deleted in steps; their rows keep the addresses, unsent mail is kept until it is given up"
+  )
+  func deletion() async throws {
+    try await TestDatabase.with { database in
+      let store = database.store
+      _ = try await database.profile()
+      let ids = try await database.mailboxes(230)
+      try await database.sql("UPDATE mailbox SET is_active = false WHERE id = ANY ($1)", [.ids(Array(ids[..<210]))])
+      _ = try await store.submit(
+        OutgoingSubmission(
+          mailboxID: ids[3], recipients: ["c@example.com"], subject: "x", messageID: "1@example.com",
+          raw: .bytes([1])), by: database.principal)
+      let filter = BatchFilter(view: .inactive)
+      func run(_ verb: BatchVerb, dryRun: Bool = false) async throws -> Batch {
+        try await database.finish(
+          try await store.createBatch(
+            BatchDraft(verb: verb, filter: filter, dryRun: dryRun), by: database.principal))
+      }
+      let planned = try await run(.delete, dryRun: true)
+      #expect(planned.done == 209 && planned.failed == 1 && planned.failures?.map(\.code) == ["unsent-mail"])
+      #expect(try await database.int("SELECT count(*) FROM mailbox") == 230)
+      let deleted = try await run(.delete)
+      #expect(deleted.state == .finished && deleted.done == 209 && deleted.failed == 1)
+      #expect(try await database.int("SELECT count(*) FROM mailbox") == 21)
+      #expect(try await database.int("SELECT count(*) FROM deleted_mailbox") == 209)
+      #expect(try await database.int("SELECT count(*) FROM audit WHERE action = 'mailbox.delete'") == 209)
+      let rows = try await store.batchResults(
+        of: deleted.id, in: .done, PageRequest(limit: 2), for: database.principal)
+      #expect(rows.items.map(\.address) == ["m1@example.com", "m2@example.com"])
+      let rest = try await run(.deleteWithUnsentMail)
+      #expect(rest.total == 1 && rest.done == 1)
+      #expect(try await database.int("SELECT count(*) FROM mailbox") == 20)
+    }
+  }
+
   @Test("several processes share the work of several batches; no row is done twice")
   func shared() async throws {
     try await TestDatabase.with { database in

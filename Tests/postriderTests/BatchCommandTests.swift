@@ -96,6 +96,41 @@ struct BatchCommandTests {
     }
   }
 
+  @Test("defaults and deletions take a filter: shown first, asked about, and followed")
+  func defaultsAndDeletions() async throws {
+    func draft(_ stub: StubAPI) throws -> BatchDraft? {
+      try stub.requests.last { $0.name == "POST /batches" }?.decoded(BatchDraft.self)
+    }
+    let settings = EmailSettings(
+      defaultProfileID: ProfileID(5), defaultProfileName: "Example mail", updatedAt: Sample.moment)
+    let batches = Self.answer([Self.batch(.finished, verb: .delete, total: 3, done: 2, failed: 1)], mailboxes: 3)
+    try await StubAPI.run(answer: { try $0.name == "GET /email-settings" ? .json(settings) : batches($0) }) { stub in
+      // Few mailboxes, and for good all the same.
+      let refused = try await stub.run("mailbox", "delete", "--view", "inactive")
+      #expect(refused.exitCode == 64, "\(refused.errors)")
+      #expect(refused.errors.contains("this would delete 3 mailboxes with their stored mail for good: say --yes"))
+      #expect(!stub.requests.contains { $0.method == "POST" })
+      let dry = try await stub.run("mailbox", "delete", "--view", "inactive", "--dry-run")
+      #expect(dry.exitCode == 1 && dry.output.contains("2 mailboxes deleted, 1 failed (batch 7)."), "\(dry.errors)")
+      #expect(try draft(stub)?.verb == .delete && draft(stub)?.dryRun == true)
+      let deleted = try await stub.run("mailbox", "delete", "--all", "--discard-unsent", "--yes", "--no-wait")
+      #expect(deleted.exitCode == 0 && deleted.output.contains("postrider batch watch 7"), "\(deleted.errors)")
+      #expect(try draft(stub)?.verb == .deleteWithUnsentMail && draft(stub)?.filter == BatchFilter())
+
+      let applied = try await stub.run("mailbox", "apply-defaults", "--view", "failing", "--no-wait")
+      #expect(applied.exitCode == 0 && applied.output.contains("Example mail"), "\(applied.errors)")
+      #expect(try draft(stub)?.verb == .applyDefaults && draft(stub)?.filter == BatchFilter(view: .failing))
+      _ = try await stub.run("mailbox", "apply-defaults", "--all", "--no-test", "--no-wait")
+      #expect(try draft(stub)?.verb == .writeDefaults)
+    }
+    let none = EmailSettings(updatedAt: Sample.moment)
+    try await StubAPI.run(answer: { try $0.name == "GET /email-settings" ? .json(none) : batches($0) }) { stub in
+      let result = try await stub.run("mailbox", "apply-defaults", "--all", "--yes")
+      #expect(result.exitCode == 1 && result.errors.contains("no default server profile"))
+      #expect(!stub.requests.contains { $0.method == "POST" })
+    }
+  }
+
   @Test("T8: when nothing comes from workers it says why, once")
   func waiting() async throws {
     let waiting = Self.batch(.running, verb: .test, total: 3, done: 0, waiting: 3)

@@ -82,6 +82,25 @@ struct CommandTests {
     }
   }
 
+  @Test(
+    "completions are made for each shell, with the words of enumerations and files", arguments: ["bash", "zsh", "fish"])
+  func completions(shell: String) async throws {
+    let result = try await Program.run(["--generate-completion-script", shell])
+    #expect(result.exitCode == 0)
+    for word in ["apply-defaults", "pending-approval", "login", "mailbox-manager"] {
+      #expect(result.output.contains(word), "\(word)")
+    }
+    // Where a file is meant, the shell's own completion of files.
+    let files =
+      ["bash": "__postrider_add_completions -f", "zsh": "_files", "fish": "__fish_complete_path"][shell] ?? "-"
+    #expect(result.output.contains(files), "\(shell)")
+    if shell == "bash" {
+      let bash = try RunningProgram(["-n", "/dev/stdin"], executable: "/bin/bash", input: result.output)
+      #expect(await bash.exit() == 0, "\(bash.errors)")
+      bash.forget()
+    }
+  }
+
   @Test func anAPIThatIsNotThereEndsWith69() async throws {
     let result = try await Program.run(["whoami", "--api-url", "http://127.0.0.1:1", "--token", "t"])
     #expect(result.exitCode == 69)
@@ -119,6 +138,12 @@ struct CommandTests {
       (
         .problem(409, "name-taken", "a profile of that name exists"), 1,
         ["a profile of that name exists (409, name-taken)"]
+      ),
+      (
+        .problem(
+          422, "invalid", "One value is not allowed: /interval: must be from 1 to 1440, is 5000.",
+          errors: [FieldProblem("/interval", "out-of-range", "must be from 1 to 1440, is 5000")]), 1,
+        ["Error: One value is not allowed (422, invalid)\n  interval: must be from 1 to 1440, is 5000\n"]
       ),
       (.problem(503, "unavailable", "PostgreSQL does not answer"), 69, ["PostgreSQL does not answer", "Try again"]),
       (

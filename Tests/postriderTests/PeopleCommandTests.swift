@@ -105,6 +105,21 @@ struct PeopleCommandTests {
         try await site.cluster.store.completeSignIn(ticket, life: SessionLife(), rehashed: nil))
       #expect(try await site.run("whoami", as: session.token.revealed).output.contains("reader"))
 
+      // Signed in from the command line, until she signs out.
+      try await withFolder { folder in
+        let environment = ["XDG_CONFIG_HOME": folder, "POSTRIDER_API_URL": site.url]
+        let arguments = ["login", "ann@example.org", "--organization", "Test", "--password-stdin"]
+        let wrong = try await Program.run(arguments, environment: environment, input: "wrong horse battery\n")
+        #expect(wrong.exitCode == 1 && wrong.errors.contains("sign-in-refused"), "\(wrong.errors)")
+        let login = try await Program.run(arguments, environment: environment, input: "correct horse battery\n")
+        #expect(login.exitCode == 0 && login.output.contains("(reader) until"), "\(login.errors)")
+        let kept = try #require(FileManager.default.contents(atPath: folder + "/postrider/session.json"))
+        let token = try JSONCoding.decoder().decode(SessionFile.self, from: kept).token
+        #expect(try await Program.run(["whoami"], environment: ["XDG_CONFIG_HOME": folder]).output.contains("reader"))
+        #expect(try await Program.run(["logout"], environment: environment).exitCode == 0)
+        #expect(try await site.run("whoami", as: token).exitCode == 1)
+      }
+
       // Her own, with the present one.
       let own = try await site.run(
         "user", "set-password", "\(session.principal.userID)", "--password-stdin", as: session.token.revealed,

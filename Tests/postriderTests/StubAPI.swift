@@ -1,4 +1,5 @@
 import Foundation
+import HTTPTypes
 import Hummingbird
 import Logging
 import NIOCore
@@ -29,6 +30,8 @@ struct StubAnswer: Sendable {
   var status = 200
   var type = "application/json"
   var body: [UInt8] = []
+  /// Further headers.
+  var headers: [String: String] = [:]
 
   /// A value as the API would send it.
   static func json(_ value: some Encodable, status: Int = 200) -> StubAnswer {
@@ -80,8 +83,10 @@ final class StubAPI: Sendable {
         body: Array(buffer.readableBytesView))
       stub.log.withLock { $0.append(seenRequest) }
       let answer = try answer(seenRequest)
+      var headers: HTTPFields = [.contentType: answer.type]
+      for (name, value) in answer.headers { HTTPField.Name(name).map { headers[$0] = value } }
       return Response(
-        status: .init(code: answer.status), headers: [.contentType: answer.type],
+        status: .init(code: answer.status), headers: headers,
         body: .init(byteBuffer: ByteBuffer(bytes: answer.body)))
     }
     let address: BindAddress = socket.map { .unixDomainSocket(path: $0) } ?? .hostname("127.0.0.1", port: 0)

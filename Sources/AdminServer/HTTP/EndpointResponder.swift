@@ -12,7 +12,7 @@ struct EndpointResponder: HTTPResponder {
 
   let endpoints: [Endpoint]
   let channel: ChannelKind
-  let trustedProxies: Set<String>
+  let trustedProxies: TrustedProxies
   let logger: Logger
 
   func respond(to request: Request, context: APIContext) async throws -> Response {
@@ -36,7 +36,8 @@ struct EndpointResponder: HTTPResponder {
       response = try await endpoint.respond(
         IncomingRequest(
           request: request, parameters: parameters, isSecure: isSecure(request, context),
-          clientAddress: clientAddress(request, context), requestID: requestID, logger: logger))
+          clientAddress: trustedProxies.client(context.remoteAddress, request.headers)?.signInGroup ?? "local",
+          requestID: requestID, logger: logger))
       if isHead { response = response.createHeadResponse() }
     } catch {
       response = Problem.from(error, requestID: requestID, logger: logger).response()
@@ -58,27 +59,7 @@ struct EndpointResponder: HTTPResponder {
   private func isSecure(_ request: Request, _ context: APIContext) -> Bool {
     switch channel {
     case .unixSocket, .tls: return true
-    case .plain:
-      guard let proxy = context.remoteAddress?.ipAddress, trustedProxies.contains(proxy) else { return false }
-      // The last value is the one that the trusted proxy itself wrote.
-      let values = request.headers[values: .forwardedProtocol].flatMap { $0.split(separator: ",") }
-      return values.last.map { $0.trimmingSpaces().lowercased() == "https" } ?? false
-    }
-  }
-
-  private func clientAddress(_ request: Request, _ context: APIContext) -> String {
-    guard let address = context.remoteAddress, let text = address.ipAddress else { return "local" }
-    var client = address
-    if trustedProxies.contains(text) {
-      // The last value is the one that the trusted proxy itself wrote.
-      let values = request.headers[values: .forwardedFor].flatMap { $0.split(separator: ",") }
-      if let last = values.last, let forwarded = try? SocketAddress(ipAddress: last.trimmingSpaces(), port: 0) {
-        client = forwarded
-      }
-    }
-    guard case .v6(let v6) = client else { return client.ipAddress ?? text }
-    return withUnsafeBytes(of: v6.address.sin6_addr) { octets in
-      octets.prefix(8).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+    case .plain: return trustedProxies.saysSecure(context.remoteAddress, request.headers)
     }
   }
 

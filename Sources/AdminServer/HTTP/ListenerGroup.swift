@@ -1,6 +1,5 @@
 import Hummingbird
 import HummingbirdCore
-import HummingbirdTLS
 import Logging
 import NIOCore
 import ServiceLifecycle
@@ -26,17 +25,21 @@ struct ListenerGroup: Sendable {
     var connections: Int
     var idle: Duration
     var grace: Duration
+    /// How often the files of a certificate are looked at.
+    var certificateInterval: Duration = .seconds(60)
   }
 
   private let listeners: [Listener]
   private let endpoints: [Endpoint]
-  private let trustedProxies: Set<String>
+  private let trustedProxies: TrustedProxies
   private let limits: Limits
   private let logger: Logger
   private let bound: BoundAddresses
+  /// Those that are served, once they were read.
+  private let certificates = Certificates()
 
   init(
-    _ listeners: [Listener], endpoints: [Endpoint], trustedProxies: Set<String>, limits: Limits, logger: Logger
+    _ listeners: [Listener], endpoints: [Endpoint], trustedProxies: TrustedProxies, limits: Limits, logger: Logger
   ) {
     self.listeners = listeners
     self.endpoints = endpoints
@@ -47,6 +50,12 @@ struct ListenerGroup: Sendable {
   }
 
   func listening() async throws -> [BoundAddress] { try await bound.all() }
+
+  /// Reads the certificates' files now.
+  func reloadCertificates() { for certificate in certificates.all { certificate.reload() } }
+
+  /// When the first of the served certificates ends, in seconds since 1970; `nil` without TLS.
+  var firstCertificateExpires: Int? { certificates.all.map(\.expires).min() }
 
   func run() async throws {
     do {
@@ -93,17 +102,21 @@ struct ListenerGroup: Sendable {
   private func serve(_ listener: Listener, _ index: Int) async throws {
     switch listener {
     case .tcp(let tcp):
-      let application = try application(
-        .hostname(tcp.host, port: tcp.port), tcp.tls == nil ? .plain : .tls, tls: tcp.tls
+      let certificate = try tcp.tls.map { try ServerCertificate($0, logger: logger) }
+      let application = application(
+        .hostname(tcp.host, port: tcp.port), certificate == nil ? .plain : .tls, certificate
       ) { channel in
         announce(
           .tcp(host: tcp.host, port: channel.localAddress?.port ?? tcp.port, tls: tcp.tls != nil), index)
       }
+      if let certificate { certificates.add(certificate) }
+      // Ends with this scope.
+      async let _ = certificate?.watch(every: limits.certificateInterval)
       try await run(application, "\(tcp.host):\(tcp.port)")
     case .unixSocket(let path):
       let file = try UnixSocketFile(preparing: path)
       let outcome = Mutex<Result<UnixSocketFile.Identity, any Error>?>(nil)
-      let application = try application(.unixDomainSocket(path: file.temporaryPath), .unixSocket, tls: nil) { channel in
+      let application = application(.unixDomainSocket(path: file.temporaryPath), .unixSocket, nil) { channel in
         do {
           let identity = try file.publish()
           outcome.withLock { $0 = .success(identity) }
@@ -132,22 +145,26 @@ struct ListenerGroup: Sendable {
   }
 
   private func application(
-    _ address: BindAddress, _ kind: ChannelKind, tls: TLSFiles?,
+    _ address: BindAddress, _ kind: ChannelKind, _ certificate: ServerCertificate?,
     onListening: @escaping @Sendable (any Channel) -> Void
-  ) throws -> Application<EndpointResponder> {
-    let http = HTTPServerBuilder.http1(
-      configuration: HTTP1Channel.Configuration(
-        idleTimeout: TimeAmount(limits.idle),
-        httpDecoderConfiguration: .init(
-          maxHeaderFieldSize: 16 * 1_024, maxHeaderListSize: 64 * 1_024, maxHeaderFieldCount: 100)))
+  ) -> Application<EndpointResponder> {
+    let connection = HTTP1Channel.Configuration(
+      idleTimeout: TimeAmount(limits.idle),
+      httpDecoderConfiguration: .init(
+        maxHeaderFieldSize: 16 * 1_024, maxHeaderListSize: 64 * 1_024, maxHeaderFieldCount: 100))
+    let server = HTTPServerBuilder { responder in
+      let http = HTTP1Channel(responder: responder, configuration: connection)
+      guard let certificate else { return http }
+      return SecuredChannel(http: http, certificate: certificate)
+    }
     var configuration = ApplicationConfiguration(address: address)
     configuration.availableConnectionsDelegate = MaximumAvailableConnections(limits.connections)
     // Hummingbird's own sentences about start and stop are left out; the responder has a logger of its own.
     var quiet = logger
     quiet.logLevel = max(logger.logLevel, .warning)
     return Application(
-      responder: responder(kind), server: try tls.map { try Self.secured(http, $0) } ?? http,
-      configuration: configuration, onServerRunning: { onListening($0) }, logger: quiet)
+      responder: responder(kind), server: server, configuration: configuration,
+      onServerRunning: { onListening($0) }, logger: quiet)
   }
 
   /// The answers of one way in; tests use it without a listener.
@@ -155,23 +172,19 @@ struct ListenerGroup: Sendable {
     EndpointResponder(endpoints: endpoints, channel: kind, trustedProxies: trustedProxies, logger: logger)
   }
 
-  private static func secured(_ http: HTTPServerBuilder, _ files: TLSFiles) throws -> HTTPServerBuilder {
-    do {
-      let chain = try NIOSSLCertificate.fromPEMFile(files.certificateChain)
-      let key = try NIOSSLPrivateKey(file: files.privateKey, format: .pem)
-      var tls = TLSConfiguration.makeServerConfiguration(
-        certificateChain: chain.map { .certificate($0) }, privateKey: .privateKey(key))
-      tls.minimumTLSVersion = .tlsv12
-      return try .tls(http, tlsConfiguration: tls)
-    } catch {
-      throw ListenError.tls(reason: "\(error)")
-    }
-  }
-
   private func announce(_ address: BoundAddress, _ index: Int) {
     logger.info("Serving", metadata: [LogKeys.address: "\(address)"])
     bound.set(address, index)
   }
+}
+
+/// The certificates of listeners that run.
+private final class Certificates: Sendable {
+  private let list = Mutex<[ServerCertificate]>([])
+
+  var all: [ServerCertificate] { list.withLock { $0 } }
+
+  func add(_ certificate: ServerCertificate) { list.withLock { $0.append(certificate) } }
 }
 
 /// The addresses as they become known, and those who wait for all of them.

@@ -157,7 +157,8 @@ extension JSONShape {
   /// `BatchDraft`.
   static let batchDraft = JSONShape.object([
     Field(
-      "verb", .choice(BatchVerb.ofMailboxes.map(\.rawValue)), isRequired: true, "What is done with each mailbox."),
+      "verb", .choice(BatchVerb.ofMailboxes.map(\.rawValue)), isRequired: true,
+      "What is done with each mailbox. Deletions are for good; `apply-defaults` tests and enables afterwards."),
     Field(
       "ids", .array(of: .identifier, count: 1...Batch.maximumIDs),
       "The mailboxes; instead of a filter. One that is named twice counts once."),
@@ -169,7 +170,7 @@ extension JSONShape {
         Field("ownerKind", choice(OwnerKind.self), "Only mailboxes of users, or of shared queues."),
         Field("addressText", .string, "Only mailboxes whose address has this text, in any case.", example: "@example."),
       ]), "Which mailboxes; an empty one stands for all. Instead of ids."),
-    Field("dryRun", .boolean, "Only count the mailboxes; nothing is done.", standard: "false"),
+    Field("dryRun", .boolean, "Only find out what would become of each mailbox; nothing is done.", standard: "false"),
   ])
 
   /// Mailboxes whose server renumbered their mail, and what becomes of it.

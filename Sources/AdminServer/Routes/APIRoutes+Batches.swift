@@ -185,7 +185,7 @@ extension BatchVerb {
   var right: Right {
     switch self {
     case .approve, .reject: .approveMailboxes
-    case .test, .poll, .importMailboxes: .writeMailboxes
+    case .test, .poll, .applyDefaults, .writeDefaults, .delete, .deleteWithUnsentMail, .importMailboxes: .writeMailboxes
     }
   }
 }

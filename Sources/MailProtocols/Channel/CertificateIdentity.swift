@@ -1,3 +1,5 @@
+import PostriderCore
+
 /// Whether a certificate is for the server that was asked for (RFC 7817 section 3, RFC 9525 section 6).
 ///
 /// Asked in addition to the TLS library. swift-nio-ssl 2.37 takes a certificate for the *connected address* as proof of

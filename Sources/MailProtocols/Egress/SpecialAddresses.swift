@@ -1,3 +1,5 @@
+import PostriderCore
+
 /// Addresses that no public mail server has (IANA special-purpose registries, RFC 6890), and ways to write them.
 enum SpecialAddresses {
   private struct Row {

@@ -101,7 +101,8 @@ struct AlertCondition: Sendable {
       add(.id(principal.userID)) { person in
         """
         (\(Self.wall(of: "m.organization_id = $1 AND \(MailboxQuery.isMine(person))"))
-          OR a.profile_id IN (SELECT p.id FROM server_profile p WHERE p.organization_id = $1 AND p.owner_id = \(person)))
+          OR a.profile_id IN (SELECT p.id FROM server_profile p WHERE p.organization_id = $1 AND p.owner_id = \(person))
+          \(principal.role == .administrator ? Self.orphaned : ""))
         """
       }
     case .mailbox(let mailbox): add(.id(mailbox)) { Self.wall(of: "m.id = \($0)") }
@@ -124,6 +125,19 @@ struct AlertCondition: Sendable {
         AND (SELECT o.notifies_mailbox_owners FROM organization o WHERE o.id = $1))
     """
   }
+
+  /// The alerts that no wall of a person who can sign in shows: of mailboxes whose user is inactive, or whose shared
+  /// queue has neither an active owner nor an active member, and of profiles whose owner is inactive or gone. They stand
+  /// on every administrator's wall.
+  private static let orphaned = """
+    OR a.mailbox_id IN (SELECT m.id FROM mailbox m JOIN app_user w ON w.id = m.user_id
+      WHERE w.organization_id = $1 AND NOT w.is_active)
+    OR a.mailbox_id IN (SELECT m.id FROM mailbox m JOIN shared_queue q ON q.id = m.queue_id
+      WHERE q.organization_id = $1 AND NOT EXISTS (SELECT FROM app_user w WHERE w.is_active AND (w.id = q.owner_id
+        OR w.id IN (SELECT s.user_id FROM shared_queue_member s WHERE s.queue_id = q.id))))
+    OR a.profile_id IN (SELECT p.id FROM server_profile p LEFT JOIN app_user w ON w.id = p.owner_id
+      WHERE p.organization_id = $1 AND w.is_active IS NOT TRUE)
+    """
 
   private mutating func add(_ value: PostgresValue, _ condition: (String) -> String) {
     parameters.append(value)

@@ -47,7 +47,7 @@ struct LockedBatch: Sendable {
   }
 
   /// Where the rows of the coming step end.
-  var end: Int64 { min(next + stepRows, last + 1) }
+  var end: Int64 { min(next + min(stepRows, verb.stepRows), last + 1) }
 }
 
 /// What became of rows in one step.
@@ -57,15 +57,18 @@ struct RowChanges: Sendable {
   private var codes: [String?] = []
   private var messages: [String?] = []
   private var mailboxes: [Int64?] = []
+  private var addresses: [String?] = []
 
   mutating func add(
-    _ position: Int64, _ state: BatchRowState, code: String? = nil, message: String? = nil, mailbox: MailboxID? = nil
+    _ position: Int64, _ state: BatchRowState, code: String? = nil, message: String? = nil, mailbox: MailboxID? = nil,
+    address: String? = nil
   ) {
     positions.append(position)
     states.append(state)
     codes.append(code)
     messages.append(message)
     mailboxes.append(mailbox?.value)
+    addresses.append(address)
   }
 
   func count(_ state: BatchRowState) -> Int64 { Int64(states.count { $0 == state }) }
@@ -75,8 +78,9 @@ struct RowChanges: Sendable {
     // Each row finds its place in the arrays. Joined to them, a table without statistics is compared row with row.
     Statement(
       """
-      UPDATE batch_row r SET (state, code, message, mailbox_id, target) = (
+      UPDATE batch_row r SET (state, code, message, mailbox_id, address, target) = (
         SELECT ($3::text[])[n], ($4::text[])[n], ($5::text[])[n], coalesce(r.mailbox_id, ($6::bigint[])[n]),
+          coalesce(($8::text[])[n], r.address),
           CASE ($3::text[])[n] WHEN 'waiting' THEN (SELECT s.requested FROM mailbox_schedule s
             WHERE s.mailbox_id = r.mailbox_id AND s.kind = $7) END
         FROM (SELECT array_position($2::bigint[], r.position::bigint) AS n OFFSET 0) AS place)
@@ -84,7 +88,7 @@ struct RowChanges: Sendable {
       """,
       [
         .id(batch), .ints(positions), .texts(states.map(\.rawValue)), .texts(codes), .texts(messages),
-        .ints(mailboxes), .text(job?.rawValue),
+        .ints(mailboxes), .text(job?.rawValue), .texts(addresses),
       ])
   }
 }
@@ -123,8 +127,7 @@ extension PostgresStore {
     switch batch.state {
     case .canceling: try takeBack(batch, db)
     case _ where batch.next <= batch.last:
-      let (changes, statements) =
-        batch.verb == .importMailboxes ? try importStep(batch, db) : try mailboxStep(batch, db)
+      let (changes, statements) = try rowsStep(batch, db)
       try db.commit(
         (batch.dryRun ? [] : statements)
           + (changes.positions.isEmpty ? [] : [changes.statement(batch.id, batch.verb.job)])
@@ -133,30 +136,38 @@ extension PostgresStore {
     }
   }
 
-  /// The table of verbs: what a step does to mailboxes of which these facts are known.
-  private static func plan(
-    _ verb: BatchVerb, _ facts: [MailboxID: MailboxFacts], by principal: Principal
-  ) -> BulkPlan {
-    switch verb {
-    case .approve: .approval(.approved, facts, by: principal)
-    case .reject: .approval(.rejected, facts, by: principal)
-    case .test: .test(facts, .batchTest, by: principal)
-    case .poll: .poll(facts, .poll, by: principal)
-    case .importMailboxes: BulkPlan()
+  /// The table of verbs: what the next rows become, and the statements that do it.
+  private func rowsStep(_ batch: LockedBatch, _ db: isolated PostgresConnection) throws -> (RowChanges, [Statement]) {
+    let principal = batch.principal
+    switch batch.verb {
+    case .approve: return try mailboxStep(batch, db) { .approval(.approved, $0, by: principal) }
+    case .reject: return try mailboxStep(batch, db) { .approval(.rejected, $0, by: principal) }
+    case .test: return try mailboxStep(batch, db) { .test($0, .batchTest, by: principal) }
+    case .poll: return try mailboxStep(batch, db) { .poll($0, .poll, by: principal) }
+    case .applyDefaults, .writeDefaults: return try defaultsStep(batch, db)
+    case .delete, .deleteWithUnsentMail: return try deletionStep(batch, db)
+    case .importMailboxes: return try importStep(batch, db)
     }
   }
 
-  private func mailboxStep(
+  /// The rows of the coming step, by number.
+  func pendingRows(
     _ batch: LockedBatch, _ db: isolated PostgresConnection
-  ) throws -> (RowChanges, [Statement]) {
-    let rows = try db.query(
+  ) throws -> [(position: Int64, id: MailboxID)] {
+    try db.query(
       """
       SELECT position, mailbox_id FROM batch_row
       WHERE batch_id = $1 AND position >= $2 AND position < $3 AND state = 'pending' ORDER BY position
       """, [.id(batch.id), .int(batch.next), .int(batch.end)]
-    ).map { (try $0.int(), try $0.id() as MailboxID) }
-    let facts = try Self.facts(of: rows.map(\.1), in: batch.principal.organizationID, db)
-    let plan = Self.plan(batch.verb, facts, by: batch.principal)
+    ).map { (try $0.int(), try $0.id()) }
+  }
+
+  private func mailboxStep(
+    _ batch: LockedBatch, _ db: isolated PostgresConnection, _ plan: ([MailboxID: MailboxFacts]) -> BulkPlan
+  ) throws -> (RowChanges, [Statement]) {
+    let rows = try pendingRows(batch, db)
+    let facts = try Self.facts(of: rows.map(\.id), in: batch.principal.organizationID, db)
+    let plan = plan(facts)
     let accepted: BatchRowState = batch.verb.job == nil || batch.dryRun ? .done : .waiting
     var changes = RowChanges()
     for (position, id) in rows {

@@ -30,12 +30,12 @@ private struct DeletionFacts: Sendable {
     WHERE m.id = ANY ($1) AND m.organization_id = $2 ORDER BY m.id
     """
 
-  func answer(_ request: MailboxDeletionRequest) -> MailboxDeletion {
+  func answer(discardsUnsentMail: Bool) -> MailboxDeletion {
     var answer = MailboxDeletion(id: id, ok: true, address: address, storedEmails: stored, unsentEmails: unsent)
     if sendsAlerts {
       (answer.ok, answer.code) = (false, "sends-alerts")
       answer.message = "the organization's alerts are mailed from it: let another one do that, or turn alert mail off"
-    } else if unsent > 0 && request.confirmsUnsentMail != true {
+    } else if unsent > 0 && !discardsUnsentMail {
       (answer.ok, answer.code) = (false, "unsent-mail")
       let messages = unsent == 1 ? "1 message waits" : "\(unsent) messages wait"
       answer.message = "\(messages) to be sent and never will be; send `confirmsUnsentMail` to delete it nevertheless"
@@ -54,27 +54,34 @@ extension PostgresStore {
   public func deleteMailboxes(
     _ request: MailboxDeletionRequest, by principal: Principal
   ) async throws -> [MailboxDeletion] {
-    let organization = principal.organizationID
-    return try await pool.transaction(.api(principal)) { db in
-      let found = try db.pipeline([
-        // A submit locks the mailbox too, so nothing new waits to be sent afterwards.
-        Statement(
-          "SELECT 1 FROM mailbox WHERE id = ANY ($1) AND organization_id = $2 ORDER BY id FOR UPDATE",
-          [.ids(request.ids), .id(organization)]),
-        Statement(DeletionFacts.statement, [.ids(request.ids), .id(organization)]),
-      ])[1].map { try DeletionFacts(&$0) }
-      let answers = found.map { ($0, $0.answer(request)) }
-      let gone = answers.filter(\.1.ok).map(\.0)
-      if gone.isEmpty || request.dryRun == true {
-        try db.commit()
-      } else {
-        try db.commit(Self.delete(gone, by: principal))
-      }
-      let byID = Dictionary(uniqueKeysWithValues: answers.map { ($0.0.id, $0.1) })
+    try await pool.transaction(.api(principal)) { db in
+      let plan = try Self.deletion(
+        of: request.ids, discardsUnsentMail: request.confirmsUnsentMail == true, by: principal, db)
+      try db.commit(request.dryRun == true ? [] : plan.statements)
       return request.ids.map {
-        byID[$0] ?? MailboxDeletion(id: $0, ok: false, code: "not-found", message: "there is no such mailbox")
+        plan.answers[$0] ?? MailboxDeletion(id: $0, ok: false, code: "not-found", message: "there is no such mailbox")
       }
     }
+  }
+
+  /// Locks mailboxes, and finds out which of them may be deleted and by which statements. Without an answer: not found.
+  static func deletion(
+    of ids: [MailboxID], discardsUnsentMail: Bool, by principal: Principal, _ db: isolated PostgresConnection
+  ) throws -> (answers: [MailboxID: MailboxDeletion], statements: [Statement]) {
+    let organization = principal.organizationID
+    let found = try db.pipeline([
+      // A submit locks the mailbox too, so nothing new waits to be sent afterwards.
+      Statement(
+        "SELECT 1 FROM mailbox WHERE id = ANY ($1) AND organization_id = $2 ORDER BY id FOR UPDATE",
+        [.ids(ids), .id(organization)]),
+      Statement(DeletionFacts.statement, [.ids(ids), .id(organization)]),
+    ])[1].map { try DeletionFacts(&$0) }
+    let answers = found.map { ($0, $0.answer(discardsUnsentMail: discardsUnsentMail)) }
+    let gone = answers.filter(\.1.ok).map(\.0)
+    return (
+      Dictionary(uniqueKeysWithValues: answers.map { ($0.0.id, $0.1) }),
+      gone.isEmpty ? [] : delete(gone, by: principal)
+    )
   }
 
   private static func delete(_ gone: [DeletionFacts], by principal: Principal) -> [Statement] {

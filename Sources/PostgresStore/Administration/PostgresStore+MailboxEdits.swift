@@ -20,21 +20,28 @@ extension PostgresStore {
   public func applyDefaults(
     to ids: [MailboxID], dryRun: Bool, by principal: Principal
   ) async throws -> AppliedDefaults {
-    let organization = principal.organizationID
-    return try await rehearsable(dryRun, principal) { [self] db in
-      let settings = try Self.emailSettings(try db.pipeline([Self.emailSettingsStatement(organization)])[0])
-      guard let profile = settings.defaultProfileID else {
-        throw StoreError.conflict(
-          code: "no-default-profile",
-          message: "the organization has no default server profile: choose one in its email settings first")
-      }
-      var change = MailboxChange(profileID: profile)
-      change.incomingMethod = settings.incomingMethod
-      change.outgoingMethod = settings.outgoingMethod
-      change.actMethod = settings.act.method
+    try await rehearsable(dryRun, principal) { [self] db in
+      let (settings, change) = try Self.defaults(of: principal.organizationID, db)
       return AppliedDefaults(
         settings: settings, results: try edit(ids, change, applyingDefaults: true, by: principal, db))
     }
+  }
+
+  /// The defaults as a change of mailboxes. Throws ``StoreError/conflict(code:message:)`` `no-default-profile`.
+  static func defaults(
+    of organization: OrganizationID, _ db: isolated PostgresConnection
+  ) throws -> (settings: EmailSettings, change: MailboxChange) {
+    let settings = try emailSettings(try db.pipeline([emailSettingsStatement(organization)])[0])
+    guard let profile = settings.defaultProfileID else {
+      throw StoreError.conflict(
+        code: "no-default-profile",
+        message: "the organization has no default server profile: choose one in its email settings first")
+    }
+    var change = MailboxChange(profileID: profile)
+    change.incomingMethod = settings.incomingMethod
+    change.outgoingMethod = settings.outgoingMethod
+    change.actMethod = settings.act.method
+    return (settings, change)
   }
 
   /// Ends a transaction that is not to be kept, with what it found out.
@@ -60,7 +67,7 @@ extension PostgresStore {
   }
 
   /// Changes each in the order of their numbers, in which mailboxes are locked everywhere.
-  private func edit(
+  func edit(
     _ ids: [MailboxID], _ change: MailboxChange, applyingDefaults: Bool = false, by principal: Principal,
     _ db: isolated PostgresConnection
   ) throws -> [MailboxEditResult] {

@@ -3,19 +3,19 @@ import PostriderCore
 
 extension PostgresStore {
   private static let queueColumns = """
-    SELECT q.id, q.organization_id, q.name, q.address, q.is_active, u.id, u.name, u.address,
+    SELECT x.id, x.organization_id, x.name, x.address, x.is_active, u.id, u.name, u.address,
       (SELECT coalesce(jsonb_agg(jsonb_build_object('id', w.id, 'name', w.name, 'address', w.address)
           ORDER BY w.address_key), '[]')
-        FROM shared_queue_member s JOIN app_user w ON w.id = s.user_id WHERE s.queue_id = q.id),
-      q.version, q.created_at, q.updated_at, q.address_key
-    FROM shared_queue q LEFT JOIN app_user u ON u.id = q.owner_id
+        FROM shared_queue_member s JOIN app_user w ON w.id = s.user_id WHERE s.queue_id = x.id),
+      x.version, x.created_at, x.updated_at, x.address_key
+    FROM shared_queue x LEFT JOIN app_user u ON u.id = x.owner_id
     """
 
   private static func oneQueue(_ id: SharedQueueID, _ organization: OrganizationID) -> Statement {
-    Statement(queueColumns + " WHERE q.id = $1 AND q.organization_id = $2", [.id(id), .id(organization)])
+    Statement(queueColumns + " WHERE x.id = $1 AND x.organization_id = $2", [.id(id), .id(organization)])
   }
 
-  private static func queue(_ row: inout Row) throws -> (queue: SharedQueue, key: String) {
+  private static func queue(_ row: inout Row) throws -> (SharedQueue, String) {
     let id: SharedQueueID = try row.id()
     let organization: OrganizationID = try row.id()
     let name = try row.text()
@@ -33,7 +33,7 @@ extension PostgresStore {
 
   private static func queue(_ result: ResultSet) throws -> SharedQueue {
     guard let found = try result.map(Self.queue).first else { throw StoreError.notFound("shared queue") }
-    return found.queue
+    return found.0
   }
 
   /// Enters a shared queue. Throws ``StoreError/conflict(code:message:)`` `address-taken`, and ``StoreError/invalid(_:)`` for
@@ -91,23 +91,9 @@ extension PostgresStore {
   public func sharedQueues(
     _ filter: PeopleFilter, _ page: PageRequest, for principal: Principal
   ) async throws -> Page<SharedQueue> {
-    let limit = try page.checkedLimit()
-    let cursor = try Cursor<String>(page.cursor, list: "shared-queues")
-    return try await pool.transaction(.api(principal)) { db in
-      let values = filter.values(of: principal.organizationID)
-      let results = try db.commit([
-        Statement(
-          Self.queueColumns + filter.condition("q") + """
-             AND ($5::text IS NULL OR (q.address_key, q.id) > ($5, $6)) ORDER BY q.address_key, q.id LIMIT $7
-            """, values + [.text(cursor?.key), .int(cursor?.id), .int(limit + 1)]),
-        Statement("SELECT count(*) FROM shared_queue q" + filter.condition("q"), values),
-      ])
-      let rows = try results[0].map(Self.queue)
-      var total = results[1][0]
-      let keys = Dictionary(uniqueKeysWithValues: rows.map { ($0.queue.id, $0.key) })
-      return try Page(rows: rows.map(\.queue), limit: limit, total: try total.int()) { last in
-        try Cursor(list: "shared-queues", key: keys[last.id] ?? "", id: last.id.value).text()
-      }
+    try await people("shared-queues", "shared_queue", Self.queueColumns, filter, page, for: principal, read: Self.queue)
+    {
+      $0.id.value
     }
   }
 

@@ -3,17 +3,17 @@ import PostriderCore
 
 extension PostgresStore {
   private static let userColumns = """
-    SELECT u.id, u.organization_id, u.name, u.address, u.role, u.is_active, p.user_id IS NOT NULL,
-      CASE WHEN p.locked_until > now() THEN p.locked_until END, p.last_sign_in_at, u.version, u.created_at, u.updated_at,
-      u.address_key
-    FROM app_user u LEFT JOIN user_password p ON p.user_id = u.id
+    SELECT x.id, x.organization_id, x.name, x.address, x.role, x.is_active, p.user_id IS NOT NULL,
+      CASE WHEN p.locked_until > now() THEN p.locked_until END, p.last_sign_in_at, x.version, x.created_at, x.updated_at,
+      x.address_key
+    FROM app_user x LEFT JOIN user_password p ON p.user_id = x.id
     """
 
   private static func oneUser(_ id: UserID, _ organization: OrganizationID) -> Statement {
-    Statement(userColumns + " WHERE u.id = $1 AND u.organization_id = $2", [.id(id), .id(organization)])
+    Statement(userColumns + " WHERE x.id = $1 AND x.organization_id = $2", [.id(id), .id(organization)])
   }
 
-  private static func user(_ row: inout Row) throws -> (user: User, key: String) {
+  private static func user(_ row: inout Row) throws -> (User, String) {
     let user = User(
       id: try row.id(), organizationID: try row.id(), name: try row.text(), address: try row.text(),
       role: try row.word(), isActive: try row.bool(), passwordSet: try row.bool(), lockedUntil: try row.dateOrNil(),
@@ -23,7 +23,7 @@ extension PostgresStore {
 
   static func user(_ result: ResultSet) throws -> User {
     guard let found = try result.map(Self.user).first else { throw StoreError.notFound("user") }
-    return found.user
+    return found.0
   }
 
   /// Enters a person. Throws ``StoreError/conflict(code:message:)`` `address-taken`.
@@ -67,22 +67,34 @@ extension PostgresStore {
 
   /// People, by address.
   public func users(_ filter: PeopleFilter, _ page: PageRequest, for principal: Principal) async throws -> Page<User> {
+    try await people("users", "app_user", Self.userColumns, filter, page, for: principal, read: Self.user) {
+      $0.id.value
+    }
+  }
+
+  /// A page of people or shared queues, by address. `columns` is a query of `table` under the name `x` that ends with the
+  /// address's key.
+  func people<Somebody: Codable & Sendable>(
+    _ list: String, _ table: String, _ columns: String, _ filter: PeopleFilter, _ page: PageRequest,
+    for principal: Principal, read: @escaping @Sendable (inout Row) throws -> (Somebody, String),
+    id: @escaping @Sendable (Somebody) -> Int64
+  ) async throws -> Page<Somebody> {
     let limit = try page.checkedLimit()
-    let cursor = try Cursor<String>(page.cursor, list: "users")
+    let cursor = try Cursor<String>(page.cursor, list: list)
     return try await pool.transaction(.api(principal)) { db in
       let values = filter.values(of: principal.organizationID)
       let results = try db.commit([
         Statement(
-          Self.userColumns + filter.condition("u") + """
-             AND ($5::text IS NULL OR (u.address_key, u.id) > ($5, $6)) ORDER BY u.address_key, u.id LIMIT $7
+          columns + filter.condition + """
+             AND ($5::text IS NULL OR (x.address_key, x.id) > ($5, $6)) ORDER BY x.address_key, x.id LIMIT $7
             """, values + [.text(cursor?.key), .int(cursor?.id), .int(limit + 1)]),
-        Statement("SELECT count(*) FROM app_user u" + filter.condition("u"), values),
+        Statement("SELECT count(*) FROM \(table) x" + filter.condition, values),
       ])
-      let rows = try results[0].map(Self.user)
+      let rows = try results[0].map(read)
       var total = results[1][0]
-      let keys = Dictionary(uniqueKeysWithValues: rows.map { ($0.user.id, $0.key) })
-      return try Page(rows: rows.map(\.user), limit: limit, total: try total.int()) { last in
-        try Cursor(list: "users", key: keys[last.id] ?? "", id: last.id.value).text()
+      let keys = Dictionary(uniqueKeysWithValues: rows.map { (id($0.0), $0.1) })
+      return try Page(rows: rows.map(\.0), limit: limit, total: try total.int()) { last in
+        try Cursor(list: list, key: keys[id(last)] ?? "", id: id(last)).text()
       }
     }
   }
@@ -277,12 +289,12 @@ private struct AuditedUser: Encodable {
 }
 
 extension PeopleFilter {
-  /// The condition on a person or shared queue of this name in the query, with the parameters $1 to $4.
-  func condition(_ table: String) -> String {
+  /// The condition on a person or shared queue `x`, with the parameters $1 to $4.
+  var condition: String {
     """
-     WHERE \(table).organization_id = $1 AND ($2::boolean IS NULL OR \(table).is_active = $2)
-    AND ($3::text IS NULL OR \(table).address_key = lower($3))
-    AND ($4::text IS NULL OR strpos(\(table).address_key, lower($4)) > 0 OR strpos(lower(\(table).name), lower($4)) > 0)
+     WHERE x.organization_id = $1 AND ($2::boolean IS NULL OR x.is_active = $2)
+    AND ($3::text IS NULL OR x.address_key = lower($3))
+    AND ($4::text IS NULL OR strpos(x.address_key, lower($4)) > 0 OR strpos(lower(x.name), lower($4)) > 0)
     """
   }
 

@@ -141,7 +141,8 @@ public struct MailboxFilter: Hashable, Sendable {
 /// Whose wall alerts stand on. An error of a profile stands on the walls of its mailboxes and of their owners too where
 /// ``EmailSettings/notifiesMailboxOwners`` says so.
 public enum AlertWall: Hashable, Sendable {
-  /// The principal's: alerts of their own mailboxes (see ``MailboxFilter/View/mine``) and of the profiles that they own.
+  /// The principal's: alerts of their own mailboxes (see ``MailboxFilter/View/mine``) and of the profiles that they own;
+  /// an administrator's also those that nobody active owns.
   case mine
   /// A mailbox's.
   case mailbox(MailboxID)

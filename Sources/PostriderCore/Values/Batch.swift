@@ -13,18 +13,28 @@ public enum BatchVerb: String, Hashable, Sendable, Codable, CaseIterable {
   case test
   /// Polls them now.
   case poll
+  /// Gives them the organization's default email settings, then tests and enables them.
+  case applyDefaults = "apply-defaults"
+  /// Gives them the organization's default email settings, and does not test them.
+  case writeDefaults = "write-defaults"
+  /// Deletes them with their mail; those with mail that waits to be sent are refused.
+  case delete
+  /// Deletes them, also those with mail that waits to be sent; it never will be.
+  case deleteWithUnsentMail = "delete-with-unsent-mail"
   /// Creates them from a file.
   case importMailboxes = "import"
 
   /// Those that are asked for with a filter or with ids.
-  public static let ofMailboxes: [BatchVerb] = [.approve, .reject, .test, .poll]
+  public static let ofMailboxes: [BatchVerb] = [
+    .approve, .reject, .test, .poll, .applyDefaults, .writeDefaults, .delete, .deleteWithUnsentMail,
+  ]
 
   /// What workers have to do for it; a mailbox is done when they have. `nil`: done as soon as it is written.
   public var job: JobKind? {
     switch self {
-    case .test: .test
+    case .test, .applyDefaults: .test
     case .poll: .poll
-    case .approve, .reject, .importMailboxes: nil
+    case .approve, .reject, .writeDefaults, .delete, .deleteWithUnsentMail, .importMailboxes: nil
     }
   }
 }

@@ -6,7 +6,7 @@ enum Administration {
   static let commands: [any ParsableCommand.Type] = [
     ProfileCommand.self, MailboxCommand.self, BatchCommand.self, AlertCommand.self, RunCommand.self, EmailCommand.self,
     QuarantineCommand.self, WebhookCommand.self, QueueCommand.self, EmailSettingsCommand.self, UserCommand.self,
-    SharedQueueCommand.self, AuditCommand.self, WhoAmICommand.self,
+    SharedQueueCommand.self, AuditCommand.self, LoginCommand.self, LogoutCommand.self, WhoAmICommand.self,
   ]
 }
 
@@ -46,14 +46,7 @@ struct Session: Sendable {
     try await ClientError.told {
       let settings = try ClientSettings.find(options)
       for warning in settings.warnings { Terminal.warn(warning) }
-      let api = APIClient(settings)
-      do {
-        try await body(Session(api: api, isJSON: options.json))
-        await api.close()
-      } catch {
-        await api.close()
-        throw error
-      }
+      try await APIClient.with(settings) { try await body(Session(api: $0, isJSON: options.json)) }
     }
   }
 

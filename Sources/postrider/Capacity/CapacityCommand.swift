@@ -38,7 +38,8 @@ struct CapacityCommand: AsyncParsableCommand {
   @Option(
     parsing: .upToNextOption,
     help: ArgumentHelp(
-      "JSON objects of `postrider bench … --json`, whose figures replace the costs.", valueName: "file"))
+      "JSON objects of `postrider bench … --json`, whose figures replace the costs.", valueName: "file"),
+    completion: .file())
   var figures: [String] = []
   @OptionGroup var role: RoleOptions
   @Flag(help: "Print one JSON object.") var json = false

@@ -10,6 +10,8 @@ struct Setting: Sendable {
     case flag
     case choice([String])
     case list
+    /// Addresses and networks (CIDR), separated by commas.
+    case networks
     case path
     /// `part=level,…`, see ``LogPart``.
     case levels
@@ -56,6 +58,7 @@ struct Setting: Sendable {
     case .flag: "true, false"
     case .choice(let words): words.joined(separator: ", ")
     case .list: "comma-separated list"
+    case .networks: "comma-separated addresses and networks (CIDR)"
     case .path: "path"
     case .levels: "part=level,…; parts: \(LogPart.allCases.map(\.rawValue).joined(separator: ", "))"
     }
@@ -125,6 +128,14 @@ struct Setting: Sendable {
   static let apiHost = Setting("api.host", .text, "127.0.0.1", "Address the API listens on.")
   static let apiPort = Setting("api.port", .number(0...65_535), "8080", "Port the API listens on; 0 takes a free one.")
   static let apiSocket = Setting("api.socket", .path, nil, "Unix socket the API listens on too (mode 0600).")
+  static let apiCertificateFile = Setting(
+    "api.tls.certificateFile", .path, nil,
+    "The API's certificate with its chain (PEM): TLS on api.port. Read anew when it changes, and at SIGHUP.")
+  static let apiKeyFile = Setting(
+    "api.tls.keyFile", .path, nil, "The private key of the API's certificate (PEM, not encrypted).")
+  static let apiTrustedProxies = Setting(
+    "api.trustedProxies", .networks, "",
+    "Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed: addresses or networks, such as 10.0.0.0/8.")
   static let apiPublicURL = Setting(
     "api.publicUrl", .url(schemes: ["https", "http"]), nil,
     "Where browsers reach this API, for consents: https://mail.example.com; http://127.0.0.1 and api.port when left out."
@@ -167,7 +178,8 @@ struct Setting: Sendable {
     databaseURL, databaseDirectURL, databaseMigrateURL, databasePool, redisURL, redisUser, redisPassword,
     redisSentinelUser, redisSentinelPassword, redisCAFile, redisCertificateFile, redisKeyFile, redisServerName,
     queueLease, queueShards, keysRing, keysFile, egressAllow, egressPorts, egressID, allowsNonTLS, apiHost, apiPort,
-    apiSocket, apiPublicURL, apiMaximumMessage, apiSpool, allowsInsecureCredentials, scaleTarget, scaleSlots, probeHost,
+    apiSocket, apiCertificateFile, apiKeyFile, apiTrustedProxies, apiPublicURL, apiMaximumMessage, apiSpool,
+    allowsInsecureCredentials, scaleTarget, scaleSlots, probeHost,
     probePort, workerSessions, workerGrace, workerHelo, workerRoundTrip, workerSpool, workerOctetsPerPoll,
     workerNewestFirst, logLevel, logLevels, logFormat,
   ]

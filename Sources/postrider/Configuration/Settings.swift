@@ -107,7 +107,8 @@ struct Settings: Sendable {
   /// Names with our prefix that are not configuration of a process: the CLI's, the build's and the tests'.
   static let foreignNames: Set<String> = [
     "POSTRIDER_API_URL", "POSTRIDER_TOKEN", "POSTRIDER_TOKEN_FILE", "POSTRIDER_DATA", "POSTRIDER_MAILBOX_PASSWORD",
-    "POSTRIDER_PROFILE_PASSWORD", "POSTRIDER_OAUTH_SECRET",
+    "POSTRIDER_PROFILE_PASSWORD", "POSTRIDER_OAUTH_SECRET", "POSTRIDER_USER_PASSWORD", "POSTRIDER_CURRENT_PASSWORD",
+    "POSTRIDER_PASSWORD",
     "POSTRIDER_CLI_ENV", "POSTRIDER_STRICT", "POSTRIDER_CORPORA",
   ]
 
@@ -133,9 +134,14 @@ struct Settings: Sendable {
 
   /// The items of a list.
   func list(_ setting: Setting) -> [String] {
-    (values[setting.key] ?? "").split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) }.filter {
-      !$0.isEmpty
-    }
+    Self.words(of: values[setting.key] ?? "")
+  }
+
+  /// The networks of a list.
+  func networks(_ setting: Setting) -> [AddressRange] { list(setting).compactMap { AddressRange($0) } }
+
+  static func words(of list: String) -> [String] {
+    list.split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) }.filter { !$0.isEmpty }
   }
 }
 
@@ -147,6 +153,9 @@ extension Setting {
     let shown = isSecret ? "the value" : "`\(value)`"
     switch kind {
     case .text, .path, .list: return nil
+    case .networks:
+      let wrong = Settings.words(of: value).first { AddressRange($0) == nil }
+      return wrong.map { "`\($0)` must be an address or a network, such as 10.0.0.0/8" }
     case .levels: return LogPart.levels(value) == nil ? "\(shown) must be \(range)" : nil
     case .url(let schemes):
       return schemes.contains { value.hasPrefix("\($0)://") } ? nil : "\(shown) must begin with \(range)"

@@ -23,7 +23,8 @@ struct DevCommand: AsyncParsableCommand {
   @Option(
     name: .long,
     help: ArgumentHelp(
-      "Where everything is kept (default: POSTRIDER_DATA, else \(DataDirectory.defaultPath)).", valueName: "dir"))
+      "Where everything is kept (default: POSTRIDER_DATA, else \(DataDirectory.defaultPath)).", valueName: "dir"),
+    completion: .directory)
   var data: String?
 
   @Flag(

@@ -83,7 +83,7 @@ struct AnalyzeCommand: AsyncParsableCommand {
   @Option(
     help: ArgumentHelp(
       "Certificates (PEM) to trust instead of the system's.", discussion: "Example: --ca-file /etc/ssl/example.pem",
-      valueName: "file"))
+      valueName: "file"), completion: .file())
   var caFile: String?
 
   @OptionGroup(title: "Configuration, for the egress policy and the name in EHLO") var role: RoleOptions

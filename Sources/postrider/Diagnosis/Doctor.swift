@@ -1,3 +1,4 @@
+import AdminServer
 import Foundation
 import MailProtocols
 import NIOPosix
@@ -92,6 +93,7 @@ final class Doctor: Sendable {
           .configuration, "server profiles may send passwords without TLS",
           "Take away \(Setting.allowsNonTLS.environmentName) unless a mail server of your own network needs it."))
     }
+    if let finding = certificate() { findings.append(finding) }
     let spool = settings.text(.workerSpool) ?? "/tmp"
     if !FileManager.default.isWritableFile(atPath: spool) {
       findings.append(
@@ -100,6 +102,22 @@ final class Doctor: Sendable {
           "Name another directory with \(Setting.workerSpool.environmentName); only workers need it."))
     }
     return findings
+  }
+
+  /// The API's certificate: whether it can be served, and for how long.
+  private func certificate(now: Date = Date()) -> Finding? {
+    do {
+      guard let files = try settings.apiTLS() else { return nil }
+      let days = Int((try files.expiry().timeIntervalSince(now) / 86_400).rounded(.down))
+      let renew = "Renew it: running processes read the new files by themselves."
+      if days < 0 { return .error(.configuration, "the API's certificate has expired", renew) }
+      let words = "the API's certificate is good for \(Words.count(days, "day"))"
+      return days < 14 ? .warning(.configuration, words, renew) : .ok(.configuration, words)
+    } catch {
+      return .error(
+        .configuration, "the API cannot serve TLS: \(Self.words(error))",
+        "Only processes of the API need the files; running ones go on with the former certificate.")
+    }
   }
 
   // MARK: Versions

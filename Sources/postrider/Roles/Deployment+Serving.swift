@@ -4,6 +4,7 @@ import PostgresStore
 import PostriderCore
 import RedisQueue
 import ServiceLifecycle
+import UnixSignals
 import WebServices
 
 extension Deployment {
@@ -21,13 +22,26 @@ extension Deployment {
   /// Carries batches out; belongs into every process that serves the API.
   func batches(store: PostgresStore) -> BatchRunner { BatchRunner(queue: store, logger: logger(.api)) }
 
+  /// Reads the API's certificate anew whenever the process gets SIGHUP. Without TLS the signal keeps its meaning.
+  func certificateReloads(of api: AdminServer) throws -> [any Service] {
+    if try settings.apiTLS() == nil { return [] }
+    return [
+      Running {
+        for await _ in await UnixSignalsSequence(trapping: .sighup) { api.reloadCertificates() }
+      }
+    ]
+  }
+
   /// The REST API on its TCP port and, where configured, on a Unix socket.
   func api(store: PostgresStore, queue: RedisJobQueue, port: Int? = nil, socket: String? = nil) throws -> AdminServer {
     var configuration = AdminServerConfiguration(
-      tcp: TCPListener(host: settings.text(.apiHost) ?? "127.0.0.1", port: port ?? settings.number(.apiPort)),
+      tcp: TCPListener(
+        host: settings.text(.apiHost) ?? "127.0.0.1", port: port ?? settings.number(.apiPort),
+        tls: try settings.apiTLS()),
       unixSocket: socket ?? settings.text(.apiSocket))
     configuration.allowsNonTLSMail = settings.flag(.allowsNonTLS)
     configuration.allowsCredentialsEntryViaNonSecureChannels = settings.flag(.allowsInsecureCredentials)
+    configuration.trustedProxies = settings.networks(.apiTrustedProxies)
     configuration.maximumMessageOctets = Int64(settings.number(.apiMaximumMessage)) << 20
     configuration.spoolDirectory = settings.text(.apiSpool) ?? "/tmp"
     configuration.version = Version.text

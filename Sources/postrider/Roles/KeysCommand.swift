@@ -28,7 +28,9 @@ struct KeysCommand: AsyncParsableCommand {
           postrider keys generate --file /etc/postrider/keys    writes it (mode 0600)
         """)
 
-    @Option(name: .long, help: ArgumentHelp("Write to this file; refuses to replace one.", valueName: "file"))
+    @Option(
+      name: .long, help: ArgumentHelp("Write to this file; refuses to replace one.", valueName: "file"),
+      completion: .file())
     var file: String?
 
     @Flag(name: .long, help: "With --file: do nothing when the file is there already.")

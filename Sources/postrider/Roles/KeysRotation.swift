@@ -5,7 +5,7 @@ import PostriderCore
 
 /// The file that a command changes.
 struct KeyFileOption: ParsableArguments {
-  @Option(name: .long, help: ArgumentHelp("The key ring's file.", valueName: "file"))
+  @Option(name: .long, help: ArgumentHelp("The key ring's file.", valueName: "file"), completion: .file())
   var file: String
 }
 

@@ -24,7 +24,8 @@ func writeError(_ text: String) {
 /// Where a role's configuration comes from.
 struct RoleOptions: ParsableArguments {
   @Option(
-    name: .long, help: ArgumentHelp("A JSON file with configuration; the environment wins over it.", valueName: "file"))
+    name: .long, help: ArgumentHelp("A JSON file with configuration; the environment wins over it.", valueName: "file"),
+    completion: .file())
   var config: String?
 
   @Option(

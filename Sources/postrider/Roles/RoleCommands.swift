@@ -96,12 +96,12 @@ struct APICommand: AsyncParsableCommand {
     let deployment = Deployment(settings, role: "api")
     let store = try deployment.store()
     let queue = try deployment.queue()
+    let api = try deployment.api(store: store, queue: queue)
     try await deployment.serve(
       [
         Running { try await store.run() }, Running { try await queue.run() },
         try deployment.probes(store: store, queue: queue), deployment.batches(store: store),
-        try deployment.api(store: store, queue: queue),
-      ], grace: Deployment.apiGrace)
+      ] + (try deployment.certificateReloads(of: api)) + [api], grace: Deployment.apiGrace)
   }
 }
 

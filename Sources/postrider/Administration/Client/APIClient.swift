@@ -1,6 +1,7 @@
 import AsyncHTTPClient
 import FoundationEssentials
 import NIOCore
+import NIOHTTP1
 import NIOPosix
 import PostriderCore
 
@@ -46,7 +47,12 @@ struct APIClient: Sendable {
   /// Changes what is named, by a value that holds what is to be another, and reads the answer.
   func patch<Value: Decodable>(_ path: String, _ body: some Encodable) async throws -> Value {
     let bytes = try JSONCoding.encoder().encode(body)
-    return try await decode(try await send(path, [], body: ByteBuffer(bytes: bytes), isChange: true), from: path)
+    return try await decode(try await send(path, [], body: ByteBuffer(bytes: bytes), method: .PATCH), from: path)
+  }
+
+  /// Ends something and reads the answer.
+  func delete<Value: Decodable>(_ path: String) async throws -> Value {
+    try await decode(try await send(path, [], method: .DELETE), from: path)
   }
 
   /// Sends a message or file as it stands, read piece by piece, and reads the answer.
@@ -74,14 +80,17 @@ struct APIClient: Sendable {
   // MARK: Requests
 
   private func send(
-    _ path: String, _ query: [(String, String?)], body: ByteBuffer? = nil, isChange: Bool = false,
+    _ path: String, _ query: [(String, String?)], body: ByteBuffer? = nil, method: HTTPMethod? = nil,
     message: HTTPClientRequest.Body? = nil, type: String = "message/rfc822", timeout: TimeAmount = Self.timeout
   ) async throws -> HTTPClientResponse {
     var request = HTTPClientRequest(url: settings.url + "/api/v1" + path + Self.encoded(query))
-    request.headers.add(name: "Authorization", value: "Bearer \(settings.token.revealed)")
+    if let method { request.method = method }
+    if !settings.token.revealed.isEmpty {
+      request.headers.add(name: "Authorization", value: "Bearer \(settings.token.revealed)")
+    }
     request.headers.add(name: "Accept", value: "application/json")
     if let body {
-      request.method = isChange ? .PATCH : .POST
+      request.method = method ?? .POST
       request.headers.add(name: "Content-Type", value: "application/json")
       request.body = .bytes(body)
     }
@@ -105,8 +114,9 @@ struct APIClient: Sendable {
   private func refusal(_ response: HTTPClientResponse) async -> ClientError {
     let status = Int(response.status.code)
     let bytes = (try? await response.body.collect(upTo: 1 << 20)).map { Data($0.readableBytesView) } ?? Data()
-    if let problem = try? JSONCoding.decoder().decode(Problem.self, from: bytes), problem.title ?? problem.detail != nil
+    if var problem = try? JSONCoding.decoder().decode(Problem.self, from: bytes), problem.title ?? problem.detail != nil
     {
+      problem.retryAfterSeconds = response.headers.first(name: "Retry-After").flatMap { Int($0) }
       return .refused(problem, status: status)
     }
     return .notTheAPI(url: settings.url, reason: "it says \(status) \(response.status.reasonPhrase)")

@@ -130,12 +130,26 @@ struct BatchWatcher {
 
   static func count(_ number: Int) -> String { "\(number) mailbox\(number == 1 ? "" : "es")" }
 
+  /// `approve 1200 mailboxes`; begins with a small letter.
+  static func intention(_ verb: BatchVerb, _ number: Int) -> String {
+    switch verb {
+    case .approve, .reject, .test, .poll, .importMailboxes: "\(verb.rawValue) \(count(number))"
+    case .applyDefaults: "apply the defaults to \(count(number)) and test them"
+    case .writeDefaults: "apply the defaults to \(count(number))"
+    case .delete: "delete \(count(number)) with their stored mail for good"
+    case .deleteWithUnsentMail: "delete \(count(number)) with their stored and unsent mail for good"
+    }
+  }
+
   private static func done(_ verb: BatchVerb) -> String {
     switch verb {
     case .approve: "approved"
     case .reject: "rejected"
     case .test: "tested and working"
     case .poll: "polled"
+    case .applyDefaults: "given the defaults, tested and working"
+    case .writeDefaults: "given the defaults"
+    case .delete, .deleteWithUnsentMail: "deleted"
     case .importMailboxes: "created"
     }
   }

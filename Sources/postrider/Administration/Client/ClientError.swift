@@ -8,6 +8,8 @@ struct Problem: Hashable, Sendable, Codable {
   var detail: String?
   var code: String?
   var errors: [FieldProblem]?
+  /// From the header of that name, where there is one.
+  var retryAfterSeconds: Int?
 }
 
 /// What stopped a command, with the words and the exit code for it.
@@ -60,6 +62,10 @@ enum ClientError: Error, Hashable, Sendable {
   private static func words(_ problem: Problem, status: Int) -> String {
     let title = problem.title ?? "the API refused the request"
     var text = problem.detail ?? title
+    // The API's sentence ends with the first of the values that are listed below.
+    if let first = problem.errors?.first, text.hasSuffix(": \(first).") {
+      text = "\(text.dropLast(": \(first).".count))"
+    }
     if let code = problem.code, code != "about:blank" {
       text += " (\(status), \(code))"
     } else {
@@ -69,7 +75,13 @@ enum ClientError: Error, Hashable, Sendable {
       text += "\n  \(fieldWords(error.pointer)): \(error.message)"
     }
     switch status {
-    case 401: text += "\nGive a valid token with POSTRIDER_TOKEN, POSTRIDER_TOKEN_FILE or --token-file."
+    case 401 where problem.code == "sign-in-refused": break
+    case 401:
+      text +=
+        "\nSign in with `postrider login`, or give a valid token with POSTRIDER_TOKEN, POSTRIDER_TOKEN_FILE or "
+        + "--token-file."
+    case 429:
+      if let seconds = problem.retryAfterSeconds { text += "\nTry again in \(Words.count(seconds, "second"))." }
     case 403 where problem.code == "insecure-channel":
       text += "\nPasswords are only taken over TLS or a Unix socket: use an https:// or http+unix:// API URL."
     case 503: text += "\nThe API runs, but what it needs does not. Try again in a moment."

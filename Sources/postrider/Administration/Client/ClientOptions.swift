@@ -3,12 +3,12 @@ import ArgumentParser
 /// Options of every administration command.
 struct ClientOptions: ParsableArguments {
   @Option(
-    name: .customLong("api-url"),
+    name: [.customLong("api-url"), .customLong("api")],
     help: ArgumentHelp(
       "Where the API is: http://…, https://… or http+unix://… with the socket's path percent-encoded.",
       discussion: """
-        Default: POSTRIDER_API_URL, then the file named by POSTRIDER_CLI_ENV, then cli.env in the data directory, \
-        which a running `postrider dev` keeps. Example: --api-url http+unix://%2Frun%2Fpostrider%2Fapi.sock
+        Default: POSTRIDER_API_URL, then the API signed in to with `postrider login`, then the file named by \
+        POSTRIDER_CLI_ENV or cli.env in the data directory, which a running `postrider dev` keeps. Example: --api-url http+unix://%2Frun%2Fpostrider%2Fapi.sock
         """, valueName: "url"))
   var apiURL: String?
 
@@ -22,7 +22,8 @@ struct ClientOptions: ParsableArguments {
   var token: String?
 
   @Option(
-    help: ArgumentHelp("A file that holds the token. Example: --token-file /run/secrets/token", valueName: "file"))
+    help: ArgumentHelp("A file that holds the token. Example: --token-file /run/secrets/token", valueName: "file"),
+    completion: .file())
   var tokenFile: String?
 
   @Flag(

@@ -12,23 +12,31 @@ import PostriderCore
 /// Where the API is and the token for it, and where both came from.
 struct ClientSettings: Sendable {
   var url: String
+  /// Empty where there is none yet, for signing in.
   var token: Secret
   /// "--api-url", "POSTRIDER_API_URL" or the path of a file.
   var source: String
   var warnings: [String] = []
 
-  /// Looks at the options, the environment and the file of a running `postrider dev`, in this order.
+  /// Looks at the options, the environment, the session of `postrider login` and the file of a running `postrider dev`,
+  /// in this order.
   ///
-  /// A token from the file is only used for that file's own address, so that naming another server never sends it
-  /// there. Throws ``ClientError``.
+  /// A token from a file is only used for that file's own address, so that naming another server never sends it there.
+  /// Throws ``ClientError``.
   static func find(
     _ options: ClientOptions, environment: [String: String] = ProcessInfo.processInfo.environment
   ) throws -> ClientSettings {
     var tried: [String] = []
     var warnings: [String] = []
-    let named = options.apiURL ?? nonempty(environment["POSTRIDER_API_URL"])
+    var named = options.apiURL ?? nonempty(environment["POSTRIDER_API_URL"])
     var source = options.apiURL != nil ? "--api-url" : "POSTRIDER_API_URL"
     if named == nil { tried += ["--api-url: not given", "POSTRIDER_API_URL: not set"] }
+    let session = SessionFile.path(environment).flatMap { SessionFile.read($0, &warnings) }
+    if named == nil && session == nil { tried.append("postrider login: nobody is signed in") }
+    if let session, named == nil, nonempty(environment["POSTRIDER_CLI_ENV"]) == nil {
+      named = session.url
+      source = "postrider login"
+    }
 
     let path = nonempty(environment["POSTRIDER_CLI_ENV"]) ?? "\(dataDirectory(environment))/cli.env"
     let file = try readEnvironmentFile(path, &warnings)
@@ -44,12 +52,14 @@ struct ClientSettings: Sendable {
     }
     let base = try normalized(url)
     var token = try ownToken(options, environment)
+    if token == nil, let session, session.url == base { token = try session.usable(now: Date()) }
     if token == nil, let fileURL, (try? normalized(fileURL)) == base {
       token = file.flatMap { nonempty($0["POSTRIDER_TOKEN"]) }
     }
     guard let token else {
       throw ClientError.usage(
-        "there is no token for \(base): give one with POSTRIDER_TOKEN, POSTRIDER_TOKEN_FILE or --token-file")
+        "there is no token for \(base): sign in with `postrider login --api-url \(base)`, or give one with "
+          + "POSTRIDER_TOKEN, POSTRIDER_TOKEN_FILE or --token-file")
     }
     guard token.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else {
       throw ClientError.usage("the token holds blanks or characters that cannot be in a token")
@@ -76,7 +86,7 @@ struct ClientSettings: Sendable {
   }
 
   /// Checks the scheme and takes off a trailing slash or `/api/v1`, which the client adds itself.
-  private static func normalized(_ url: String) throws -> String {
+  static func normalized(_ url: String) throws -> String {
     let schemes = ["http://", "https://", "http+unix://", "https+unix://"]
     let lower = url.lowercased()
     guard let scheme = schemes.first(where: { lower.hasPrefix($0) }), lower.count > scheme.count,
@@ -92,7 +102,7 @@ struct ClientSettings: Sendable {
     return base
   }
 
-  private static func nonempty(_ text: String?) -> String? { text?.isEmpty == false ? text : nil }
+  static func nonempty(_ text: String?) -> String? { text?.isEmpty == false ? text : nil }
 
   /// Reads lines `KEY=value` or `KEY='value'`; blank lines and lines with `#` are skipped. `nil` when there is no such file.
   private static func readEnvironmentFile(_ path: String, _ warnings: inout [String]) throws -> [String: String]? {

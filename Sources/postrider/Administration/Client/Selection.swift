@@ -49,33 +49,29 @@ enum Selection {
   }
 
   /// One user, by id, address or name. Throws ``ClientError``.
-  static func user(_ name: String, _ api: APIClient) async throws -> User {
-    try await person(name, "/users", "user", api) { (user: User) in (user.name, user.address) }
-  }
+  static func user(_ name: String, _ api: APIClient) async throws -> User { try await person(name, api) }
 
   /// One shared queue, by id, address or name. Throws ``ClientError``.
   static func sharedQueue(_ name: String, _ api: APIClient) async throws -> SharedQueue {
-    try await person(name, "/shared-queues", "shared queue", api) { (queue: SharedQueue) in
-      (queue.name, queue.address)
-    }
+    try await person(name, api)
   }
 
-  private static func person<Person: Codable & Sendable>(
-    _ name: String, _ path: String, _ what: String, _ api: APIClient, words: (Person) -> (name: String, address: String)
-  ) async throws -> Person {
+  /// One user or shared queue, by id, address or name. Throws ``ClientError``.
+  static func person<Somebody: Person>(_ name: String, _ api: APIClient) async throws -> Somebody {
+    let (path, what) = (Somebody.path, Somebody.noun)
     if let id = Int64(name), id > 0 {
       return try await orNotFound("there is no \(what) \(id)") { try await api.get("\(path)/\(id)") }
     }
     if name.contains("@") {
-      let page: Page<Person> = try await api.get(path, [("address", name), ("limit", "1")])
+      let page: Page<Somebody> = try await api.get(path, [("address", name), ("limit", "1")])
       guard let person = page.items.first else {
         throw ClientError.failed("there is no \(what) with the address \(Terminal.safe(name))")
       }
       return person
     }
-    let found: Page<Person> = try await list(path, [("text", name)], limit: maximumScanned, api)
+    let found: Page<Somebody> = try await list(path, [("text", name)], limit: maximumScanned, api)
     return try unique(
-      found.items.filter { isSame(words($0).name, name) }, what: what, name: name, say: { words($0).address })
+      found.items.filter { isSame($0.name, name) }, what: what, name: name, say: \.address)
   }
 
   /// Reads a list page by page until `limit` rows.

@@ -66,7 +66,7 @@ struct PasswordOptions: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       "Read the password from this file.", discussion: "Example: --password-file /run/secrets/mail",
-      valueName: "file"))
+      valueName: "file"), completion: .file())
   var passwordFile: String?
 
   @Flag(help: "Go without a password and do not ask for one.")
@@ -77,30 +77,21 @@ struct PasswordOptions: ParsableArguments {
   var password: String?
 
   func validate() throws {
-    if password != nil {
-      throw ValidationError(
-        "A password is never an argument, because every user of the machine can read arguments and the shell keeps "
-          + "them. Use --password-stdin or --password-file, and change the password that was just shown.")
-    }
+    if password != nil { throw ValidationError(Self.neverAnArgument) }
     let given = [passwordStdin, passwordFile != nil, noPassword].filter { $0 }.count
     if given > 1 { throw ValidationError("Give one of --password-stdin, --password-file and --no-password.") }
   }
+
+  static let neverAnArgument =
+    "A password is never an argument, because every user of the machine can read arguments and the shell keeps "
+    + "them. Use --password-stdin or --password-file, and change the password that was just shown."
 
   /// The password from where the options, the environment or a person at the terminal say; `nil` for none.
   ///
   /// Throws ``ClientError/usage(_:)`` when nobody says and nobody can be asked: going without must be meant.
   func read(variable: String, question: String?) throws -> Secret? {
     if noPassword { return nil }
-    if passwordStdin {
-      return Secret(try SecretFile.text(try Terminal.readInput(maximum: 4_096), what: "the password"))
-    }
-    if let passwordFile {
-      if let mode = SecretFile.mode(passwordFile), mode & 0o077 != 0 {
-        Terminal.warn("Warning: others can read \(Terminal.safe(passwordFile)), which holds a password.")
-      }
-      return Secret(try SecretFile.read(passwordFile, what: "the password file"))
-    }
-    if let value = ProcessInfo.processInfo.environment[variable], !value.isEmpty { return Secret(value) }
+    if let given = try Self.given(stdin: passwordStdin, file: passwordFile, variable: variable) { return given }
     guard let question else { return nil }
     guard Terminal.canAsk else {
       throw ClientError.usage(
@@ -108,5 +99,17 @@ struct PasswordOptions: ParsableArguments {
           + "\(variable), or say --no-password")
     }
     return try Terminal.askSecret(question).map { Secret($0) }
+  }
+
+  /// The password from standard input, a file or the environment; `nil` when none of them is to be read.
+  static func given(stdin: Bool, file: String?, variable: String) throws -> Secret? {
+    if stdin { return Secret(try SecretFile.text(try Terminal.readInput(maximum: 4_096), what: "the password")) }
+    if let file {
+      if let mode = SecretFile.mode(file), mode & 0o077 != 0 {
+        Terminal.warn("Warning: others can read \(Terminal.safe(file)), which holds a password.")
+      }
+      return Secret(try SecretFile.read(file, what: "the password file"))
+    }
+    return ClientSettings.nonempty(ProcessInfo.processInfo.environment[variable]).map { Secret($0) }
   }
 }

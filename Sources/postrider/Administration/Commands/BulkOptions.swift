@@ -39,13 +39,17 @@ struct BulkOptions: ParsableArguments {
   var isFilter: Bool { mailboxes.isEmpty }
 
   /// Carries out a verb as a batch, asking first where that is due, and reports.
-  func carryOut(_ verb: BatchVerb, timeout: Double? = nil, _ session: Session) async throws {
+  ///
+  /// - Parameter unasked: so many mailboxes of a filter are not asked about.
+  func carryOut(
+    _ verb: BatchVerb, timeout: Double? = nil, unasked: Int = Self.unasked, _ session: Session
+  ) async throws {
     var draft = BatchDraft(verb: verb, dryRun: dryRun ? true : nil)
     if isFilter {
       var profileID: ProfileID?
       if let profile { profileID = try await Selection.profile(profile, session.api).id }
       draft.filter = BatchFilter(view: view, profileID: profileID)
-      if !dryRun && !yes { try await ask(verb, profileID, session) }
+      if !dryRun && !yes { try await ask(verb, profileID, unasked: unasked, session) }
     } else {
       draft.ids = try await Selection.mailboxes(mailboxes, session.api).map(\.id)
     }
@@ -54,11 +58,13 @@ struct BulkOptions: ParsableArguments {
     try await BatchWatcher(session: session, timeout: timeout).report(batch.id)
   }
 
-  private func ask(_ verb: BatchVerb, _ profileID: ProfileID?, _ session: Session) async throws {
+  private func ask(
+    _ verb: BatchVerb, _ profileID: ProfileID?, unasked: Int, _ session: Session
+  ) async throws {
     let page: Page<Mailbox> = try await session.api.get(
       "/mailboxes", [("view", view?.rawValue), ("profile", profileID?.description), ("limit", "1")])
-    if page.total <= Self.unasked { return }
-    let words = "\(verb.rawValue) \(BatchWatcher.count(page.total))"
+    if page.total <= unasked { return }
+    let words = BatchWatcher.intention(verb, page.total)
     guard Terminal.canAsk else {
       throw ClientError.usage("this would \(words): say --yes, or look first with --dry-run")
     }

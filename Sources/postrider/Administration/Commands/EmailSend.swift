@@ -34,7 +34,7 @@ struct EmailSend: AdministrationCommand {
       discussion: """
         Line ends become CRLF, Bcc is removed, a missing Date or Message-ID is added. It goes to everybody in its To, Cc \
         and Bcc, or only to those that --to, --cc and --bcc name. The envelope sender is the mailbox.
-        """, valueName: "file"))
+        """, valueName: "file"), completion: .file())
   var raw: String?
   @Option(help: "Which messages of the mailbox go first: low, normal or high.") var priority: OutgoingPriority = .normal
   @Option(
@@ -160,13 +160,15 @@ struct ComposeOptions: ParsableArguments {
   @Option(help: ArgumentHelp("Where answers go instead of the mailbox.", valueName: "address"))
   var replyTo: [String] = []
   @Option(help: "The subject.") var subject: String?
-  @Option(help: ArgumentHelp("The text, UTF-8; - for standard input.", valueName: "file"))
+  @Option(help: ArgumentHelp("The text, UTF-8; - for standard input.", valueName: "file"), completion: .file())
   var textFile: String?
-  @Option(help: ArgumentHelp("The HTML, UTF-8; alone, or the same as the text.", valueName: "file"))
+  @Option(
+    help: ArgumentHelp("The HTML, UTF-8; alone, or the same as the text.", valueName: "file"), completion: .file())
   var htmlFile: String?
   @Option(
     parsing: .upToNextOption,
-    help: ArgumentHelp("Files that go with it; their types are guessed from their names.", valueName: "file"))
+    help: ArgumentHelp("Files that go with it; their types are guessed from their names.", valueName: "file"),
+    completion: .file())
   var attach: [String] = []
   @Option(help: ArgumentHelp("The Message-ID of the message that this one answers.", valueName: "id"))
   var inReplyTo: String?

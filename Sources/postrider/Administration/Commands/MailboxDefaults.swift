@@ -8,39 +8,42 @@ struct MailboxApplyDefaults: AdministrationCommand {
     discussion: """
       Shows the values – the default server profile and how mail, appointments, contacts and tasks are synchronized – \
       and writes them. The mailboxes are tested and enabled then, and the command waits for it; with --no-test they stand \
-      still where something changed. Exit code 1 when one was refused or failed its test.
+      still where something changed. With --view, --profile or --all it is a batch, done step by step by the API's \
+      processes; more than 100 mailboxes are asked about first. Exit code 1 when one was refused or failed its test.
       Example: postrider mailbox apply-defaults support@example.com sales@example.com --dry-run
       Example: postrider mailbox apply-defaults 17 18 --no-test
+      Example: postrider mailbox apply-defaults --profile "Old provider" --dry-run
       """)
 
-  @Argument(help: "Ids, addresses or owners' names.") var mailboxes: [String]
-  @Flag(help: "Only show the values and what they would change.") var dryRun = false
+  @OptionGroup var bulk: BulkOptions
   @Flag(name: .customLong("no-test"), help: "Do not test and enable them.") var leavesUntested = false
-  @Flag(name: .customLong("no-wait"), help: "Only ask for the tests; workers do them when they get to it.")
-  var doesNotWait = false
   @Option(
     help: ArgumentHelp(
-      "Seconds to wait for the tests, 1 to 86400.", discussion: "What is not done by then goes on by itself.",
-      valueName: "seconds"))
-  var timeout = 120
+      "Seconds to wait for the tests, 1 to 86400.",
+      discussion: """
+        What is not done by then goes on by itself. Default: 120, and as long as it takes with --view, --profile or \
+        --all.
+        """, valueName: "seconds"))
+  var timeout: Int?
   @OptionGroup(title: "Connection and output") var options: ClientOptions
 
   func validate() throws {
-    if !(1...86_400).contains(timeout) { throw ValidationError("--timeout must be from 1 to 86400.") }
+    if let timeout, !(1...86_400).contains(timeout) { throw ValidationError("--timeout must be from 1 to 86400.") }
   }
 
   func execute(_ session: Session) async throws {
-    let chosen = try await Selection.mailboxes(mailboxes, session.api)
+    if bulk.isFilter { return try await batch(session) }
+    let chosen = try await Selection.mailboxes(bulk.mailboxes, session.api)
     var answer: AppliedDefaults?
     for start in stride(from: 0, to: chosen.count, by: BulkRequest.maximumIDs) {
       let ids = chosen[start..<min(start + BulkRequest.maximumIDs, chosen.count)].map(\.id)
       let part: AppliedDefaults = try await session.api.post(
-        "/mailboxes/apply-defaults", DefaultsBody(ids: ids, dryRun: dryRun ? true : nil, test: false))
+        "/mailboxes/apply-defaults", DefaultsBody(ids: ids, dryRun: bulk.dryRun ? true : nil, test: false))
       answer?.results += part.results
       answer = answer ?? part
     }
     guard let answer else { return }
-    let isLast = dryRun || leavesUntested
+    let isLast = bulk.dryRun || leavesUntested
     if !session.isJSON {
       try session.print(Self.values(answer.settings).rendered() + "\n")
       try session.print(EditReport.table(answer.results, chosen))
@@ -49,11 +52,23 @@ struct MailboxApplyDefaults: AdministrationCommand {
     }
     if isLast || !answer.results.contains(where: \.ok) { return try EditReport.end(answer.results) }
     let changed = answer.results.compactMap { $0.ok ? $0.mailbox : nil }
-    try await WaitOptions.ask(.test, changed, doesNotWait: doesNotWait, timeout: timeout, session) {
+    try await WaitOptions.ask(.test, changed, doesNotWait: bulk.doesNotWait, timeout: timeout ?? 120, session) {
       outcome, progress in
       try progress.finish(MailboxTest.line(outcome), isFailure: outcome.state != .passed)
     }
     try EditReport.end(answer.results)
+  }
+
+  /// For all that a filter meets.
+  private func batch(_ session: Session) async throws {
+    let settings: EmailSettings = try await session.api.get("/email-settings")
+    guard settings.defaultProfileID != nil else {
+      throw ClientError.failed(
+        "the organization has no default server profile: choose one with `postrider settings edit --default-profile`")
+    }
+    if !session.isJSON { try session.print(Self.values(settings).rendered() + "\n") }
+    try await bulk.carryOut(
+      leavesUntested ? .writeDefaults : .applyDefaults, timeout: timeout.map(Double.init), session)
   }
 
   /// What is written.

@@ -69,29 +69,35 @@ struct MailboxDelete: AdministrationCommand {
     discussion: """
       Nothing is deleted on the mail server. A mailbox with mail that waits to be sent is refused unless --discard-unsent \
       is given, and so is the one that alerts are mailed from. The mailbox is gone at once, its mail is deleted in the \
-      background. Asks before, unless --yes is given. Exit code 1 when one of them was refused.
+      background. Asks before, unless --yes is given. With --view, --profile or --all it is a batch, done step by step \
+      by the API's processes. Exit code 1 when one of them was refused.
       Example: postrider mailbox delete support@example.com --dry-run
       Example: postrider mailbox delete support@example.com 17 --yes
+      Example: postrider mailbox delete --view inactive --profile "Old provider" --dry-run
       """)
 
-  @Argument(help: "Ids, addresses or owners' names.") var mailboxes: [String]
+  @OptionGroup var bulk: BulkOptions
   @Flag(help: "Also those with mail that waits to be sent; it never will be.") var discardUnsent = false
-  @Flag(help: "Only say what would be done.") var dryRun = false
-  @Flag(help: "Do not ask.") var yes = false
   @OptionGroup(title: "Connection and output") var options: ClientOptions
 
   func execute(_ session: Session) async throws {
-    let chosen = try await Selection.mailboxes(mailboxes, session.api)
+    let verb = discardUnsent ? BatchVerb.deleteWithUnsentMail : .delete
+    if bulk.isFilter { return try await bulk.carryOut(verb, unasked: 0, session) }
+    let chosen = try await Selection.mailboxes(bulk.mailboxes, session.api)
     let planned = try await delete(chosen, session, dryRun: true)
-    if dryRun { return try report(planned, session, done: "would be deleted") }
+    if bulk.dryRun { return try report(planned, session, done: "would be deleted") }
     let count = planned.results.count(where: \.ok)
-    if count > 0 && !yes {
+    if count > 0 && !bulk.yes {
       let mail = planned.results.reduce(0) { $0 + ($1.ok ? $1.storedEmails : 0) }
       let words = "\(Words.mailboxes(count)) with \(Words.count(mail, "stored message"))"
       guard Terminal.canAsk else {
         throw ClientError.usage("\(words) would be deleted for good: say --yes, or look first with --dry-run")
       }
       guard Terminal.confirm("Delete \(words) for good?") else { throw ClientError.failed("nothing was deleted") }
+    }
+    if count > 0 && bulk.doesNotWait {
+      let draft = BatchDraft(verb: verb, ids: chosen.map(\.id))
+      return try session.announce(try await session.api.post("/batches", draft))
     }
     try report(count == 0 ? planned : try await delete(chosen, session, dryRun: false), session, done: "deleted")
   }

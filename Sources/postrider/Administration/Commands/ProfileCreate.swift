@@ -58,7 +58,7 @@ struct ProfileCreate: AdministrationCommand {
   @Option(
     help: ArgumentHelp(
       "Certificates (PEM) to trust instead of the system's.", discussion: "Example: --ca-file /etc/ssl/example.pem",
-      valueName: "file"))
+      valueName: "file"), completion: .file())
   var caFile: String?
 
   @Option(

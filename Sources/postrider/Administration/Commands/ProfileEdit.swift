@@ -74,7 +74,7 @@ struct ProfileEdit: AdministrationCommand {
   @Option(
     help: ArgumentHelp(
       "Certificates (PEM) to trust instead of the system's.", discussion: "Example: --ca-file /etc/ssl/example.pem",
-      valueName: "file"))
+      valueName: "file"), completion: .file())
   var caFile: String?
 
   @Flag(help: "Trust the system's certificates again.") var systemCertificates = false

@@ -39,7 +39,8 @@ struct ProfileOAuthSet: AdministrationCommand {
 
   @Option(
     help: ArgumentHelp(
-      "A service account's key file (JSON) as Google hands it out: sets flow, client id and key.", valueName: "file"))
+      "A service account's key file (JSON) as Google hands it out: sets flow, client id and key.", valueName: "file"),
+    completion: .file())
   var serviceAccount: String?
 
   @Option(
@@ -60,7 +61,7 @@ struct ProfileOAuthSet: AdministrationCommand {
   @Option(
     help: ArgumentHelp(
       "Read the client secret from this file (also POSTRIDER_OAUTH_SECRET).",
-      discussion: "Without any the stored secret stays.", valueName: "file"))
+      discussion: "Without any the stored secret stays.", valueName: "file"), completion: .file())
   var secretFile: String?
   @OptionGroup(title: "Connection and output") var options: ClientOptions
 

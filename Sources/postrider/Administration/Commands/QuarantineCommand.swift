@@ -121,7 +121,8 @@ struct QuarantineDownload: AdministrationCommand {
   @Argument(help: "The id of a message in quarantine.") var message: Int64
   @Option(
     help: ArgumentHelp(
-      "Write to this file, which must not exist yet.", discussion: "Only its owner may read it.", valueName: "file"))
+      "Write to this file, which must not exist yet.", discussion: "Only its owner may read it.", valueName: "file"),
+    completion: .file())
   var output: String?
   @OptionGroup(title: "Connection and output") var options: ClientOptions
 

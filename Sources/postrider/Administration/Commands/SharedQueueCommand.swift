@@ -25,7 +25,6 @@ private struct SharedQueueRequest: Encodable {
 private struct SharedQueueChangeRequest: Encodable {
   var name: String?
   var address: String?
-  var isActive: Bool?
   var ownerID: UserID?
   var memberIDs: [UserID]?
   var version: Int64?
@@ -84,17 +83,15 @@ struct SharedQueueList: AdministrationCommand {
   @OptionGroup(title: "Connection and output") var options: ClientOptions
 
   func execute(_ session: Session) async throws {
-    let page: Page<SharedQueue> = try await Selection.list(
-      "/shared-queues", people.query, limit: list.limit, cursor: list.cursor, session.api)
-    if session.isJSON { return try session.printJSON(page) }
-    var table = Table(
-      .number("ID"), .flexible("ADDRESS"), .flexible("NAME"), .flexible("OWNER"), .number("MEMBERS"), .text("STATE"))
-    for queue in page.items {
-      table.add(
+    try await session.list(
+      SharedQueue.path, people.query, list, SharedQueue.noun,
+      [.number("ID"), .flexible("ADDRESS"), .flexible("NAME"), .flexible("OWNER"), .number("MEMBERS"), .text("STATE")]
+    ) { (queue: SharedQueue) in
+      [
         "\(queue.id)", queue.address, queue.name, queue.owner?.address ?? "-", "\(queue.members.count)",
-        queue.isActive ? "active" : "inactive")
+        queue.isActive ? "active" : "inactive",
+      ]
     }
-    try session.print(table, page, "shared queue")
   }
 }
 
@@ -110,11 +107,7 @@ struct SharedQueueShow: AdministrationCommand {
   @Argument(help: "Ids, addresses or names of shared queues.") var queues: [String]
   @OptionGroup(title: "Connection and output") var options: ClientOptions
 
-  func execute(_ session: Session) async throws {
-    var found: [SharedQueue] = []
-    for name in queues { found.append(try await Selection.sharedQueue(name, session.api)) }
-    try session.show(found) { Self.details($0).rendered() }
-  }
+  func execute(_ session: Session) async throws { try await session.show(queues, Self.details) }
 
   static func details(_ queue: SharedQueue) -> Details {
     var details = Details()
@@ -193,17 +186,7 @@ struct SharedQueueActivate: AdministrationCommand {
   @Argument(help: "Ids, addresses or names of shared queues.") var queues: [String]
   @OptionGroup(title: "Connection and output") var options: ClientOptions
 
-  func execute(_ session: Session) async throws { try await Self.set(true, queues, session) }
-
-  static func set(_ isActive: Bool, _ names: [String], _ session: Session) async throws {
-    var changed: [SharedQueue] = []
-    for name in names {
-      let found = try await Selection.sharedQueue(name, session.api)
-      changed.append(
-        try await session.api.patch("/shared-queues/\(found.id)", SharedQueueChangeRequest(isActive: isActive)))
-    }
-    try session.show(changed) { "\(Terminal.safe($0.address)) is \($0.isActive ? "active" : "inactive")." }
-  }
+  func execute(_ session: Session) async throws { try await session.activate(SharedQueue.self, queues, true) }
 }
 
 /// `postrider shared-queue deactivate`
@@ -218,7 +201,7 @@ struct SharedQueueDeactivate: AdministrationCommand {
   @Argument(help: "Ids, addresses or names of shared queues.") var queues: [String]
   @OptionGroup(title: "Connection and output") var options: ClientOptions
 
-  func execute(_ session: Session) async throws { try await SharedQueueActivate.set(false, queues, session) }
+  func execute(_ session: Session) async throws { try await session.activate(SharedQueue.self, queues, false) }
 }
 
 /// `postrider shared-queue delete`
@@ -235,13 +218,6 @@ struct SharedQueueDelete: AdministrationCommand {
   @OptionGroup(title: "Connection and output") var options: ClientOptions
 
   func execute(_ session: Session) async throws {
-    let found = try await Selection.sharedQueue(queue, session.api)
-    let address = Terminal.safe(found.address)
-    try Confirmation.ask(
-      "Delete the shared queue \(address)?", yes: yes,
-      refusal: "the shared queue \(address) would be deleted: say --yes")
-    let deleted: DeletedAnswer = try await session.api.post("/shared-queues/\(found.id)/delete", NoBody())
-    if session.isJSON { return try session.printJSON(deleted) }
-    try session.print("Deleted the shared queue \(address).")
+    try await session.delete(SharedQueue.self, queue, yes: yes)
   }
 }

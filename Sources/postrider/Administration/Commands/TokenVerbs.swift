@@ -80,20 +80,19 @@ struct TokenList: AdministrationCommand {
   func execute(_ session: Session) async throws {
     var id: UserID?
     if let user { id = try await Selection.user(user, session.api).id }
-    let page: Page<APIToken> = try await Selection.list(
-      "/tokens", [("user", id?.description), ("kind", kind?.rawValue), ("ended", ended ? "true" : nil)],
-      limit: list.limit, cursor: list.cursor, session.api)
-    if session.isJSON { return try session.printJSON(page) }
-    var table = Table(
-      .number("ID"), .text("KIND"), .flexible("NAME"), .flexible("USER"), .text("ROLE"), .text("CREATED"),
-      .text("LAST USED"), .text("ENDS"))
-    for token in page.items {
+    try await session.list(
+      "/tokens", [("user", id?.description), ("kind", kind?.rawValue), ("ended", ended ? "true" : nil)], list, "token",
+      [
+        .number("ID"), .text("KIND"), .flexible("NAME"), .flexible("USER"), .text("ROLE"), .text("CREATED"),
+        .text("LAST USED"), .text("ENDS"),
+      ]
+    ) { (token: APIToken) in
       let end = token.revokedAt.map { "revoked \(Words.time($0))" } ?? token.expiresAt.map { Words.time($0) } ?? "never"
-      table.add(
+      return [
         "\(token.id)", token.kind.rawValue, token.name, token.user.address, token.role.rawValue,
-        Words.time(token.createdAt), Words.time(token.lastUsedAt), end)
+        Words.time(token.createdAt), Words.time(token.lastUsedAt), end,
+      ]
     }
-    try session.print(table, page, "token")
   }
 }
 

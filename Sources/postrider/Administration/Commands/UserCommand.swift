@@ -37,7 +37,6 @@ private struct UserChangeRequest: Encodable {
   var name: String?
   var address: String?
   var role: Role?
-  var isActive: Bool?
   var version: Int64?
 }
 
@@ -75,18 +74,18 @@ struct UserList: AdministrationCommand {
   @OptionGroup(title: "Connection and output") var options: ClientOptions
 
   func execute(_ session: Session) async throws {
-    let page: Page<User> = try await Selection.list(
-      "/users", people.query, limit: list.limit, cursor: list.cursor, session.api)
-    if session.isJSON { return try session.printJSON(page) }
-    var table = Table(
-      .number("ID"), .flexible("ADDRESS"), .flexible("NAME"), .text("ROLE"), .text("STATE"), .text("PASSWORD"),
-      .text("LAST SIGN-IN"))
-    for user in page.items {
-      table.add(
+    try await session.list(
+      User.path, people.query, list, User.noun,
+      [
+        .number("ID"), .flexible("ADDRESS"), .flexible("NAME"), .text("ROLE"), .text("STATE"), .text("PASSWORD"),
+        .text("LAST SIGN-IN"),
+      ]
+    ) { (user: User) in
+      [
         "\(user.id)", user.address, user.name, user.role.rawValue, user.isActive ? "active" : "inactive",
-        user.lockedUntil != nil ? "locked" : user.passwordSet ? "set" : "-", Words.time(user.lastSignInAt))
+        user.lockedUntil != nil ? "locked" : user.passwordSet ? "set" : "-", Words.time(user.lastSignInAt),
+      ]
     }
-    try session.print(table, page, "user")
   }
 }
 
@@ -99,11 +98,7 @@ struct UserShow: AdministrationCommand {
   @Argument(help: "Ids, addresses or names of users.") var users: [String]
   @OptionGroup(title: "Connection and output") var options: ClientOptions
 
-  func execute(_ session: Session) async throws {
-    var found: [User] = []
-    for name in users { found.append(try await Selection.user(name, session.api)) }
-    try session.show(found) { Self.details($0).rendered() }
-  }
+  func execute(_ session: Session) async throws { try await session.show(users, Self.details) }
 
   static func details(_ user: User) -> Details {
     var details = Details()
@@ -170,16 +165,7 @@ struct UserActivate: AdministrationCommand {
   @Argument(help: "Ids, addresses or names of users.") var users: [String]
   @OptionGroup(title: "Connection and output") var options: ClientOptions
 
-  func execute(_ session: Session) async throws { try await Self.set(true, users, session) }
-
-  static func set(_ isActive: Bool, _ names: [String], _ session: Session) async throws {
-    var changed: [User] = []
-    for name in names {
-      let found = try await Selection.user(name, session.api)
-      changed.append(try await session.api.patch("/users/\(found.id)", UserChangeRequest(isActive: isActive)))
-    }
-    try session.show(changed) { "\(Terminal.safe($0.address)) is \($0.isActive ? "active" : "inactive")." }
-  }
+  func execute(_ session: Session) async throws { try await session.activate(User.self, users, true) }
 }
 
 /// `postrider user deactivate`
@@ -194,12 +180,7 @@ struct UserDeactivate: AdministrationCommand {
   @Argument(help: "Ids, addresses or names of users.") var users: [String]
   @OptionGroup(title: "Connection and output") var options: ClientOptions
 
-  func execute(_ session: Session) async throws { try await UserActivate.set(false, users, session) }
-}
-
-/// The answer of a verb that deletes.
-struct DeletedAnswer: Codable {
-  var deleted: Bool
+  func execute(_ session: Session) async throws { try await session.activate(User.self, users, false) }
 }
 
 /// `postrider user delete`
@@ -216,14 +197,7 @@ struct UserDelete: AdministrationCommand {
   @OptionGroup(title: "Connection and output") var options: ClientOptions
 
   func execute(_ session: Session) async throws {
-    let found = try await Selection.user(user, session.api)
-    let address = Terminal.safe(found.address)
-    try Confirmation.ask(
-      "Delete the user \(address) with their tokens?", yes: yes,
-      refusal: "the user \(address) would be deleted: say --yes")
-    let deleted: DeletedAnswer = try await session.api.post("/users/\(found.id)/delete", NoBody())
-    if session.isJSON { return try session.printJSON(deleted) }
-    try session.print("Deleted the user \(address).")
+    try await session.delete(User.self, user, with: " with their tokens", yes: yes)
   }
 }
 

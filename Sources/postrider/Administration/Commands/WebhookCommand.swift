@@ -70,17 +70,15 @@ struct WebhookList: AdministrationCommand {
   @OptionGroup(title: "Connection and output") var options: ClientOptions
 
   func execute(_ session: Session) async throws {
-    let page: Page<Webhook> = try await Selection.list(
-      "/webhooks", [], limit: list.limit, cursor: list.cursor, session.api)
-    if session.isJSON { return try session.printJSON(page) }
-    var table = Table(
-      .number("ID"), .flexible("URL"), .number("PENDING"), .number("DEAD"), .text("LAST SUCCESS"), .flexible("STATE"))
-    for webhook in page.items {
-      table.add(
+    try await session.list(
+      "/webhooks", [], list, "webhook",
+      [.number("ID"), .flexible("URL"), .number("PENDING"), .number("DEAD"), .text("LAST SUCCESS"), .flexible("STATE")]
+    ) { (webhook: Webhook) in
+      [
         "\(webhook.id)", webhook.url, "\(webhook.pending)", "\(webhook.dead)", Words.time(webhook.lastSuccessAt),
-        webhook.failures == 0 ? "works" : "failed \(webhook.failures)×: \(webhook.lastError ?? "")")
+        webhook.failures == 0 ? "works" : "failed \(webhook.failures)×: \(webhook.lastError ?? "")",
+      ]
     }
-    try session.print(table, page, "webhook")
   }
 }
 

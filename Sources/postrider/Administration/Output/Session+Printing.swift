@@ -23,6 +23,18 @@ extension Session {
     try print(items.map(text).joined(separator: "\n\n"))
   }
 
+  /// Reads a list and prints it: one row for each item, or JSON.
+  func list<Item: Codable & Sendable>(
+    _ path: String, _ query: [(String, String?)], _ list: ListOptions, _ noun: String, plural: String? = nil,
+    _ columns: [Table.Column], _ row: (Item) -> [String]
+  ) async throws {
+    let page: Page<Item> = try await Selection.list(path, query, limit: list.limit, cursor: list.cursor, api)
+    if isJSON { return try printJSON(page) }
+    var table = Table(columns)
+    for item in page.items { table.add(row(item)) }
+    try print(table, page, noun, plural: plural)
+  }
+
   /// Prints a page of a list and, below it on standard error, how much there is in all.
   func print<Item>(_ table: Table, _ page: Page<Item>, _ noun: String, plural: String? = nil) throws {
     if page.items.isEmpty {

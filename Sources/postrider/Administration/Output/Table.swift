@@ -20,10 +20,14 @@ struct Table: Sendable {
   /// The least width a column is cut to.
   static let minimumWidth = 8
 
+  init(_ columns: [Column]) { self.columns = columns }
   init(_ columns: Column...) { self.columns = columns }
 
   /// Adds a row; what is missing stays empty. Cells are made harmless for terminals.
-  mutating func add(_ cells: String...) {
+  mutating func add(_ cells: String...) { add(cells) }
+
+  /// Adds a row likewise.
+  mutating func add(_ cells: [String]) {
     rows.append((0..<columns.count).map { $0 < cells.count ? Terminal.safe(cells[$0]) : "" })
   }
 

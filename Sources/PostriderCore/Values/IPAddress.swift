@@ -1,5 +1,3 @@
-import NIOCore
-
 #if canImport(Glibc)
   import Glibc
 #elseif canImport(Musl)
@@ -47,11 +45,6 @@ public struct IPAddress: Hashable, Sendable, CustomStringConvertible {
     let family = isIPv6 ? AF_INET6 : AF_INET
     guard inet_ntop(family, octets, &buffer, socklen_t(buffer.count)) != nil else { return "?" }
     return String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
-  }
-
-  /// The address with a port, as the system wants it.
-  func socketAddress(port: Int) throws -> SocketAddress {
-    try SocketAddress(packedIPAddress: ByteBuffer(bytes: octets), port: port)
   }
 }
 
