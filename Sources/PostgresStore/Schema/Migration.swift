@@ -62,6 +62,7 @@ struct Migration: Sendable {
       16, "lists", PackageResources._016_lists_sql,
       published: "cb28a7482b907021da15a94cfc95f5c4edcc1b9c46baf2b2291899b3fa5f7d81"),
     Migration(17, "grants", PackageResources._017_grants_sql),
+    Migration(18, "ownership", PackageResources._018_ownership_sql),
   ]
 
   /// The number of the newest.
