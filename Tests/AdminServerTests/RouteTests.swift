@@ -103,7 +103,7 @@ struct RouteTests {
       // Other verbs take nothing over.
       let poll = try await client.post("/mailboxes/poll", #"{"ids":[1],"takeOver":true}"#)
       #expect(try poll.problem().errors?.map { "\($0.pointer) \($0.code)" } == ["/takeOver unknown"])
-      #expect(try await client.post("/mailboxes/test", #"{"ids":[1],"takeOver":true}"#, as: "reader").status == 403)
+      #expect(try await client.post("/mailboxes/test", as: "reader", #"{"ids":[1],"takeOver":true}"#).status == 403)
     }
   }
 
