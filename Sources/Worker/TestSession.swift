@@ -85,7 +85,6 @@ struct TestSession {
       if task.isInteractive { try await context.servers.enter(task, direction) }
       try await context.signingIn(task, direction) { try await check(direction, $0, trace) }
       await context.servers.leave(task, direction, nil)
-      return DirectionTest(passed: direction)
     } catch let error as JobQueueError {
       throw error
     } catch let error as CancellationError {
@@ -104,6 +103,28 @@ struct TestSession {
       let breaker = await context.servers.leave(task, direction, failure)
       return DirectionTest(failed: failure, direction, task, breaker: breaker)
     }
+    if direction == .incoming, let refusal = try await claim(trace) {
+      return DirectionTest(failed: refusal, direction, task)
+    }
+    return DirectionTest(passed: direction)
+  }
+
+  /// Claims the address, which one organization of the installation receives. Last, so that only who can log in is told
+  /// that another one does, or takes it from there.
+  private func claim(_ trace: SessionTrace) async throws -> Failure? {
+    let startedAt = Date()
+    let claim = try await context.store.claimAddress(writer: task.writer)
+    if claim == .held { return nil }
+    let failure = claim == .elsewhere ? Failure(.ownershipOtherOrganization) : nil
+    trace.record(
+      TraceStep(
+        direction: .incoming, name: .store,
+        tried: failure == nil
+          ? "take \(task.settings.address) over from another organization"
+          : "claim \(task.settings.address) for this organization",
+        result: failure == nil ? .ok : .failed, startedAt: startedAt,
+        milliseconds: Date().timeIntervalSince(startedAt) * 1_000, code: failure?.code))
+    return failure
   }
 
   private func check(_ direction: Direction, _ credentials: Credentials, _ trace: SessionTrace) async throws {

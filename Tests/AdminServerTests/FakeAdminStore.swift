@@ -199,8 +199,11 @@ final class FakeAdminStore: AdminStore {
     }
   }
 
-  func requestTest(of ids: [MailboxID], by principal: Principal) async throws -> [BulkResult] {
-    try checked { state in bulk(ids, principal, &state) }
+  func requestTest(of ids: [MailboxID], takingOver: Bool, by principal: Principal) async throws -> [BulkResult] {
+    try checked { state in
+      if takingOver { state.writes.append("take over") }
+      return bulk(ids, principal, &state)
+    }
   }
 
   func requestPoll(of ids: [MailboxID], by principal: Principal) async throws -> [BulkResult] {

@@ -87,6 +87,26 @@ struct RouteTests {
     }
   }
 
+  @Test("a test takes an address over from another organization only when it is told to")
+  func takeOver() async throws {
+    try await api.with { client in
+      _ = try await client.post("/mailboxes", #"{"address":"a@example.com"}"#)
+      for body in [#"{"ids":[1]}"#, #"{"ids":[1],"takeOver":false}"#, #"{"ids":[1],"takeOver":null}"#] {
+        #expect(try await client.post("/mailboxes/test", body).status == 202)
+      }
+      #expect(api.store.state.withLock { $0.writes }.isEmpty)
+      #expect(try await client.post("/mailboxes/test", #"{"ids":[1],"takeOver":true}"#).status == 202)
+      #expect(api.store.state.withLock { $0.writes } == ["take over"])
+      let wrong = try await client.post("/mailboxes/test", #"{"ids":[1],"takeOver":"yes"}"#)
+      #expect(wrong.status == 422)
+      #expect(try wrong.problem().errors?.map { "\($0.pointer) \($0.code)" } == ["/takeOver wrong-type"])
+      // Other verbs take nothing over.
+      let poll = try await client.post("/mailboxes/poll", #"{"ids":[1],"takeOver":true}"#)
+      #expect(try poll.problem().errors?.map { "\($0.pointer) \($0.code)" } == ["/takeOver unknown"])
+      #expect(try await client.post("/mailboxes/test", as: "reader", #"{"ids":[1],"takeOver":true}"#).status == 403)
+    }
+  }
+
   @Test("reimport takes one of two choices")
   func reimport() async throws {
     try await api.with { client in

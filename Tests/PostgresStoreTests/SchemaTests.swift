@@ -78,7 +78,7 @@ struct SchemaTests {
           AND c.relname NOT IN ('schema_migration', 'leadership') ORDER BY 1
         """
       ).map { row in (try row.text(), try row.bool(), try row.bool(), try row.bool()) }
-      #expect(tables.count { !$0.3 } == 41)
+      #expect(tables.count { !$0.3 } == 43)
       let app = PostgresConnection(
         url: ConnectionURL(database.server.url("pr_app", database.name)), options: .test)
       for (table, enabled, forced, isPartition) in tables {
@@ -225,6 +225,8 @@ extension TestDatabase {
     try await store.setPassword(
       Secret("$scrypt$ln=4,r=8,p=1$AAAA$AAAA"), of: principal.userID, keeping: nil, by: principal)
     _ = try await store.updateAlertMail(AlertMailChange(levels: [.error]), by: principal)
+    let owned = try await runningMailbox("owned@example.com")
+    _ = try await store.requestTest(of: [owned.id], takingOver: true, by: principal)
     try await sql(
       """
       INSERT INTO send_usage (profile_id, mailbox_id, span, bucket, organization_id, messages, recipients)

@@ -148,6 +148,39 @@ struct MailboxCommandTests {
     }
   }
 
+  @Test func anAddressIsTakenOverByATestThatSaysSo() async throws {
+    let refused = Sample.mailbox(1) {
+      $0.incoming = DirectionState(
+        method: .serverSideSync, status: .failure, failureCode: "ownership.other-organization",
+        notRunningReason: "disabled")
+    }
+    try await StubAPI.run { request in
+      switch request.name {
+      case "GET /mailboxes": .json(Sample.page([refused]))
+      case "GET /mailboxes/1": .json(refused)
+      case "POST /mailboxes/test":
+        .json(BulkAnswer(results: [BulkResult(id: MailboxID(1), ok: true)]), status: 202)
+      default: .notFound
+      }
+    } _: { stub in
+      let shown = try await stub.run("mailbox", "show", "1").output
+      #expect(shown.contains(FailureCode.ownershipOtherOrganization.remedy))
+      let list = try await stub.run("mailbox", "list").output
+      #expect(list.contains("failure, ownership.other-organization"), "\(list)")
+      func bodies() -> [String] {
+        stub.requests.filter { $0.name == "POST /mailboxes/test" }.map { String(decoding: $0.body, as: UTF8.self) }
+      }
+      #expect(try await stub.run("mailbox", "test", "1", "--no-wait").exitCode == 0)
+      #expect(try await stub.run("mailbox", "test", "1", "--take-over", "--no-wait").exitCode == 0)
+      #expect(bodies() == [#"{"ids":[1]}"#, #"{"ids":[1],"takeOver":true}"#])
+      for option in ["--all", "--view=failing"] {
+        let wrong = try await stub.run("mailbox", "test", "--take-over", option)
+        #expect(wrong.exitCode == 64 && wrong.errors.contains("named mailboxes"), "\(wrong.errors)")
+      }
+      #expect(bodies().count == 2)
+    }
+  }
+
   @Test func listsAreReadPageByPage() async throws {
     let all = (1...700).map { Sample.mailbox(Int64($0)) }
     try await StubAPI.run { request in

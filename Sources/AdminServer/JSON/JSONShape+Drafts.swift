@@ -154,6 +154,20 @@ extension JSONShape {
       "What it is done to; one that is named twice counts once.")
   ])
 
+  /// Mailboxes to test, and whether their addresses are taken over.
+  static let testRequest = JSONShape.object([
+    Field(
+      "ids", .array(of: .identifier, count: 1...1_000), isRequired: true,
+      "The mailboxes; one that is named twice counts once."),
+    Field(
+      "takeOver", .boolean,
+      """
+      Sync from this organization only: an address whose mail another organization of this installation receives is taken \
+      over from it as soon as the test has logged in; it stops receiving there, and both get an alert. Without it the \
+      incoming direction fails with ownership.other-organization then. It counts for this test alone.
+      """, standard: "false"),
+  ])
+
   /// `BatchDraft`.
   static let batchDraft = JSONShape.object([
     Field(

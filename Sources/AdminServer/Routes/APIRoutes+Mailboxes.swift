@@ -47,8 +47,15 @@ extension APIRoutes {
     try await bulk(call) { try await services.store.setApproval(.rejected, of: $0, by: call.principal) }
   }
 
+  private struct TestRequest: Decodable {
+    let takeOver: Bool?
+  }
+
   @Sendable static func testMailboxes(_ services: APIServices, _ call: APICall) async throws -> Response {
-    try await bulk(call) { try await services.store.requestTest(of: $0, by: call.principal) }
+    let takesOver = try call.decode(TestRequest.self).takeOver ?? false
+    return try await bulk(call) {
+      try await services.store.requestTest(of: $0, takingOver: takesOver, by: call.principal)
+    }
   }
 
   @Sendable static func pollMailboxes(_ services: APIServices, _ call: APICall) async throws -> Response {

@@ -47,7 +47,7 @@ enum APIRoutes {
       answers: .results(BulkResult.self),
       "Keeps mailboxes from processing mail.", handler: rejectMailboxes),
     .post(
-      "/mailboxes/test", .right(.writeMailboxes), body: .bulkRequest, status: 202, answers: .results(BulkResult.self),
+      "/mailboxes/test", .right(.writeMailboxes), body: .testRequest, status: 202, answers: .results(BulkResult.self),
       "Requests test & enable.",
       handler: testMailboxes),
     .post(

@@ -8,9 +8,11 @@ struct MailboxFacts: Sendable {
   var ownerIsActive: Bool
   var profileIsActive: Bool?
   var anyMethod: Bool
+  var receives: Bool
   var isPaused: Bool
   var testIsSetAside: Bool
   var incomingReason: String?
+  var incomingFailure: String?
 
   init(_ row: inout Row) throws {
     approval = try row.word()
@@ -19,9 +21,11 @@ struct MailboxFacts: Sendable {
     ownerIsActive = try row.bool()
     profileIsActive = try row.boolOrNil()
     anyMethod = try row.bool()
+    receives = try row.bool()
     isPaused = try row.bool()
     testIsSetAside = try row.bool()
     incomingReason = try row.textOrNil()
+    incomingFailure = try row.textOrNil()
   }
 
   /// Why a test is refused.
@@ -41,6 +45,17 @@ struct MailboxFacts: Sendable {
       return ("set-aside", "the mailbox's test was taken back from several workers and is set aside; release it first")
     }
     return nil
+  }
+
+  /// Why there is nothing to take over from another organization.
+  var takeOverRefusal: (code: String, message: String)? {
+    receives
+      ? nil
+      : (
+        "nothing-to-take-over",
+        "only the incoming direction belongs to one organization, and this mailbox does not receive; test it without "
+          + "`takeOver`, or choose an incoming method first"
+      )
   }
 }
 
@@ -82,9 +97,16 @@ extension BulkPlan {
 
   /// Requests tests.
   static func test(
-    _ facts: [MailboxID: MailboxFacts], _ jobClass: JobClass, by principal: Principal
+    _ facts: [MailboxID: MailboxFacts], takingOver: Bool = false, _ jobClass: JobClass, by principal: Principal
   ) -> BulkPlan {
-    request(.test, facts, refused: facts.compactMapValues(\.testRefusal), jobClass, by: principal)
+    let refused = facts.compactMapValues { $0.testRefusal ?? (takingOver ? $0.takeOverRefusal : nil) }
+    var plan = request(
+      .test, facts, refused: refused, jobClass, by: principal, detail: takingOver ? #"{"takeOver":true}"# : nil)
+    let accepted = facts.keys.filter { refused[$0] == nil }.sorted()
+    if takingOver && !accepted.isEmpty {
+      plan.statements.append(PostgresStore.tickTakeOver(of: accepted, by: principal))
+    }
+    return plan
   }
 
   /// Requests polls.
@@ -92,7 +114,10 @@ extension BulkPlan {
     _ facts: [MailboxID: MailboxFacts], _ jobClass: JobClass, by principal: Principal
   ) -> BulkPlan {
     let refused = facts.compactMapValues { facts -> Refusal? in
-      facts.incomingReason.map { ("not-running", "the incoming direction is not running: \($0)") }
+      facts.incomingReason.map { reason in
+        let failure = reason == "disabled" ? facts.incomingFailure.map { " by \($0)" } : nil
+        return ("not-running", "the incoming direction is not running: \(reason)\(failure ?? "")")
+      }
     }
     return request(.poll, facts, refused: refused, jobClass, by: principal)
   }
@@ -100,12 +125,12 @@ extension BulkPlan {
   /// Counts a request on the hot rows of those that are not refused, makes them due and wakes the scheduler.
   private static func request(
     _ kind: JobKind, _ facts: [MailboxID: MailboxFacts], refused: [MailboxID: Refusal], _ jobClass: JobClass,
-    by principal: Principal
+    by principal: Principal, detail: String? = nil
   ) -> BulkPlan {
     var plan = BulkPlan(refusals: refused)
     let accepted = facts.keys.filter { refused[$0] == nil }.sorted()
     if accepted.isEmpty { return plan }
-    let entries = accepted.map { AuditEntry("mailbox.\(kind.word)", "mailbox", $0.value) }
+    let entries = accepted.map { AuditEntry("mailbox.\(kind.word)", "mailbox", $0.value, after: detail) }
     plan.statements =
       [PostgresStore.lockRows(kind, of: accepted)] + PostgresStore.requestStatements(kind, of: accepted, jobClass) + [
         .audit(entries, by: principal)
@@ -131,10 +156,15 @@ extension PostgresStore {
   /// Requests test & enable; interactive for at most 20 mailboxes.
   ///
   /// Refused per row with `mailbox-inactive`, `owner-inactive`, `no-profile`, `profile-inactive`, `paused`, `not-approved`,
-  /// `nothing-to-test`, `set-aside` or `not-found`.
-  public func requestTest(of ids: [MailboxID], by principal: Principal) async throws -> [BulkResult] {
+  /// `nothing-to-test`, `set-aside` or `not-found`, and with `nothing-to-take-over` where an address is to be taken over and
+  /// the mailbox does not receive.
+  public func requestTest(
+    of ids: [MailboxID], takingOver: Bool, by principal: Principal
+  ) async throws -> [BulkResult] {
     let urgent = ids.count <= Self.interactiveLimit
-    return try await forEach(ids, principal) { .test($0, urgent ? .interactive : .batchTest, by: principal) }
+    return try await forEach(ids, principal) {
+      .test($0, takingOver: takingOver, urgent ? .interactive : .batchTest, by: principal)
+    }
   }
 
   /// Requests a poll now; refused with `not-running` for a mailbox whose incoming direction is not running.
@@ -171,8 +201,9 @@ extension PostgresStore {
       """
       SELECT m.id, m.approval, \(MailboxQuery.approvalNeeded), m.is_active, \(MailboxQuery.ownerActive), p.is_active,
         m.incoming_method = 'server-side-sync' OR m.outgoing_method = 'server-side-sync',
+        m.incoming_method = 'server-side-sync',
         \(MailboxQuery.paused), \(MailboxQuery.setAside("t")),
-        \(MailboxQuery.reason("incoming"))
+        \(MailboxQuery.reason("incoming")), m.incoming_failure_code
       FROM mailbox m JOIN organization o ON o.id = m.organization_id
       LEFT JOIN server_profile p ON p.id = m.profile_id
       WHERE m.id = ANY ($1) AND m.organization_id = $2 ORDER BY m.id FOR NO KEY UPDATE OF m

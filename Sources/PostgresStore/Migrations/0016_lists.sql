@@ -1,6 +1,9 @@
 -- Lists of mailboxes, runs and alerts at any size (D166): every view and filter has an index in the order in which it is
 -- shown, from which a page and a bounded count are read. Only indexes: the previous release reads with them as well.
 -- mailbox_schedule keeps its two; of a successful poll no row more is indexed than before.
+--
+-- While an index is built, its table is read and not written. Dropping one keeps readers away as well, until the end of
+-- the transaction: that comes last, when nothing is left to build.
 
 -- By address within a view, of the organization and of one profile. The view's condition is the index's own.
 CREATE INDEX mailbox_activity ON mailbox (organization_id, is_active, address_key);
@@ -21,17 +24,18 @@ CREATE INDEX mailbox_profile_failing ON mailbox (profile_id, address_key) INCLUD
   WHERE incoming_status = 'failure' OR outgoing_status = 'failure';
 CREATE INDEX mailbox_profile_pending ON mailbox (profile_id, address_key) INCLUDE (organization_id)
   WHERE approval = 'pending';
--- Its first column is the new one's.
-DROP INDEX mailbox_profile;
 
 CREATE INDEX mailbox_updated ON mailbox (organization_id, updated_at, id);
 
 -- Each level by itself; a list of several merges them.
 CREATE INDEX alert_level ON alert (organization_id, level, last_seen, id);
 CREATE INDEX alert_open_level ON alert (organization_id, level, last_seen, id) WHERE resolved_at IS NULL;
-DROP INDEX alert_organization;
 
--- Nearly all runs are polls that succeed; the others are few and looked for by kind and result. Last, since every session
--- writes this table and waits from here to the end.
+-- Nearly all runs are polls that succeed; the others are few and looked for by kind and result. The last that is built,
+-- since every session writes this table and waits from here to the end.
 CREATE INDEX run_unusual ON run (organization_id, kind, result, started_at, id)
   WHERE NOT (kind = 'p' AND result = 'success');
+
+-- Their first columns are new ones'.
+DROP INDEX mailbox_profile;
+DROP INDEX alert_organization;

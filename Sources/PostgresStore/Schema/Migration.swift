@@ -13,13 +13,24 @@ struct Migration: Sendable {
   /// every program that worked before goes on. Set where something is taken away (D150).
   var worksWith: Int?
 
-  /// SHA-256 of the statements in hexadecimal: an applied migration is never edited.
-  var checksum: String {
+  /// The checksum under which it was published, where the same statements stand in another order since; `nil`: its own.
+  ///
+  /// So databases of either order are of one kind, for this release and for the one before it.
+  var published: String?
+
+  /// SHA-256 of the statements in hexadecimal: what an applied migration does is never edited.
+  var checksum: String { published ?? contentsChecksum }
+
+  /// The same of what it holds now.
+  var contentsChecksum: String {
     SHA256.hash(data: Data(sql.utf8)).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
   }
 
-  private init(_ version: Int, _ name: String, _ octets: [UInt8], worksWith: Int? = nil) {
+  private init(
+    _ version: Int, _ name: String, _ octets: [UInt8], worksWith: Int? = nil, published: String? = nil
+  ) {
     self.init(version: version, name: name, sql: String(decoding: octets, as: UTF8.self), worksWith: worksWith)
+    self.published = published
   }
 
   init(version: Int, name: String, sql: String, worksWith: Int? = nil) {
@@ -46,8 +57,12 @@ struct Migration: Sendable {
     Migration(13, "people", PackageResources._013_people_sql),
     Migration(14, "settings", PackageResources._014_settings_sql),
     Migration(15, "batches", PackageResources._015_batches_sql),
-    Migration(16, "lists", PackageResources._016_lists_sql),
+    // Dropped indexes before it built others, which kept all readers of mailboxes away.
+    Migration(
+      16, "lists", PackageResources._016_lists_sql,
+      published: "cb28a7482b907021da15a94cfc95f5c4edcc1b9c46baf2b2291899b3fa5f7d81"),
     Migration(17, "grants", PackageResources._017_grants_sql),
+    Migration(18, "ownership", PackageResources._018_ownership_sql),
   ]
 
   /// The number of the newest.

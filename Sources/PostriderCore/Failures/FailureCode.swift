@@ -98,6 +98,10 @@ public enum FailureCode: String, Hashable, Sendable, Codable, CaseIterable {
   case profileNotSupported = "profile.not-supported"
   /// One account would open the same maildrop for several mailboxes.
   case profileNoDelegation = "profile.no-delegation"
+  /// Another organization of this installation receives the address's mail.
+  case ownershipOtherOrganization = "ownership.other-organization"
+  /// Another organization of this installation has taken the address over.
+  case ownershipTakenOver = "ownership.taken-over"
   /// The server has no unique ids (UIDL), so mail cannot be kept on it.
   case pop3NoUIDL = "pop3.no-uidl"
   /// The server did not hand out this message.
@@ -385,6 +389,16 @@ public enum FailureCode: String, Hashable, Sendable, Codable, CaseIterable {
         .permanent, .profile, "The profile's account would open the same maildrop for several mailboxes.",
         "Give the profile `loginAs` (`authzid`, or a template such as {mailbox}*{user}), or each mailbox credentials of "
           + "its own.")
+    case .ownershipOtherOrganization:
+      Row(
+        .permanent, .mailbox, "Another organization of this installation synchronizes this address already.",
+        "Let that organization give the address up, or take it over: test & enable with `postrider mailbox test "
+          + "--take-over`, which stops it there. Sending goes on.")
+    case .ownershipTakenOver:
+      Row(
+        .permanent, .mailbox, "Another organization of this installation has taken the address over.",
+        "Ask whoever runs the installation if that was not agreed. To take it back, test & enable with `postrider mailbox "
+          + "test --take-over`. Sending goes on.")
     case .pop3NoUIDL:
       Row(
         .permanent, .mailbox, "The server has no unique ids (UIDL), so mail cannot be kept on it.",

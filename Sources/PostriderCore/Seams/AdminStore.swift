@@ -273,7 +273,10 @@ public protocol AdminStore: SettingsStore, PeopleStore, BatchStore, IdempotencyS
   /// Approves or rejects; one answer per row.
   func setApproval(_ state: ApprovalState, of ids: [MailboxID], by principal: Principal) async throws -> [BulkResult]
   /// Requests test & enable; interactive for at most 20 mailboxes.
-  func requestTest(of ids: [MailboxID], by principal: Principal) async throws -> [BulkResult]
+  ///
+  /// - Parameter takingOver: whether addresses that another organization of the installation receives are taken over from
+  ///   it, once the test has logged in.
+  func requestTest(of ids: [MailboxID], takingOver: Bool, by principal: Principal) async throws -> [BulkResult]
   /// Requests a poll now; refused for a mailbox whose incoming direction is not running.
   func requestPoll(of ids: [MailboxID], by principal: Principal) async throws -> [BulkResult]
 
@@ -366,4 +369,11 @@ public protocol AdminStore: SettingsStore, PeopleStore, BatchStore, IdempotencyS
 
   /// Whether PostgreSQL answers and its schema fits; throws when not.
   func checkHealth() async throws
+}
+
+extension AdminStore {
+  /// Requests test & enable and takes nothing over.
+  public func requestTest(of ids: [MailboxID], by principal: Principal) async throws -> [BulkResult] {
+    try await requestTest(of: ids, takingOver: false, by: principal)
+  }
 }

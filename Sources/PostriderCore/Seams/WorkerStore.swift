@@ -599,8 +599,23 @@ public protocol WorkerStore: SendStore {
   /// a minute.
   func change(profileAlerts: [ProfileAlertChange]) async throws
 
+  /// Claims a mailbox's address for its organization, in the name of a test that has logged in; see ``AddressClaim``.
+  ///
+  /// Throws ``FencedError`` when a newer session or a change of the mailbox came before; then nothing is claimed.
+  func claimAddress(writer: SessionGuard) async throws -> AddressClaim
+
   /// Commits an outcome together with others that wait. Returns when it is durable.
   func commit(_ outcome: SessionOutcome) async throws -> OutcomeResult
+}
+
+/// What became of the claim on an address: one organization of an installation receives its mail.
+public enum AddressClaim: String, Hashable, Sendable, CaseIterable {
+  /// The mailbox has it.
+  case held
+  /// Another organization has it, and nobody asked to take it over.
+  case elsewhere
+  /// Another organization had it until now. Its mailbox stands still, and both have an alert.
+  case takenOver = "taken-over"
 }
 
 /// A newer session or a change of profile came before a write; nothing was written.

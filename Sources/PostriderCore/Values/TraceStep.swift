@@ -20,7 +20,7 @@ public enum StepName: String, Hashable, Sendable, Codable, CaseIterable {
   case list
   /// Fetching new messages (RETR, TOP).
   case fetch
-  /// Parsing and storing them.
+  /// Parsing and storing them. Of a test: claiming the address where it is another organization's.
   case store
   /// Removing processed messages (DELE).
   case delete

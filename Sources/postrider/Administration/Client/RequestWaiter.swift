@@ -51,6 +51,8 @@ struct RequestWaiter {
   let session: Session
   /// Seconds.
   let timeout: Double
+  /// Of tests: whether addresses are taken over from another organization.
+  var takesOver = false
   /// Called for each outcome as it comes, with the bar to print through.
   let report: (Outcome, inout Progress) throws -> Void
   /// Seconds without a start after which the queue is looked at.
@@ -63,11 +65,14 @@ struct RequestWaiter {
   static let parallelism = 8
 
   /// Makes the requests, in portions the API takes.
-  static func request(_ kind: Kind, _ mailboxes: [Mailbox], _ api: APIClient) async throws -> [BulkResult] {
+  static func request(
+    _ kind: Kind, _ mailboxes: [Mailbox], takesOver: Bool = false, _ api: APIClient
+  ) async throws -> [BulkResult] {
     var results: [BulkResult] = []
     for start in stride(from: 0, to: mailboxes.count, by: BulkRequest.maximumIDs) {
       let ids = mailboxes[start..<min(start + BulkRequest.maximumIDs, mailboxes.count)].map(\.id)
-      let answer: BulkAnswer = try await api.post("/mailboxes/\(kind.rawValue)", BulkRequest(ids: ids))
+      let answer: BulkAnswer = try await api.post(
+        "/mailboxes/\(kind.rawValue)", BulkRequest(ids: ids, takeOver: takesOver ? true : nil))
       results += answer.results
     }
     return results
@@ -77,7 +82,7 @@ struct RequestWaiter {
   func run(_ mailboxes: [Mailbox]) async throws -> Answer {
     var progress = Progress(total: mailboxes.count)
     defer { progress.clear() }
-    let results = try await Self.request(kind, mailboxes, session.api)
+    let results = try await Self.request(kind, mailboxes, takesOver: takesOver, session.api)
     var outcomes: [MailboxID: Outcome] = [:]
     var pending: [MailboxID: Int64] = [:]
     for mailbox in mailboxes {

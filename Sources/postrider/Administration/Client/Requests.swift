@@ -125,6 +125,8 @@ struct BulkRequest: Encodable, Sendable {
   static let maximumIDs = 1_000
 
   var ids: [MailboxID]
+  /// Of a test only: whether addresses are taken over from another organization.
+  var takeOver: Bool?
 }
 
 /// The answer of the bulk verbs.

@@ -21,26 +21,29 @@ struct WaitOptions: ParsableArguments {
 
   /// Makes the requests, waits unless told otherwise, prints, and ends with exit code 1 when something failed.
   func ask(
-    _ kind: RequestWaiter.Kind, _ session: Session,
+    _ kind: RequestWaiter.Kind, takesOver: Bool = false, _ session: Session,
     _ report: @escaping (RequestWaiter.Outcome, inout Progress) throws -> Void
   ) async throws {
     if bulk.isFilter || bulk.dryRun || bulk.mailboxes.count > BulkRequest.maximumIDs {
       return try await bulk.carryOut(kind == .test ? .test : .poll, timeout: timeout.map(Double.init), session)
     }
     let chosen = try await Selection.mailboxes(bulk.mailboxes, session.api)
-    try await Self.ask(kind, chosen, doesNotWait: bulk.doesNotWait, timeout: timeout ?? 120, session, report)
+    try await Self.ask(
+      kind, chosen, takesOver: takesOver, doesNotWait: bulk.doesNotWait, timeout: timeout ?? 120, session, report)
   }
 
   /// The same for mailboxes that are known already.
   static func ask(
-    _ kind: RequestWaiter.Kind, _ chosen: [Mailbox], doesNotWait: Bool, timeout: Int, _ session: Session,
+    _ kind: RequestWaiter.Kind, _ chosen: [Mailbox], takesOver: Bool = false, doesNotWait: Bool, timeout: Int,
+    _ session: Session,
     _ report: @escaping (RequestWaiter.Outcome, inout Progress) throws -> Void
   ) async throws {
     if doesNotWait {
-      let answer = BulkAnswer(results: try await RequestWaiter.request(kind, chosen, session.api))
+      let answer = BulkAnswer(results: try await RequestWaiter.request(kind, chosen, takesOver: takesOver, session.api))
       return try session.report(answer, chosen, done: "\(kind.rawValue) requested")
     }
-    let waiter = RequestWaiter(kind: kind, session: session, timeout: Double(timeout)) { outcome, progress in
+    let waiter = RequestWaiter(kind: kind, session: session, timeout: Double(timeout), takesOver: takesOver) {
+      outcome, progress in
       if session.isJSON {
         try progress.finish(nil, isFailure: outcome.state != .passed)
       } else {
@@ -64,13 +67,31 @@ struct MailboxTest: AdministrationCommand {
       Exit code 1 when a tested direction failed or was not done in time.
       All of a profile: postrider mailbox test --profile "Example mail"
       Example: postrider mailbox test support@example.com
+      Example: postrider mailbox test support@example.com --take-over
       """)
 
   @OptionGroup var wait: WaitOptions
+  @Flag(
+    help: ArgumentHelp(
+      "Sync from this organization only.",
+      discussion: """
+        Where another organization of this installation receives the address's mail, the test fails with \
+        ownership.other-organization. With this it takes the address over as soon as it has logged in: the other \
+        organization stops receiving, and both get an alert. Named mailboxes only.
+        """))
+  var takeOver = false
   @OptionGroup(title: "Connection and output") var options: ClientOptions
 
+  func validate() throws {
+    let bulk = wait.bulk
+    guard takeOver, bulk.isFilter || bulk.dryRun || bulk.mailboxes.count > BulkRequest.maximumIDs else { return }
+    throw ValidationError(
+      "--take-over goes with up to \(BulkRequest.maximumIDs) named mailboxes, not with --view, --profile, --all or "
+        + "--dry-run.")
+  }
+
   func execute(_ session: Session) async throws {
-    try await wait.ask(.test, session) { outcome, progress in
+    try await wait.ask(.test, takesOver: takeOver, session) { outcome, progress in
       try progress.finish(Self.line(outcome), isFailure: outcome.state != .passed)
       guard outcome.state == .failed, let run = outcome.run else { return }
       progress.clear()
