@@ -28,7 +28,7 @@ struct BatchRouteTests {
       #expect(batch.dryRun && batch.state == .running && batch.remaining == 9)
       for (body, pointer) in [
         (#"{"verb":"approve"}"#, ""), (#"{"verb":"approve","ids":[1],"filter":{}}"#, ""),
-        (#"{"verb":"import","filter":{}}"#, "/verb"), (#"{"verb":"delete","filter":{}}"#, "/verb"),
+        (#"{"verb":"import","filter":{}}"#, "/verb"), (#"{"verb":"destroy","filter":{}}"#, "/verb"),
         (#"{"verb":"test","ids":[]}"#, "/ids"), (#"{"verb":"test","filter":{"view":"new"}}"#, "/filter/view"),
         (#"{"verb":"test","filter":{"addressText":""}}"#, "/filter/addressText"),
       ] {

@@ -92,7 +92,7 @@ struct CommandTests {
     }
     // Where a file is meant, the shell's own completion of files.
     let files =
-      ["bash": "__postrider_add_completions -f", "zsh": "_files", "fish": "__fish_complete_path"][shell] ?? "-"
+      ["bash": "__postrider_add_completions -f", "zsh": "_files", "fish": "-rF"][shell] ?? "-"
     #expect(result.output.contains(files), "\(shell)")
     if shell == "bash" {
       let bash = try RunningProgram(["-n", "/dev/stdin"], executable: "/bin/bash", input: result.output)

@@ -89,29 +89,28 @@ struct LoginTests {
       let refusal = Mutex(
         StubAnswer.problem(401, "sign-in-refused", "The password is wrong, or there were too many wrong passwords."))
       try await StubAPI.run(answer: { _ in refusal.withLock { $0 } }) { stub in
-        @Sendable func login(_ url: String, _ more: String..., input: String = password) async throws -> Program.Result
-        {
+        func login(_ url: String, _ more: String..., input: String) async throws -> Program.Result {
           try await Program.run(
             ["login", "ada@example.com", "--organization", "Example", "--api", url] + more,
             environment: ["XDG_CONFIG_HOME": folder], input: input)
         }
-        let wrong = try await login(stub.url, "--password-stdin")
+        let wrong = try await login(stub.url, "--password-stdin", input: password)
         #expect(wrong.exitCode == 1 && wrong.errors.contains("too many wrong passwords"), "\(wrong.errors)")
         #expect(!wrong.errors.contains("POSTRIDER_TOKEN"))
         refusal.withLock {
           $0 = .problem(429, "too-many-requests", "There were too many attempts.")
           $0.headers = ["Retry-After": "17"]
         }
-        let many = try await login(stub.url, "--password-stdin")
+        let many = try await login(stub.url, "--password-stdin", input: password)
         #expect(many.exitCode == 1 && many.errors.contains("Try again in 17 seconds."), "\(many.errors)")
-        let nowhere = try await login("http://127.0.0.1:1", "--password-stdin")
+        let nowhere = try await login("http://127.0.0.1:1", "--password-stdin", input: password)
         #expect(nowhere.exitCode == 69 && nowhere.errors.contains("Connection refused"), "\(nowhere.errors)")
         let before = stub.requests.count
-        let plain = try await login("http://192.0.2.1", "--password-stdin")
+        let plain = try await login("http://192.0.2.1", "--password-stdin", input: password)
         #expect(plain.exitCode == 64 && plain.errors.contains("plain HTTP"), "\(plain.errors)")
         let none = try await login(stub.url, input: "")
         #expect(none.exitCode == 64 && none.errors.contains("no terminal to ask at"), "\(none.errors)")
-        let argument = try await login(stub.url, "--password", "correct horse battery")
+        let argument = try await login(stub.url, "--password", "correct horse battery", input: "")
         #expect(argument.exitCode == 64 && argument.errors.contains("never an argument"))
         #expect(stub.requests.count == before)
         #expect(!FileManager.default.fileExists(atPath: folder + "/postrider"))

@@ -59,7 +59,7 @@ struct ClientSettings: Sendable {
     guard let token else {
       throw ClientError.usage(
         "there is no token for \(base): sign in with `postrider login --api-url \(base)`, or give one with "
-          + "POSTRIDER_TOKEN, POSTRIDER_TOKEN_FILE or --token-file")
+          + "POSTRIDER_TOKEN, POSTRIDER_TOKEN_FILE or --token-file" + warnings.map { "\n\($0)" }.joined())
     }
     guard token.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else {
       throw ClientError.usage("the token holds blanks or characters that cannot be in a token")
