@@ -100,8 +100,8 @@ struct DoctorTests {
       ["POSTRIDER_EGRESS_ALLOW": "127.0.0.1/32:*"], "--host", "127.0.0.1:\(server.port)")
     #expect(diagnosis.exitCode == 0, "\(diagnosis.text)")
     // How long a round trip takes is the machine's affair; a crowded one is warned of it.
-    let latency = diagnosis.findings.filter { $0.area == .redis && $0.text.contains("a round trip takes") }
-    #expect(latency.count == 1, "\(diagnosis.text)")
+    let latency = diagnosis.findings.filter { $0.text.contains("a round trip takes") }
+    #expect(latency.map(\.area).sorted { $0.rawValue < $1.rawValue } == [.postgresql, .redis], "\(diagnosis.text)")
     #expect(diagnosis.findings.allSatisfy { $0.level == .ok || latency.contains($0) }, "\(diagnosis.text)")
     #expect(Set(diagnosis.findings.map(\.area)) == Set(Finding.Area.allCases))
     for (area, words) in [
@@ -118,7 +118,13 @@ struct DoctorTests {
   @Test("for people: areas, what is wrong, what to do, a last line")
   func text() async throws {
     let site = try await Installation.shared()
-    let good = try await Program.run(["doctor"], environment: site.variables())
+    // A busy machine may answer slowly for a moment, which is a warning.
+    var good = try await Program.run(["doctor"], environment: site.variables())
+    _ = try await eventually(within: .seconds(60)) {
+      if good.output.hasSuffix("Everything looks well.\n") { return true }
+      good = try await Program.run(["doctor"], environment: site.variables())
+      return false
+    }
     #expect(good.exitCode == 0 && good.output.hasSuffix("Everything looks well.\n"), "\(good.output)")
     let bad = try await Program.run(
       ["doctor"], environment: site.variables(["POSTRIDER_REDIS_URL": "redis://127.0.0.1:1"]))
