@@ -1,3 +1,4 @@
+import Foundation
 import PostriderCore
 import Testing
 
@@ -25,6 +26,17 @@ struct SchemaTests {
     #expect(try await migrator().status().allSatisfy { $0.appliedAt != nil })
     try await store.checkHealth()
     await store.close()
+  }
+
+  @Test("every file of the migrations' folder is one of them, in its place and as it stands")
+  func everyFile() throws {
+    let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+      .deletingLastPathComponent().appending(path: "Sources/PostgresStore/Migrations")
+    let files = try FileManager.default.contentsOfDirectory(atPath: folder.path).sorted()
+    #expect(files == Migration.all.map { "\(String(format: "%04d", $0.version))_\($0.name).sql" })
+    for (file, migration) in zip(files, Migration.all) {
+      #expect(try String(contentsOf: folder.appending(path: file), encoding: .utf8) == migration.sql, "\(file)")
+    }
   }
 
   @Test("a database of another build or a newer release is refused in words")

@@ -63,6 +63,7 @@ struct Migration: Sendable {
       published: "cb28a7482b907021da15a94cfc95f5c4edcc1b9c46baf2b2291899b3fa5f7d81"),
     Migration(17, "grants", PackageResources._017_grants_sql),
     Migration(18, "ownership", PackageResources._018_ownership_sql),
+    Migration(19, "own_mailboxes", PackageResources._019_own_mailboxes_sql),
   ]
 
   /// The number of the newest.
