@@ -298,7 +298,12 @@ struct ProfileRuleTests {
 
 @Suite("Mailbox rules (features M1, M2)")
 struct MailboxRuleTests {
-  @Test("addresses", arguments: ["support@example.com", "a.b+c@x.example", "o'neil@example.org", "ü@example.com"])
+  @Test(
+    "addresses",
+    arguments: [
+      "support@example.com", "a.b+c@x.example", "o'neil@example.org", "ü@example.com", "straße@bücher.example",
+      "почта@пример.рф", "почта@example.com", "ελένη@παράδειγμα.example", "日本語tanaka@例え.example", "हिन्दी@example.in",
+    ])
   func good(address: String) throws { try MailboxRules.check(MailboxDraft(address: address)) }
 
   @Test(
@@ -309,6 +314,25 @@ struct MailboxRuleTests {
     ])
   func bad(address: String) {
     #expect(throws: StoreError.self) { try MailboxRules.check(MailboxDraft(address: address)) }
+  }
+
+  @Test(
+    "Unicode look-alikes are refused, alone and in the domain",
+    arguments: [
+      "p\u{430}ypal@example.com", "support@ex\u{430}mple.com", "\u{441}om@b.ru\u{441}s", "n\u{3BF}@example.com",
+      "\u{FF50}ay@example.com", "\u{1D5D4}da@example.com", "e\u{301}va@example.com", "a\u{200D}da@example.com",
+      "of\u{FB01}ce@example.com", "\u{13AA}da@example.com",
+    ])
+  func lookAlikes(address: String) throws {
+    var own = FieldProblems()
+    AddressRules.check(address, at: "", &own)
+    // Some are no letters at all.
+    #expect(!own.problems.isEmpty && own.problems.allSatisfy { ["look-alike", "not-an-address"].contains($0.code) })
+    #expect(throws: StoreError.self) { try MailboxRules.check(MailboxDraft(address: address)) }
+    // What others chose is their affair: mail goes there.
+    var problems = FieldProblems()
+    AddressRules.check("p\u{430}ypal@example.com", at: "", isOthers: true, &problems)
+    #expect(problems.problems.isEmpty)
   }
 
   @Test("only queues may delete after processing")

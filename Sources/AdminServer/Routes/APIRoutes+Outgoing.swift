@@ -159,7 +159,7 @@ extension APIRoutes {
     var forms: [String] = []
     for (pointer, address) in addresses {
       let before = problems.problems.count
-      AddressRules.check(address, at: pointer, &problems)
+      AddressRules.check(address, at: pointer, isOthers: true, &problems)
       if problems.problems.count > before { continue }
       if let form = InternationalAddress.wireForm(address) {
         forms.append(form)

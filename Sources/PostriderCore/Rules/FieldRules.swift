@@ -42,7 +42,12 @@ public struct FieldProblems: Sendable {
 /// The rules of an e-mail address as stored on a mailbox (RFC 5321 section 4.1.2, without quoted local parts).
 public enum AddressRules {
   /// Notes what is wrong with an address.
-  public static func check(_ address: String, at pointer: String, _ problems: inout FieldProblems) {
+  ///
+  /// - Parameter isOthers: whether it is an address that somebody else chose, to which mail is sent. Of one's own none may
+  ///   pass for another one.
+  public static func check(
+    _ address: String, at pointer: String, isOthers: Bool = false, _ problems: inout FieldProblems
+  ) {
     problems.check(address, at: pointer, maximum: 254, minimum: 1)
     let parts = address.split(separator: "@", omittingEmptySubsequences: false)
     let atextExtra = "!#$%&'*+-/=?^_`{|}~."
@@ -57,6 +62,11 @@ public enum AddressRules {
     let domainGood = parts.count == 2 && HostRules.isHostName(parts[1])
     if !address.isEmpty && !(localGood && domainGood) {
       problems.add(pointer, "not-an-address", "must be an e-mail address such as support@example.com")
+    } else if !isOthers, address.split(whereSeparator: { $0 == "@" || $0 == "." }).contains(where: LookAlikes.has) {
+      problems.add(
+        pointer, "look-alike",
+        "has characters that look like others: letters of two alphabets side by side, of another width, or with marks of "
+          + "their own. Type it instead of copying it")
     }
   }
 }

@@ -124,7 +124,9 @@ public struct OutgoingDraft: Hashable, Sendable, Codable {
   public func check() throws(StoreError) {
     var problems = FieldProblems()
     for (field, list) in [("to", to), ("cc", cc ?? []), ("bcc", bcc ?? []), ("replyTo", replyTo ?? [])] {
-      for (index, address) in list.enumerated() { AddressRules.check(address, at: "/\(field)/\(index)", &problems) }
+      for (index, address) in list.enumerated() {
+        AddressRules.check(address, at: "/\(field)/\(index)", isOthers: true, &problems)
+      }
     }
     if to.isEmpty { problems.add("/to", "required", "must name at least one recipient") }
     if recipients.count > Self.maximumRecipients {
