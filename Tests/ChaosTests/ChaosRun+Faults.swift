@@ -213,8 +213,12 @@ extension ChaosRun {
     // At once: the oldest of its leases may end soon.
     let frozen = try await leases(of: process.id)
     let late = frozen.filter { $0.isNamed(in: bytes) }
-    // From the end of its oldest lease on nobody but the frozen process could close its sessions.
-    try await Task.sleep(until: stoppedAt + .seconds(lease * 0.6), clock: .continuous)
+    // From the end of its oldest lease on nobody but the frozen process could close its sessions. On a busy machine that
+    // lease may have waited for its renewal for most of its time.
+    let ends = frozen.compactMap(\.leaseEndsMilliseconds).min().map { Double($0) / 1_000 } ?? .infinity
+    let left = min(
+      lease * 0.6 - (Clock.now - stoppedAt) / .seconds(1), ends - 0.1 - Date().timeIntervalSince1970)
+    try await Task.sleep(for: .seconds(max(0, left)))
     let apart = stage.census.setApart(process.connections)
     note { $0.apart += apart }
     try await Task.sleep(until: stoppedAt + .seconds(lease + 0.5), clock: .continuous)
