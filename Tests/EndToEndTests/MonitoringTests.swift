@@ -81,9 +81,12 @@ struct PrometheusServer {
 
 @Suite("Dashboard and rules over real processes")
 struct MonitoringTests {
-  static let monitoring =
+  private static let root =
     URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-    .deletingLastPathComponent().path + "/ops/monitoring"
+    .deletingLastPathComponent().path
+  static let monitoring = root + "/ops/monitoring"
+  /// The table of all metrics, which is made from the code.
+  private static let metricTable = root + "/Sources/Telemetry/Telemetry.docc/Telemetry.md"
 
   /// Queries that return nothing while all is well, each with its reason.
   static let mayBeEmpty = [
@@ -91,8 +94,11 @@ struct MonitoringTests {
     "count by (version) (postrider_build_info) unless count by (version) (postrider_build_info offset 1m)":
       "there is one version only"
   ]
-  /// Metrics of alerts that nobody has seen while all is well.
-  static let mayBeUnseen = ["postrider_metrics_refused_total": "counts bugs of the metrics themselves"]
+  /// Metrics of alerts that are not there while all is well.
+  static let mayBeUnseen = [
+    "postrider_metrics_refused_total": "counts bugs of the metrics themselves",
+    "postrider_api_certificate_expires_timestamp": "the API has no TLS listener here",
+  ]
 
   /// The dashboard's expressions with values in the place of its variables.
   private func panels() throws -> [(title: String, expression: String)] {
@@ -131,7 +137,7 @@ struct MonitoringTests {
     }
     let prometheus = try PrometheusServer.start(
       scraping: Array(ports[..<3]), port: ports[3], rules: "\(Self.monitoring)/rules")
-    let up = await eventually(within: .seconds(60)) {
+    let up = await eventually(within: .seconds(180)) {
       // Before it listens, asking fails.
       (try? await prometheus.query("sum(up)"))?.first?.value == 3
     }
@@ -152,6 +158,8 @@ struct MonitoringTests {
       }
     }
     let rules = try await loadedRules(prometheus)
+    let table = try String(contentsOfFile: Self.metricTable, encoding: .utf8)
+    for name in Self.mayBeUnseen.keys { #expect(table.contains("| `\(name)` |"), "\(name) is no metric") }
     for (title, expression) in try panels() where Self.mayBeEmpty[expression] == nil {
       await expectData(prometheus, expression, of: "panel \(title)")
     }
@@ -166,9 +174,15 @@ struct MonitoringTests {
       }
     }
     for rule in try await prometheus.rules() { #expect(rule.error == nil, "\(rule.name): \(rule.error ?? "")") }
-    let bugs = try await prometheus.query(
-      "ALERTS{alertname=~\"PostriderQueueMended|PostriderMetricsRefused|PostriderCollectFailing\"}")
+    let bugs = try await prometheus.query("ALERTS{alertname=~\"PostriderQueueMended|PostriderMetricsRefused\"}")
     #expect(bugs.isEmpty, "\(bugs)")
+    // On a busy machine one may have come too late once; none goes on failing.
+    var failing: [(labels: [String: String], value: Double)] = []
+    let allRead = try await eventually(within: .seconds(180)) {
+      failing = try await prometheus.query("sum by (collector) (increase(postrider_collect_errors_total[30s])) > 0")
+      return failing.isEmpty
+    }
+    #expect(allRead, "\(failing)")
     try await leaderAlone(prometheus, ports)
 
     polls.cancel()
@@ -209,7 +223,7 @@ struct MonitoringTests {
 
   private func expectData(_ prometheus: PrometheusServer, _ expression: String, of what: String) async {
     var trouble = ""
-    let came = await eventually(within: .seconds(60)) {
+    let came = await eventually(within: .seconds(180)) {
       do {
         let result = try await prometheus.query(expression)
         trouble = "\(result)"
@@ -225,15 +239,16 @@ struct MonitoringTests {
 
   /// Open alerts are shown by the process that leads and by no other, the error of the wrong password among them.
   private func leaderAlone(_ prometheus: PrometheusServer, _ ports: [Int]) async throws {
-    let leaders = try await prometheus.query("postrider_scheduler_leader == 1").compactMap { $0.labels["instance"] }
-    #expect(leaders.count == 1)
+    var leaders: [String] = []
     var errors: [(labels: [String: String], value: Double)] = []
-    // They are counted every 15 s.
-    let counted = try await eventually(within: .seconds(40)) {
+    // They are counted every 15 s; while a scrape takes too long, or another begins to lead, the two do not fit.
+    let fit = try await eventually(within: .seconds(180)) {
+      leaders = try await prometheus.query("postrider_scheduler_leader == 1").compactMap { $0.labels["instance"] }
       errors = try await prometheus.query("postrider_alerts_open{level=\"error\"}")
-      return errors.contains { $0.value >= 1 }
+      return leaders.count == 1 && errors.contains { $0.value >= 1 }
+        && errors.compactMap { $0.labels["instance"] } == leaders
     }
-    #expect(counted && errors.compactMap { $0.labels["instance"] } == leaders, "\(errors)")
+    #expect(fit, "\(leaders) \(errors)")
   }
 
   /// What `promtool check metrics` says of a page with everything.
