@@ -54,6 +54,20 @@ struct EmailSendTests {
     }
   }
 
+  @Test("the text in the command; not together with one from a file")
+  func inlineText() async throws {
+    try await StubAPI.run(answer: Self.answer) { stub in
+      let result = try await stub.run(
+        "email", "send", "--from", "1", "--to", "b@example.org", "--subject", "x", "--text", "Grüße")
+      #expect(result.exitCode == 0, "\(result.errors)")
+      let draft: OutgoingDraft = try #require(stub.requests.last).decoded()
+      #expect(draft.text == "Grüße" && draft.html == nil)
+      let refused = try await stub.run(
+        "email", "send", "--from", "1", "--to", "b@example.org", "--subject", "x", "--text", "y", "--text-file", "-")
+      #expect(refused.exitCode == 64 && refused.errors.contains("not both"))
+    }
+  }
+
   @Test("files: the message is composed and sent as it stands, to everybody, blind copies included")
   func files() async throws {
     try await withFolder { folder in

@@ -17,7 +17,7 @@ struct EmailSend: AdministrationCommand {
       The message is composed from text, HTML or both, and files; or --raw takes one that is written already. Refused with \
       the reason when the mailbox is not approved, tested and enabled for outgoing mail; --hold keeps the message as a \
       draft instead.
-      Example: postrider email send --from a@example.com --to b@example.org --subject Hi --text-file hello.txt
+      Example: postrider email send --from a@example.com --to b@example.org --subject Hi --text "See you at noon"
       Example: postrider email send --from a@example.com --to b@example.org --subject Report --html-file report.html \
       --attach figures.pdf chart.png --send-at 2026-03-02T08:00:00Z
       Example: postrider email send --from a@example.com --to b@example.org --subject "Re: Hi" --text-file - \
@@ -61,7 +61,7 @@ struct EmailSend: AdministrationCommand {
   func validate() throws {
     guard raw != nil else { return try composed.validateComposing() }
     if composed.composes {
-      throw ValidationError("--raw is a whole message: it takes no --subject, --text-file, --attach or other content.")
+      throw ValidationError("--raw is a whole message: it takes no --subject, --text, --attach or other content.")
     }
   }
 
@@ -160,7 +160,9 @@ struct ComposeOptions: ParsableArguments {
   @Option(help: ArgumentHelp("Where answers go instead of the mailbox.", valueName: "address"))
   var replyTo: [String] = []
   @Option(help: "The subject.") var subject: String?
-  @Option(help: ArgumentHelp("The text, UTF-8; - for standard input.", valueName: "file"), completion: .file())
+  @Option(help: ArgumentHelp("The text itself.", valueName: "words")) var text: String?
+  @Option(
+    help: ArgumentHelp("The text from a file, UTF-8; - for standard input.", valueName: "file"), completion: .file())
   var textFile: String?
   @Option(
     help: ArgumentHelp("The HTML, UTF-8; alone, or the same as the text.", valueName: "file"), completion: .file())
@@ -187,7 +189,8 @@ struct ComposeOptions: ParsableArguments {
 
   /// Whether any content is given.
   var composes: Bool {
-    subject != nil || textFile != nil || htmlFile != nil || !attach.isEmpty || !replyTo.isEmpty || inReplyTo != nil
+    subject != nil || text != nil || textFile != nil || htmlFile != nil || !attach.isEmpty || !replyTo.isEmpty
+      || inReplyTo != nil
       || !references.isEmpty || !header.isEmpty || autoSubmitted != nil
   }
 
@@ -197,9 +200,10 @@ struct ComposeOptions: ParsableArguments {
   func validateComposing() throws {
     if to.isEmpty { throw ValidationError("Name a recipient with --to, or give a whole message with --raw.") }
     if subject == nil { throw ValidationError("Give a --subject, or a whole message with --raw.") }
-    if textFile == nil, htmlFile == nil, attach.isEmpty {
-      throw ValidationError("Give --text-file, --html-file or --attach, or a whole message with --raw.")
+    if text == nil, textFile == nil, htmlFile == nil, attach.isEmpty {
+      throw ValidationError("Give --text, --text-file, --html-file or --attach, or a whole message with --raw.")
     }
+    if text != nil, textFile != nil { throw ValidationError("Give --text or --text-file, not both.") }
     for field in header where !field.contains(":") {
       throw ValidationError("--header is a field such as \"X-Ticket: 17\".")
     }
@@ -208,7 +212,7 @@ struct ComposeOptions: ParsableArguments {
   func draft(_ mailbox: MailboxID, attachments: [OutgoingAttachment]?) throws -> OutgoingDraft {
     OutgoingDraft(
       mailboxID: mailbox, to: to, cc: cc, bcc: bcc, replyTo: replyTo.isEmpty ? nil : replyTo, subject: subject ?? "",
-      text: try textFile.map(Self.read), html: try htmlFile.map(Self.read), attachments: attachments,
+      text: try text ?? textFile.map(Self.read), html: try htmlFile.map(Self.read), attachments: attachments,
       inReplyTo: inReplyTo, references: references.isEmpty ? nil : references,
       headers: header.isEmpty ? nil : header.map(Self.field), autoSubmitted: autoSubmitted)
   }
