@@ -380,7 +380,8 @@ final class DialogueHandler<Machine: Dialogue>: ChannelDuplexHandler {
     isProbing = true
     transport.writeRaw(ByteBuffer(bytes: [0x16, 0x03, 0x01, 0x00, 0x05, 0x01, 0x00, 0x00, 0x01, 0x03]))
     timer.cancel()
-    timer.arm(.greeting, step: -2, after: min(deadlines.answer, .seconds(1)), on: context.eventLoop) { [weak self] in
+    // Long enough for a server that is slow: what it then says is the one thing that helps.
+    timer.arm(.greeting, step: -2, after: min(deadlines.answer, .seconds(5)), on: context.eventLoop) { [weak self] in
       self?.late()
     }
   }
