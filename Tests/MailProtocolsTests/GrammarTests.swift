@@ -85,11 +85,22 @@ struct POP3GrammarTests {
 
   @Test("unique-id listings")
   func unique() throws {
-    #expect(try POP3ListLine.unique("2 whqtswO00WBw418f9t5JxYwZ").uidl.text == "whqtswO00WBw418f9t5JxYwZ")
-    #expect(try POP3ListLine.unique("2 " + String(repeating: "x", count: 70)).number == 2)
-    for bad in ["2", "2 ", "2 " + String(repeating: "x", count: 71), "2 ä", "0 x"] {
-      #expect(throws: Failure.self, "\(bad)") { try POP3ListLine.unique(bad) }
+    func read(_ line: String) -> POP3ListLine { Array(line.utf8).withUnsafeBytes(POP3ListLine.init) }
+    func entry(_ number: Int, _ uidl: String) throws -> POP3ListLine {
+      .unique(number: number, try #require(UniqueID(uidl)))
     }
+    let longest = String(repeating: "x", count: 70)
+    #expect(try read("2 whqtswO00WBw418f9t5JxYwZ") == entry(2, "whqtswO00WBw418f9t5JxYwZ"))
+    #expect(try read("2 " + longest) == entry(2, longest))
+    #expect(try read(" 007  a.b  and 3 words ") == entry(7, "a.b"))
+    #expect(try read("\(Int.max) .") == entry(.max, "."))
+    #expect(read(".") == .end)
+    for bad in [
+      "", " ", "..", "2", "2 ", "2 \(longest)x", "2 ä", "0 x", "-1 x", "+1 x", "1x x", "9223372036854775808 x",
+    ] {
+      #expect(read(bad) == .malformed(bad), "\(bad)")
+    }
+    #expect([UInt8](arrayLiteral: 0x31, 0x20, 0xFF).withUnsafeBytes(POP3ListLine.init) == .malformed("1 \u{FFFD}"))
   }
 
   @Test("capabilities")

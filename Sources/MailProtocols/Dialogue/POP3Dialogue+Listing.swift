@@ -20,22 +20,27 @@ extension POP3Dialogue {
     /// Reads the complete lines that have come, at most a page of them.
     mutating func page(_ input: inout LineBuffer, maximum: Int) throws(Failure) -> [POP3Entry] {
       var entries: [POP3Entry] = []
-      while entries.count < Self.pageEntries, let line = try input.nextLine(limit: POP3Limits.listLineOctets) {
-        if line == "." {
+      while entries.count < Self.pageEntries,
+        let line = try input.nextLine(limit: POP3Limits.listLineOctets, POP3ListLine.init)
+      {
+        switch line {
+        case .end:
           isOver = true
-          break
+          return entries
+        case .malformed(let line):
+          throw Failure(.protocolSyntax, serverWords: line, context: "a UIDL line")
+        case .unique(let number, let uidl):
+          if count == maximum {
+            throw Failure(.protocolLimit, context: "more than \(maximum) entries in a listing")
+          }
+          // A server that repeats a number could make us fetch or delete the wrong message.
+          if number <= last {
+            throw Failure(.protocolSyntax, context: "a listing whose numbers do not count up (\(last), \(number))")
+          }
+          last = number
+          count += 1
+          entries.append(POP3Entry(number: number, uidl: uidl))
         }
-        if count == maximum {
-          throw Failure(.protocolLimit, context: "more than \(maximum) entries in a listing")
-        }
-        let (number, uidl) = try POP3ListLine.unique(line)
-        // A server that repeats a number could make us fetch or delete the wrong message.
-        if number <= last {
-          throw Failure(.protocolSyntax, context: "a listing whose numbers do not count up (\(last), \(number))")
-        }
-        last = number
-        count += 1
-        entries.append(POP3Entry(number: number, uidl: uidl))
       }
       return entries
     }

@@ -38,6 +38,11 @@ struct LineBuffer {
   /// `protocol.syntax` when it ends with a bare LF or holds a NUL: a server that sends those is not followed further.
   /// Octets that are not UTF-8 become U+FFFD: they are shown, never interpreted.
   mutating func nextLine(limit: Int) throws(Failure) -> String? {
+    try nextLine(limit: limit) { String(decoding: $0, as: UTF8.self) }
+  }
+
+  /// The same for a parser that reads the line's octets in place: listings have a million of them.
+  mutating func nextLine<Line>(limit: Int, _ read: (UnsafeRawBufferPointer) -> Line) throws(Failure) -> Line? {
     let found = storage.withUnsafeReadableBytes { bytes -> Int? in
       let rest = UnsafeRawBufferPointer(rebasing: bytes[searched...])
       return rest.firstIndexOfLF().map { $0 + searched }
@@ -49,11 +54,10 @@ struct LineBuffer {
     }
     searched = 0
     if end + 1 > limit { throw Self.tooLong(limit) }
-    let line: String? = storage.withUnsafeReadableBytes { bytes in
+    let line: Line? = storage.withUnsafeReadableBytes { bytes in
       guard end > 0, bytes[end - 1] == UInt8(ascii: "\r") else { return nil }
       let text = UnsafeRawBufferPointer(rebasing: bytes[..<(end - 1)])
-      if text.contains(0) { return nil }
-      return String(decoding: text, as: UTF8.self)
+      return text.firstOffset(of: 0) == nil ? read(text) : nil
     }
     storage.moveReaderIndex(forwardBy: end + 1)
     guard let line else {

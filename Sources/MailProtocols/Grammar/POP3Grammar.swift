@@ -65,19 +65,46 @@ struct POP3Error: Error, Hashable {
   }
 }
 
-/// A line of a listing.
-enum POP3ListLine {
-  /// Parses `number SP unique-id` (unique-id listing, RFC 1939 section 7).
-  static func unique(_ line: String) throws(Failure) -> (number: Int, uidl: UniqueID) {
-    let parts = line.split(separator: " ", maxSplits: 2)
-    guard parts.count >= 2, let number = Self.number(parts[0]), let uidl = UniqueID(parts[1]) else {
-      throw Failure(.protocolSyntax, serverWords: line, context: "a UIDL line")
+/// A line of a listing, read from its octets: a poll of a big mailbox does little else.
+enum POP3ListLine: Hashable {
+  /// `number SP unique-id`, whatever words follow (unique-id listing, RFC 1939 section 7).
+  case unique(number: Int, UniqueID)
+  /// The single dot after the last entry.
+  case end
+  /// Anything else, as it is shown.
+  case malformed(String)
+
+  /// Parses a line without its CRLF.
+  init(_ line: UnsafeRawBufferPointer) {
+    let (space, dot) = (UInt8(ascii: " "), UInt8(ascii: "."))
+    if line.count == 1, line[0] == dot {
+      self = .end
+      return
     }
-    return (number, uidl)
+    var rest = line[...]
+    /// Servers put more than one space between the parts, and some one before.
+    func word() -> Slice<UnsafeRawBufferPointer> {
+      rest = rest.drop { $0 == space }
+      let word = rest.prefix { $0 != space }
+      rest = rest.dropFirst(word.count)
+      return word
+    }
+    guard let number = Self.number(word()), let uidl = UniqueID(octets: UnsafeRawBufferPointer(rebasing: word())) else {
+      self = .malformed(String(decoding: line, as: UTF8.self))
+      return
+    }
+    self = .unique(number: number, uidl)
   }
 
-  private static func number(_ text: Substring) -> Int? {
-    guard text.utf8.allSatisfy({ (0x30...0x39).contains($0) }), let number = Int(text), number >= 1 else { return nil }
-    return number
+  private static func number(_ digits: Slice<UnsafeRawBufferPointer>) -> Int? {
+    var number = 0
+    for octet in digits {
+      guard (0x30...0x39).contains(octet) else { return nil }
+      let (tens, isTooBig) = number.multipliedReportingOverflow(by: 10)
+      let (sum, isOver) = tens.addingReportingOverflow(Int(octet - 0x30))
+      if isTooBig || isOver { return nil }
+      number = sum
+    }
+    return number >= 1 ? number : nil
   }
 }

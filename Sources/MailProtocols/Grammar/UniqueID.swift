@@ -8,8 +8,18 @@ public struct UniqueID: Hashable, Sendable, CustomStringConvertible {
 
   /// Takes an id; `nil` when it is not of the grammar.
   public init?(_ text: some StringProtocol) {
-    guard (1...70).contains(text.utf8.count), text.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else { return nil }
+    guard Self.isOfGrammar(text.utf8) else { return nil }
     self.text = String(text)
+  }
+
+  /// Takes an id from the octets that came.
+  init?(octets: UnsafeRawBufferPointer) {
+    guard Self.isOfGrammar(octets) else { return nil }
+    text = String(decoding: octets, as: UTF8.self)
+  }
+
+  private static func isOfGrammar(_ octets: some Collection<UInt8>) -> Bool {
+    (1...70).contains(octets.count) && octets.allSatisfy { (0x21...0x7E).contains($0) }
   }
 
   /// The id as the server wrote it.

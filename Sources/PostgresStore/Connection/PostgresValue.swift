@@ -1,6 +1,14 @@
 import FoundationEssentials
 import PostriderCore
 
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#else
+  import Darwin
+#endif
+
 /// A parameter, sent in PostgreSQL's binary format with its type, so that nothing is ever quoted or escaped.
 enum PostgresValue: Sendable {
   case int(Int64?)
@@ -118,11 +126,15 @@ enum PostgresValue: Sendable {
   private static func put(_ value: [UInt8], _ bytes: inout [UInt8]) { bytes.append(contentsOf: value) }
 
   private static func put(_ value: String, _ bytes: inout [UInt8]) throws(StoreError) {
+    let start = bytes.count
+    bytes.append(contentsOf: value.utf8)
     // PostgreSQL cannot hold NUL in a text; refusing here keeps the transaction alive and names the reason.
-    if value.utf8.contains(0) {
+    let holdsNUL = bytes.withUnsafeBytes { all in
+      all.baseAddress.map { memchr($0 + start, 0, all.count - start) != nil } ?? false
+    }
+    if holdsNUL {
       throw .invalid([FieldProblem("", "control-character", "texts must not contain NUL characters")])
     }
-    bytes.append(contentsOf: value.utf8)
   }
 
   private static func put(_ value: Date, _ bytes: inout [UInt8]) {

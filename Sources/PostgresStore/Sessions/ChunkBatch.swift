@@ -30,7 +30,7 @@ struct ChunkBatch {
   mutating func flush() throws {
     if contents.isEmpty { return }
     try send(
-      Statement(
+      .kept(
         """
         INSERT INTO content_chunk (content_id, position, organization_id, octets)
         SELECT i.content_id, i.position, $4, i.octets FROM unnest($1, $2, $3) AS i (content_id, position, octets)

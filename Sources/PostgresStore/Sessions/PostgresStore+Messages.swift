@@ -55,8 +55,8 @@ extension PostgresStore {
     let contents = distinct.reduce(0) { $0 + 1 + $1.attachments.count { $0.content != nil } }
     let first = [
       Self.ledgerStatement(distinct, writer),
-      Statement("SELECT nextval('email_id_seq') FROM generate_series(1, $1)", [.int(Int64(distinct.count))]),
-      Statement("SELECT nextval('content_id_seq') FROM generate_series(1, $1)", [.int(Int64(contents))]),
+      .kept("SELECT nextval('email_id_seq') FROM generate_series(1, $1)", [.int(Int64(distinct.count))]),
+      .kept("SELECT nextval('content_id_seq') FROM generate_series(1, $1)", [.int(Int64(contents))]),
       Self.ownStatement(distinct, writer),
     ]
     let (stored, own) = try await guarded(writer, first: first) { db, results in
@@ -89,7 +89,7 @@ extension PostgresStore {
 
   /// Claims the unique ids; returns those that are new or whose earlier attempts failed.
   private static func ledgerStatement(_ messages: [ReceivedMessage], _ writer: SessionGuard) -> Statement {
-    Statement(
+    .kept(
       """
       INSERT INTO ledger AS l (mailbox_id, organization_id, state, uidl, content_hash, message_id)
       SELECT $1, $2, 'stored', i.uidl, i.content_hash, i.message_id
@@ -124,7 +124,7 @@ extension PostgresStore {
       try send(reportStatement(messages.map { ($0.email, $0.message.notification) }, writer))
     }
     try send(
-      Statement(
+      .kept(
         "UPDATE mailbox_counter SET email_count = email_count + $2 WHERE mailbox_id = $1",
         [.id(writer.job.mailbox), .int(Int64(messages.count))]))
     try withoutActuallyEscaping(send) { send in
@@ -136,7 +136,7 @@ extension PostgresStore {
 
   static func contentStatement(_ contents: [(id: Int64, content: Content)], _ organization: OrganizationID) -> Statement
   {
-    Statement(
+    .kept(
       """
       INSERT INTO content (id, organization_id, size_octets)
       SELECT i.id, $1, i.size_octets FROM unnest($2, $3) AS i (id, size_octets)
@@ -152,7 +152,7 @@ extension PostgresStore {
         })
     }
     let envelopes = messages.map(\.message.envelope)
-    return Statement(
+    return .kept(
       """
       INSERT INTO email (organization_id, mailbox_id, id, raw_content_id, uidl, message_id, subject, sender, recipients,
         copies, reply_to, in_reply_to, reference_ids, sent_at, received_at, message_class, text_body, html_body,
@@ -181,7 +181,7 @@ extension PostgresStore {
   }
 
   private static func attachmentStatement(_ rows: [ListedAttachment], _ organization: OrganizationID) -> Statement {
-    Statement(
+    .kept(
       """
       INSERT INTO attachment (organization_id, email_id, position, file_name, content_type, size_octets, dropped,
         content_id)

@@ -337,7 +337,11 @@ public struct LedgerEntry: Hashable, Sendable {
   }
 
   /// The server's own id of an id in the ledger.
-  public static func listed(_ uidl: String) -> String { String(uidl.prefix { $0 != " " }) }
+  public static func listed(_ uidl: String) -> String {
+    // By octets: it is asked for each entry of the ledger, and all but a few have no space.
+    guard let end = uidl.utf8.firstIndex(of: UInt8(ascii: " ")) else { return uidl }
+    return String(uidl[..<end])
+  }
 }
 
 /// A message that a person wants out of quarantine.

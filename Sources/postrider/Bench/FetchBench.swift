@@ -12,7 +12,7 @@ struct FetchBench: Sendable {
   private static let smallOctets = 10_000
   private static let bigCount = 20
   /// Mailboxes with many known and few new messages.
-  private static let mostlyKnown = (mailboxes: 20, listed: 5_000, new: 10)
+  private static let mostlyKnown = (mailboxes: 100, listed: 5_000, new: 10)
 
   func run(_ report: inout BenchReport) async throws {
     let rig = try await FetchRig(
