@@ -22,7 +22,7 @@ public enum Browser {
     configuration.redirectConfiguration = .disallow
     let client = HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
     do {
-      let response = try await client.execute(request, timeout: .seconds(30))
+      let response = try await client.execute(request, timeout: .seconds(60))
       let body = try await response.body.collect(upTo: 1 << 20)
       try await client.shutdown()
       return Page(

@@ -63,7 +63,7 @@ public final class OtherPOP3Server: Sendable {
       ], environment: ["PATH": "/usr/sbin:/usr/bin:/sbin:/bin"], in: directory)
     let server = OtherPOP3Server(
       kind: kind, port: port, folder: folder, cache: cache, program: program, log: directory.logPath(kind.rawValue))
-    let isReady = await eventually(within: .seconds(60)) { !program.isRunning || LoopbackPort.greets(port) }
+    let isReady = await eventually(within: .seconds(180)) { !program.isRunning || LoopbackPort.greets(port) }
     guard isReady, program.isRunning else {
       await server.stop()
       let text = (try? String(contentsOfFile: server.log, encoding: .utf8)) ?? ""

@@ -188,7 +188,7 @@ private final class WakeFlag: Sendable {
 
 /// Waits until a condition holds; `false` when it does not within the limit. Looks every 50 ms.
 public func eventually(
-  within limit: Duration = .seconds(20), _ condition: () async throws -> Bool
+  within limit: Duration = .seconds(60), _ condition: () async throws -> Bool
 ) async rethrows -> Bool {
   let clock = ContinuousClock()
   let end = clock.now + limit

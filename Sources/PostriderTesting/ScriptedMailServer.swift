@@ -131,9 +131,10 @@ public final class ScriptedMailServer: Sendable {
   /// Lines that were not what a script expected.
   public var mismatches: [String] { record.mismatches }
 
-  /// Waits until a condition on the record holds; returns whether it did within the time.
+  /// Waits until a condition on the record holds; returns whether it did within the time, which is less than the 20 s
+  /// after which a client of ``TestCluster`` gives up an answer by itself.
   public func wait(
-    within time: Duration = .seconds(10), until condition: ([Connection]) -> Bool
+    within time: Duration = .seconds(18), until condition: ([Connection]) -> Bool
   ) async -> Bool {
     let deadline = ContinuousClock.now + time
     while ContinuousClock.now < deadline {

@@ -117,7 +117,7 @@ public final class TestCluster: Sendable {
   private static func store(_ url: String, _ keys: KeyRing, poolSize: Int, logger: Logger) -> PostgresStore {
     PostgresStore(
       configuration: PostgresStoreConfiguration(
-        url: url, poolSize: poolSize, keyRing: keys, connectTimeout: .seconds(2), poolWait: .seconds(20)),
+        url: url, poolSize: poolSize, keyRing: keys, connectTimeout: .seconds(10), poolWait: .seconds(20)),
       logger: logger)
   }
 }
@@ -131,16 +131,17 @@ public struct TestFailure: Error, CustomStringConvertible {
   public init(_ description: String) { self.description = description }
 }
 
-/// Waits until a condition holds; throws ``TestFailure`` when it does not within the time.
+/// Waits until a condition holds; throws ``TestFailure`` when it does not within the time, which is less than the minute
+/// after which a mailbox's next slot comes by itself.
 public func eventually(
-  _ what: String, within time: Duration = .seconds(40), _ condition: () async throws -> Bool
+  _ what: String, within time: Duration = .seconds(50), _ condition: () async throws -> Bool
 ) async throws {
   _ = try await eventually(what, within: time) { try await condition() ? true : nil }
 }
 
 /// Waits until there is a value; throws ``TestFailure`` when there is none within the time.
 public func eventually<Value>(
-  _ what: String, within time: Duration = .seconds(40), _ value: () async throws -> Value?
+  _ what: String, within time: Duration = .seconds(50), _ value: () async throws -> Value?
 ) async throws -> Value {
   let deadline = ContinuousClock.now + time
   while true {

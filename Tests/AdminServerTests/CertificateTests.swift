@@ -49,12 +49,24 @@ private struct TLSConnection {
     }
   }
 
+  /// Asks, and reads the answer to its end: what is left of it would be taken for the next one.
   static func ask(
     _ outbound: NIOAsyncChannelOutboundWriter<ByteBuffer>,
     _ answers: inout NIOAsyncChannelInboundStream<ByteBuffer>.AsyncIterator
   ) async throws -> String {
     try await outbound.write(ByteBuffer(string: "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"))
-    return String(buffer: try #require(try await answers.next()))
+    var answer = ""
+    while !isWhole(answer) { answer += String(buffer: try #require(try await answers.next())) }
+    return answer
+  }
+
+  private static func isWhole(_ answer: String) -> Bool {
+    let parts = answer.components(separatedBy: "\r\n\r\n")
+    let field = parts[0].lowercased().components(separatedBy: "content-length:")
+    guard parts.count > 1, field.count > 1, let length = Int(field[1].drop { $0 == " " }.prefix { $0.isNumber }) else {
+      return false
+    }
+    return parts[1].utf8.count >= length
   }
 }
 
@@ -63,7 +75,7 @@ private final class Shown: Sendable {
   let value = Mutex<[UInt8]>([])
 }
 
-@Suite("The certificate of the listener is read anew (D174)", .timeLimit(.minutes(1)))
+@Suite("The certificate of the listener is read anew (D174)", .timeLimit(.minutes(5)))
 struct CertificateTests {
   private func der(_ path: String) throws -> [UInt8] {
     try #require(try NIOSSLCertificate.fromPEMFile(path).first).toDERBytes()
@@ -104,17 +116,21 @@ struct CertificateTests {
           await registry.scrape().contains(
             "postrider_api_certificate_expires_timestamp \(Int(try files.expiry().timeIntervalSince1970))"))
 
+        // Between the two files of a renewal somebody may have looked.
+        func told() -> Int { log.text.components(separatedBy: "served on").count - 1 }
+        let before = told()
         // Half a certificate; then a key that belongs to another one.
-        try Data("-----BEGIN CERTIFICATE-----\nMIIB".utf8).write(to: URL(filePath: files.certificateChain))
-        #expect(await eventually { log.text.contains("served on") })
+        try Data("-----BEGIN CERTIFICATE-----\nMIIB".utf8).write(
+          to: URL(filePath: files.certificateChain), options: .atomic)
+        #expect(await eventually { told() == before + 1 })
         #expect(try await TLSConnection.certificate(of: address) == second)
         try makeCertificate(directory.path + "/other.pem", files.privateKey + ".new")
         #expect(rename(files.privateKey + ".new", files.privateKey) == 0)
-        #expect(await eventually { log.text.components(separatedBy: "served on").count == 3 })
+        #expect(await eventually { told() == before + 2 })
         #expect(try await TLSConnection.certificate(of: address) == second)
         // However often they are tried again, told once for each state of the files.
         for _ in 1...3 { server.reloadCertificates() }
-        #expect(log.text.components(separatedBy: "served on").count == 3)
+        #expect(told() == before + 2)
         #expect(!log.text.contains("PRIVATE"))
 
         try exchange(files)

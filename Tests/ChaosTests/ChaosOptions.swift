@@ -39,8 +39,9 @@ struct ChaosOptions: Sendable {
   static func short(seed: UInt64) -> ChaosOptions {
     ChaosOptions(
       seed: seed, profileLimits: (0..<40).map { [1, 2, 1, 3, 2][$0 % 5] }, mailboxLimits: (0..<16).map { 1 + $0 % 4 },
-      mailboxesEach: 2, workers: 8, sessionsPerWorker: 24, schedulers: 2, leaseSeconds: 3, sessionSeconds: 1.5...4,
-      faults: Faults(), slackSeconds: 2)
+      // Longer than a process may stand still on a busy machine: only a fault may end a lease.
+      mailboxesEach: 2, workers: 8, sessionsPerWorker: 24, schedulers: 2, leaseSeconds: 6, sessionSeconds: 1.5...4,
+      faults: Faults(), slackSeconds: 8)
   }
 
   /// A handful of profiles, for looking at one thing.
@@ -49,7 +50,7 @@ struct ChaosOptions: Sendable {
     let stops = mistake == .slotNeverFreed || mistake == .completeBeforeCommit ? 0 : 1
     return ChaosOptions(
       seed: seed, profileLimits: [1, 2], mailboxLimits: [1, 3], mailboxesEach: 2, workers: 2, sessionsPerWorker: 16,
-      schedulers: 1, leaseSeconds: 2, sessionSeconds: 0.2...0.6,
+      schedulers: 1, leaseSeconds: 6, sessionSeconds: 0.2...0.6,
       faults: Faults(
         workerKills: 0, schedulerKills: 0, redisRestarts: 0, redisLosses: 0, postgresRestarts: 0, workerStops: stops,
         networkSplits: 0), slackSeconds: 5, isFull: false, mistake: mistake)

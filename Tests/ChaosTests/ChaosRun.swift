@@ -82,7 +82,7 @@ final class ChaosRun: Sendable {
     if options.isFull {
       try await saturate("at the start")
     } else {
-      _ = await stage.telltale.wait(for: [.completeAnswered], after: began, within: .seconds(30))
+      _ = await stage.telltale.wait(for: [.completeAnswered], after: began, within: .seconds(120))
     }
     for fault in FaultPlan(options.faults, seed: options.seed).faults {
       if options.isFull { try await saturate(fault.description) }
@@ -106,7 +106,7 @@ final class ChaosRun: Sendable {
   /// Waits until enough slots are in use.
   private func saturate(_ what: String) async throws {
     var looked = Clock.now
-    let full = await eventually(within: .seconds(90)) {
+    let full = await eventually(within: .seconds(180)) {
       if Clock.now - looked > .seconds(5) {
         looked = Clock.now
         if let numbers = try? await stage.queue.statistics() {
@@ -166,7 +166,8 @@ final class ChaosRun: Sendable {
     try await stage.cluster.sql("SELECT pg_notify('postrider_schedule', 'r')")
     let since = Date().timeIntervalSince1970
     var starved = stage.accounts.count
-    let limit: Duration = options.isFull ? .seconds(120) : .seconds(3 * options.leaseSeconds + 4)
+    // With slots that are never freed some starve however long it is.
+    let limit: Duration = options.mistake == .slotNeverFreed ? .seconds(10) : .seconds(240)
     _ = try await eventually(within: limit) {
       try await releasePoison()
       starved = try await stage.cluster.sql(Audit.notPolled(since: since)).split(separator: "\n").count

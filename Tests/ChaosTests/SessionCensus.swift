@@ -27,7 +27,7 @@ struct LimitViolation: Sendable, Codable {
 ///
 /// A session of a mailbox's own account is known by name only once it logs in; it counts from its accept nevertheless,
 /// against those that have ended since. A session whose process is stopped cannot be closed by anybody but its server;
-/// it is set apart (``setApart(_:)``) and what it adds is counted for itself.
+/// it is set apart (``setApart(_:from:)``) and what it adds is counted for itself.
 final class SessionCensus: Sendable {
   typealias Clock = ContinuousClock
 
@@ -37,9 +37,11 @@ final class SessionCensus: Sendable {
     var identity: Identity?
     var connection: SocketPair
     var last = "accept"
-    var isApart = false
+    /// From when on only its server could close it.
+    var apartFrom: Clock.Instant?
 
     func isOpen(at moment: Clock.Instant) -> Bool { accepted <= moment && (closed.map { $0 > moment } ?? true) }
+    func isApart(at moment: Clock.Instant) -> Bool { apartFrom.map { $0 <= moment } ?? false }
   }
 
   private struct Account {
@@ -55,6 +57,8 @@ final class SessionCensus: Sendable {
   private struct State {
     var accounts: [Identity: Account] = [:]
     var sessions: [Int: Session] = [:]
+    /// Connections of a stopped process that were not accepted yet, and from when on they are apart.
+    var awaited: [SocketPair: Clock.Instant] = [:]
     var next = 0
     var violations: [LimitViolation] = []
     var violationCount = 0
@@ -83,7 +87,8 @@ final class SessionCensus: Sendable {
     state.withLock { state in
       state.next += 1
       let number = state.next
-      state.sessions[number] = Session(accepted: Clock.now, connection: connection)
+      state.sessions[number] = Session(
+        accepted: Clock.now, connection: connection, apartFrom: state.awaited.removeValue(forKey: connection))
       if let identity { join(number, identity, &state) }
       return number
     }
@@ -119,7 +124,7 @@ final class SessionCensus: Sendable {
     let moments = [session.accepted] + all.map(\.accepted).filter { $0 > session.accepted }
     for moment in moments {
       let open = all.filter { $0.isOpen(at: moment) }
-      let counted = open.count { !$0.isApart }
+      let counted = open.count { !$0.isApart(at: moment) }
       account.highest = max(account.highest, counted)
       account.highestWithApart = max(account.highestWithApart, open.count)
       if counted > account.limit {
@@ -140,12 +145,14 @@ final class SessionCensus: Sendable {
     state.accounts[identity] = account
   }
 
-  /// Sets sessions apart whose process is stopped, by their connections. Returns how many.
-  func setApart(_ connections: Set<SocketPair>) -> Int {
+  /// Sets sessions apart from a moment on whose process is stopped, by their connections. Returns how many.
+  func setApart(_ connections: Set<SocketPair>, from moment: Clock.Instant) -> Int {
     state.withLock { state in
       var count = 0
-      for (number, session) in state.sessions where connections.contains(session.connection) && !session.isApart {
-        state.sessions[number]?.isApart = true
+      state.awaited = Dictionary(uniqueKeysWithValues: connections.map { ($0, moment) })
+      for (number, session) in state.sessions {
+        guard state.awaited.removeValue(forKey: session.connection) != nil, session.apartFrom == nil else { continue }
+        state.sessions[number]?.apartFrom = moment
         count += 1
       }
       return count
@@ -153,13 +160,13 @@ final class SessionCensus: Sendable {
   }
 
   /// How many sessions that were set apart are still open.
-  var apart: Int { state.withLock { $0.sessions.values.count { $0.isApart } } }
+  var apart: Int { state.withLock { $0.sessions.values.count { $0.apartFrom != nil } } }
 
   /// Open sessions that count, and slots there are.
   var use: (busy: Int, slots: Int) {
     state.withLock { state in
       (
-        state.sessions.values.count { $0.identity != nil && !$0.isApart },
+        state.sessions.values.count { $0.identity != nil && !$0.isApart(at: .now) },
         state.accounts.values.reduce(0) { $0 + $1.limit }
       )
     }

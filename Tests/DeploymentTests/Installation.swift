@@ -42,7 +42,7 @@ struct RoleProcess: Sendable {
 
   /// Waits until it is ready.
   func waitUntilReady(sourceLocation: SourceLocation = #_sourceLocation) async throws {
-    let ready = await eventually(within: .seconds(60)) { (try? await readiness().ready) == true }
+    let ready = await eventually(within: .seconds(180)) { (try? await readiness().ready) == true }
     try #require(ready, "the \(role) is not ready: \(program.errors)", sourceLocation: sourceLocation)
   }
 
@@ -257,7 +257,7 @@ final class Installation: Sendable {
     for address in addresses {
       let offered = office.offered(to: address)
       var stored: [String: Int] = [:]
-      let complete = try await eventually(within: .seconds(60)) {
+      let complete = try await eventually(within: .seconds(180)) {
         stored = try await self.stored(token, for: address)
         return Set(stored.keys) == offered
       }
@@ -265,7 +265,7 @@ final class Installation: Sendable {
       #expect(stored.values.allSatisfy { $0 == 1 }, "\(address): \(stored)", sourceLocation: sourceLocation)
     }
     var sent: [OutgoingEmail] = []
-    let all = try await eventually(within: .seconds(60)) {
+    let all = try await eventually(within: .seconds(180)) {
       sent = try await submitted(token)
       return sent.allSatisfy { $0.state == .sent }
     }

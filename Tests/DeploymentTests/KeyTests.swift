@@ -123,7 +123,7 @@ struct KeyTests {
     #expect(useless.exitCode == 1 && useless.errors.contains("their key second is not in the ring"), "\(useless)")
     await worker.stop()
     worker = try installation.start("worker", keys: try ring())
-    let failed = try await installation.admin(token, ["mailbox", "poll", addresses[0], "--timeout", "60"])
+    let failed = try await installation.admin(token, ["mailbox", "poll", addresses[0], "--timeout", "300"])
     #expect(failed.exitCode == 1, "\(failed)")
     let runs = try await installation.json(
       Page<RunRecord>.self, token, "run", "list", "--result", "failure", "--limit", "1")

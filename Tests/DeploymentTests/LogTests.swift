@@ -20,7 +20,7 @@ struct LogTests {
     try await api.waitUntilReady()
     #expect(!api.program.errors.contains("A collector failed"), "\(api.program.errors)")
     await redis.stop()
-    let said = await eventually(within: .seconds(60)) {
+    let said = await eventually(within: .seconds(180)) {
       // Collectors are asked by whoever reads the metrics; a look that fails is followed by another.
       _ = try? await api.metric("postrider_collect_errors_total")
       return api.program.errors.contains("A collector failed and its metrics are missing")

@@ -70,7 +70,7 @@ struct RestoreTests {
     // A message whose last octet is out, and no answer: nobody can know whether it arrived.
     office.swallow(true)
     try await before.send(token, from: addresses[0])
-    #expect(await eventually(within: .seconds(60)) { office.swallowed.count == 1 })
+    #expect(await eventually(within: .seconds(180)) { office.swallowed.count == 1 })
     let dump = "\(before.folder)/postrider.dump"
     let dumped = try await run(
       "pg_dump", "--format", "custom", "--file", dump, Self.url(first, as: "backup"))
@@ -110,7 +110,7 @@ struct RestoreTests {
       let offered = office.offered(to: address)
       #expect(offered.count == 5)
       var stored: [String: Int] = [:]
-      let complete = try await eventually(within: .seconds(150)) {
+      let complete = try await eventually(within: .seconds(300)) {
         stored = try await after.stored(token, for: address)
         return Set(stored.keys) == offered
       }
@@ -124,7 +124,7 @@ struct RestoreTests {
     // What was under way is a person's to decide; what was sent is not sent again.
     let unknown = try #require(office.swallowed.first)
     var outgoing: [OutgoingEmail] = []
-    let decided = try await eventually(within: .seconds(90)) {
+    let decided = try await eventually(within: .seconds(300)) {
       outgoing = try await after.submitted(token)
       return outgoing.allSatisfy { $0.state == ($0.messageID == unknown ? .uncertain : .sent) }
     }

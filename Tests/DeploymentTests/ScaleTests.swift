@@ -175,7 +175,7 @@ struct ScaleTests {
     await waiting.value
     try await load.value
     #expect((history.max() ?? 0) >= 3, "\(history)")
-    let down = try await eventually(within: .seconds(90)) {
+    let down = try await eventually(within: .seconds(300)) {
       try await follow()
       return workers.count == 1
     }

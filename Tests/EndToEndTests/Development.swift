@@ -17,7 +17,7 @@ struct Development {
   ) async throws -> Development {
     let program = try RunningProgram(["dev", "--data", directory] + arguments)
     let development = Development(directory: directory, program: program)
-    let came = await eventually(within: .seconds(90)) { program.output.contains(milestone) || !program.isRunning }
+    let came = await eventually(within: .seconds(300)) { program.output.contains(milestone) || !program.isRunning }
     try #require(
       came && program.output.contains(milestone),
       "no `\(milestone)` in:\n\(program.output)\n\(program.errors)\n\(development.log)")

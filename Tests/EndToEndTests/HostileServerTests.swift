@@ -13,7 +13,7 @@ struct HostileServerTests {
   private static let allowedInAll = 48 << 20
   private static let deadlineSeconds = 300
 
-  @Test("each ends in time with its code, in bounded memory, and harms nobody beside it", .timeLimit(.minutes(20)))
+  @Test("each ends in time with its code, in bounded memory, and harms nobody beside it", .timeLimit(.minutes(60)))
   func each() async throws {
     let chosen = ProcessInfo.processInfo.environment["POSTRIDER_TEST_HOSTILE"]
     let neighbour = Neighbour()
@@ -42,7 +42,10 @@ struct HostileServerTests {
         #expect(run.finishedAt.timeIntervalSince(run.startedAt) < Double(Self.deadlineSeconds), "\(server.name)")
         neighbour.deliver()
         let next = try await cluster.poll(beside)
-        #expect(next.result == .success && next.messagesStored == 1, "after \(server.name): \(next)")
+        // A poll by the schedule may have stored it before.
+        let stored = try await cluster.sql("SELECT count(*) FROM email WHERE mailbox_id = \(beside)")
+        #expect(
+          next.result == .success && stored == "\(neighbour.delivered)", "after \(server.name): \(stored), \(next)")
         #expect(stage.worker.isRunning, "\(server.name): \(stage.worker.errors.suffix(1_000))")
       }
     }
@@ -50,7 +53,7 @@ struct HostileServerTests {
   }
 
   @Test(
-    "a mailbox of 100,000 messages of which ten are new costs no more memory than a small one", .timeLimit(.minutes(10))
+    "a mailbox of 100,000 messages of which ten are new costs no more memory than a small one", .timeLimit(.minutes(20))
   )
   func mostlyKnown() async throws {
     let count = 100_000
@@ -86,8 +89,10 @@ struct HostileServerTests {
       try await cluster.sql("DELETE FROM ledger WHERE email_id IS NOT NULL")
       try stage.forgetPeak()
       _ = try await cluster.store.requestPoll(of: [id], by: cluster.principal)
-      try await eventually("the second poll", within: .seconds(240)) { try await cluster.runs(of: id).count > 1 }
-      let second = try #require(try await cluster.runs(of: id).last)
+      let second = try await eventually("the second poll", within: .seconds(240)) {
+        // One by the schedule may have come before the ten were new again.
+        try await cluster.runs(of: id).dropFirst().first { $0.messagesStored > 0 }
+      }
       let above = try stage.memory("VmHWM") - idle
       #expect(second.messagesStored == 10 && second.messagesKnown == count - 10)
       // The list alone has 5 MB; a debug build's heap moves by some hundred KB from poll to poll.
@@ -109,7 +114,8 @@ struct HostileServerTests {
     let profile = try await cluster.profile(
       server.name,
       incoming: ServerDraft(host: "127.0.0.1", port: listener.port, tls: server.tls, mechanism: server.mechanism),
-      timeoutSeconds: 4, processEmailFrom: server.hasFloor ? Date(timeIntervalSince1970: 1) : nil)
+      // Less than the slow ones take, and more than this machine may stand still.
+      timeoutSeconds: 10, processEmailFrom: server.hasFloor ? Date(timeIntervalSince1970: 1) : nil)
     let address = server.name.map { $0.isASCII && ($0.isLetter || $0.isNumber) ? String($0) : "-" }.joined()
     let id = try await cluster.mailbox("\(address)@example.org", on: profile)
     try await cluster.enable(id)
@@ -136,6 +142,9 @@ private final class Neighbour: Sendable {
   private let count = Mutex(0)
 
   func deliver() { count.withLock { $0 += 1 } }
+
+  /// How many messages there are.
+  var delivered: Int { count.withLock { $0 + 1 } }
 
   func answer(_ line: String) -> ScriptedMailServer.Reply {
     let number = line.split(separator: " ").dropFirst().first.flatMap { Int($0) } ?? 0

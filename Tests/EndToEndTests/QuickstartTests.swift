@@ -107,7 +107,7 @@ struct QuickstartTests {
     let delivered = development.delivered(to: address)
     #expect(!delivered.isEmpty)
     // The longest way: a lease of the killed worker has to end first.
-    let complete = try await eventually(within: .seconds(60)) {
+    let complete = try await eventually(within: .seconds(180)) {
       _ = try await development.cli("mailbox", "poll", address, "--no-wait")
       let stored = try await development.stored(for: address)
       return delivered.allSatisfy { stored[$0] != nil }

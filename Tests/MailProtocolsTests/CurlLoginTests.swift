@@ -35,7 +35,7 @@ struct CurlLoginTests {
     let trace = SessionTrace(direction: dialogue.isSMTP ? .outgoing : .incoming)
     let endpoint = MailEndpoint(
       kind: dialogue.isSMTP ? .smtp : .pop3, host: "127.0.0.1", port: server.port, tls: .none,
-      answerTimeout: .seconds(10))
+      answerTimeout: .seconds(30))
     var failure: Failure?
     do {
       if dialogue.isSMTP {

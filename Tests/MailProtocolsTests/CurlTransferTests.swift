@@ -28,7 +28,7 @@ struct CurlTransferTests {
 
   private func endpoint(_ kind: MailEndpoint.ProtocolKind, _ server: ScriptedMailServer) -> MailEndpoint {
     MailEndpoint(
-      kind: kind, host: "127.0.0.1", port: server.port, tls: .none, answerTimeout: .seconds(10))
+      kind: kind, host: "127.0.0.1", port: server.port, tls: .none, answerTimeout: .seconds(30))
   }
 
   private func check(_ dialogue: CurlTransfer, _ isSame: Bool, _ what: String) {

@@ -53,7 +53,7 @@ private struct Provider: Sendable {
   }
 }
 
-@Suite("Logins at a real Dovecot and Postfix", .timeLimit(.minutes(2)))
+@Suite("Logins at a real Dovecot and Postfix", .timeLimit(.minutes(10)))
 struct DovecotLoginTests {
   private static let anna = Credentials(userName: "anna@sandbox.test", password: Secret(Provider.password))
   private static let token = Credentials(userName: "anna@sandbox.test", accessToken: Secret("good-token.4711"))

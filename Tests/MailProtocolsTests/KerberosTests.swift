@@ -40,11 +40,11 @@ private struct Realm: Sendable {
     MailEndpoint(
       kind: kind, host: host ?? sandbox.hostName,
       port: kind == .pop3 ? sandbox.pop3sPort : try #require(sandbox.submissionsPort), tls: .implicit,
-      caCertificatesPEM: sandbox.caPEM, answerTimeout: .seconds(20))
+      caCertificatesPEM: sandbox.caPEM, answerTimeout: .seconds(60))
   }
 }
 
-@Suite("GSSAPI in a real realm", .serialized, .timeLimit(.minutes(2)))
+@Suite("GSSAPI in a real realm", .serialized, .timeLimit(.minutes(10)))
 struct KerberosTests {
   private func worker(for mailbox: String?) -> Credentials {
     Credentials(userName: "worker", proof: .workerIdentity, authorizationIdentity: mailbox)
@@ -106,13 +106,14 @@ struct KerberosTests {
     let realm = try await Realm.shared()
     await realm.kdc.pause()
     var endpoint = try realm.endpoint(.pop3, host: "localhost")
-    endpoint.answerTimeout = .seconds(2)
+    // Long enough for the answers that the mail server does give.
+    endpoint.answerTimeout = .seconds(5)
     let session = try await client().openPOP3(endpoint, trace: SessionTrace(direction: .incoming))
     let start = ContinuousClock.now
     let failure = await failure { try await session.authenticate(worker(for: "anna@sandbox.test"), mechanism: .gssapi) }
     let time = ContinuousClock.now - start
     await realm.kdc.resume()
     #expect(failure?.code == .authKerberos && failure?.context?.contains("in time") == true)
-    #expect(time < .seconds(10))
+    #expect(time < .seconds(20))
   }
 }

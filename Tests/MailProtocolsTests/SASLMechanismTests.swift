@@ -44,6 +44,13 @@ struct SASLMechanismTests {
     } catch { return (error as? Failure)?.code }
   }
 
+  /// What this thread has had of the processor: while others have it, nothing counts.
+  private func processorTime() -> Duration {
+    var time = timespec()
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+    return .seconds(Int(time.tv_sec)) + .nanoseconds(Int(time.tv_nsec))
+  }
+
   @Test("CRAM-MD5: the example of RFC 2195")
   func cram() throws {
     let mechanism = try CRAMMD5Mechanism(userName: "tim", password: Secret("tanstaaftanstaaf"))
@@ -149,15 +156,15 @@ struct SASLMechanismTests {
   @Test("the next login of the account is not hashed again; another password, salt or count is")
   func saltedPasswords() throws {
     let cache = SaltedPasswords(capacity: 2)
-    /// Logs in; returns whether the server believed it and how long the client needed for its proof.
+    /// Logs in; returns whether the server believed it and how much of the processor the client needed for its proof.
     func login(_ password: String, _ server: SCRAMServer<SHA256>, user: String = "user") throws -> (Bool, Duration) {
       var driver = ExchangeDriver(
         try SCRAMMechanism(.sha256, userName: user, password: Secret(password), host: "h", cache: cache))
       try driver.begin()
       let first = driver.last
-      let start = ContinuousClock.now
+      let start = processorTime()
       try driver.challenge(text: server.first(first))
-      let time = ContinuousClock.now - start
+      let time = processorTime() - start
       let final = server.final(clientFirst: first, serverFirst: server.first(first), clientFinal: driver.last)
       if final.isProven { try driver.challenge(text: final.message) }
       return (final.isProven, time)
@@ -205,9 +212,9 @@ struct SASLMechanismTests {
     let nonce = first.split(separator: ",").last?.dropFirst(2) ?? ""
     // An empty one first asks for the message again.
     if text.isEmpty { try driver.challenge("") }
-    let started = ContinuousClock.now
+    let started = processorTime()
     #expect(code { try driver.challenge(text: text.replacing("%", with: nonce)) } == expected)
-    #expect(ContinuousClock.now - started < .milliseconds(250), "it was refused before anything was computed")
+    #expect(processorTime() - started < .milliseconds(250), "it was refused before anything was computed")
   }
 
   @Test("the most rounds that are allowed, and a mandatory extension behind them")

@@ -135,7 +135,7 @@ final class LoginServer: Sendable {
   }
 }
 
-@Suite("Logins over sockets", .timeLimit(.minutes(2)))
+@Suite("Logins over sockets", .timeLimit(.minutes(10)))
 struct SASLSessionTests {
   private static let password = Credentials(userName: LoginServer.name, password: Secret(LoginServer.password))
   private static let token = Credentials(userName: LoginServer.name, accessToken: Secret(LoginServer.token))

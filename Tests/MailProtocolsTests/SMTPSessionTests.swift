@@ -6,7 +6,7 @@ import Testing
 
 @testable import MailProtocols
 
-@Suite("SMTP sessions over sockets", .serialized, .timeLimit(.minutes(1)))
+@Suite("SMTP sessions over sockets", .serialized, .timeLimit(.minutes(5)))
 struct SMTPSessionTests {
   typealias Step = ScriptedMailServer.Step
 
@@ -16,7 +16,7 @@ struct SMTPSessionTests {
   ]
 
   private func open(
-    _ server: ScriptedMailServer, answer: Duration = .seconds(10),
+    _ server: ScriptedMailServer, answer: Duration = .seconds(60),
     trace: SessionTrace = SessionTrace(direction: .outgoing)
   ) async throws -> SMTPSession {
     try await makeClient().openSMTP(
@@ -56,7 +56,7 @@ struct SMTPSessionTests {
         .expect("MAIL"), .expect("RCPT"), .expect("DATA"), .send("250 ok\r\n250 ok\r\n354 go\r\n"), .readMessage,
         .send("250 queued\r\n"),
       ])
-    let session = try await open(server, answer: .seconds(30))
+    let session = try await open(server, answer: .seconds(60))
     _ = try await session.send(from: "a@x.example", to: ["b@x.example"], message: Array(text.utf8))
     #expect(server.lines.last?.utf8.count == 60_000 * 72 + 3)
     session.abort()
@@ -98,7 +98,7 @@ struct SMTPSessionTests {
         .expect("MAIL FROM:<a@x.example> SIZE=3000000"), .expect("RCPT"), .expect("DATA"),
         .send("250 ok\r\n250 ok\r\n354 go\r\n"), .readMessage, .send("250 queued\r\n"),
       ])
-    let session = try await open(server, answer: .seconds(30))
+    let session = try await open(server, answer: .seconds(60))
     let fetched = Fetched()
     let delivery = try await session.send(from: "a@x.example", to: ["b@x.example"], pieces(3, fetched: fetched))
     #expect(delivery.isAccepted && fetched.count == 4)
@@ -191,7 +191,7 @@ struct SMTPSessionTests {
       Self.hello + [
         .expect("MAIL"), .expect("RCPT"), .expect("DATA"), .stopReading, .send("250 ok\r\n250 ok\r\n354 go\r\n"),
       ])
-    let session = try await open(server, answer: .seconds(2))
+    let session = try await open(server, answer: .seconds(6))
     let failure = await failure {
       _ = try await session.send(
         from: "a@x.example", to: ["b@x.example"], message: [UInt8](repeating: 0x61, count: 30_000_000))
@@ -219,7 +219,11 @@ struct SMTPSessionTests {
     let dot = ScriptSignal()
     let end: [Step] = what == "close" ? [.close] : what == "junk" ? [.send("what?\r\n")] : []
     let server = try await ScriptedMailServer.start(Self.hello + Self.untilDot + [.signal(dot)] + end)
-    let session = try await open(server, answer: what == "silent" ? .seconds(2) : .seconds(10))
+    var endpoint = try await MailEndpoint.test(.smtp, server)
+    // Long enough for the answers before the dot.
+    if what == "silent" { (endpoint.answerTimeout, endpoint.finalAnswerTimeout) = (.seconds(8), .seconds(8)) }
+    let session = try await makeClient().openSMTP(
+      endpoint, heloName: "client.example", trace: SessionTrace(direction: .outgoing))
     async let sent = failure {
       _ = try await session.send(from: "a@x.example", to: ["b@x.example"], message: [0x61])
     }

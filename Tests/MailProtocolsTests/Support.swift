@@ -108,11 +108,11 @@ extension MailEndpoint {
   /// An endpoint at a scripted server.
   static func test(
     _ kind: ProtocolKind, _ server: ScriptedMailServer, tls: TLSMode = .none, host: String = "mail.example.test",
-    answer: Duration = .seconds(20)
+    answer: Duration = .seconds(60)
   ) async throws -> MailEndpoint {
     MailEndpoint(
       kind: kind, host: host, port: server.port, tls: tls,
-      caCertificatesPEM: tls == .none ? nil : try await Certificates.get().authority, connectTimeout: .seconds(20),
+      caCertificatesPEM: tls == .none ? nil : try await Certificates.get().authority, connectTimeout: .seconds(60),
       answerTimeout: answer, finalAnswerTimeout: answer)
   }
 }

@@ -12,7 +12,7 @@ extension TestDatabase {
 
   /// Does steps until a batch is over.
   func finish(_ batch: Batch) async throws -> Batch {
-    try await eventually("the batch is over", within: .seconds(30)) {
+    try await eventually("the batch is over", within: .seconds(90)) {
       try await self.advance()
       return try await self.store.batch(batch.id, for: self.principal).state.isOver
     }

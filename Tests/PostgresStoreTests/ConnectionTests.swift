@@ -94,29 +94,37 @@ struct ConnectionTests {
   @Test("who finds no free connection waits in line, up to the deadline")
   func waiting() async throws {
     let server = try await TestServer.shared.value
-    let pool = ConnectionPool(
-      url: ConnectionURL(server.url("pr_app", "postgres")), options: .test,
-      limits: ConnectionPool.Limits(connections: 1, wait: .milliseconds(200)))
-    let (gate, open) = AsyncStream.makeStream(of: Void.self)
-    let (started, start) = AsyncStream.makeStream(of: Void.self)
-    let holder = Task {
-      try await pool.withConnection { _ in
-        start.finish()
-        for await _ in gate {}
+    // A short deadline where it is to pass, and a long one where nobody is to be late.
+    for wait in [Duration.milliseconds(200), .seconds(300)] {
+      let pool = ConnectionPool(
+        url: ConnectionURL(server.url("pr_app", "postgres")), options: .test,
+        limits: ConnectionPool.Limits(connections: 1, wait: wait))
+      let (gate, open) = AsyncStream.makeStream(of: Void.self)
+      let (started, start) = AsyncStream.makeStream(of: Void.self)
+      let holder = Task {
+        try await pool.withConnection { _ in
+          start.finish()
+          for await _ in gate {}
+        }
       }
+      for await _ in started {}
+      if wait < .seconds(1) {
+        let error = await #expect(throws: StoreError.self) { try await pool.withConnection { _ in } }
+        #expect(error?.description.contains("no database connection became free") == true)
+        open.finish()
+        try await holder.value
+      } else {
+        let cancelled = Task { try await pool.withConnection { _ in } }
+        cancelled.cancel()
+        await #expect(throws: (any Error).self) { try await cancelled.value }
+        let patient = Task { try await pool.withConnection { try await $0.run { try $0.query("SELECT 1").count } } }
+        open.finish()
+        try await holder.value
+        #expect(try await patient.value == 1)
+      }
+      await pool.close()
+      await #expect(throws: StoreError.self) { try await pool.withConnection { _ in } }
     }
-    for await _ in started {}
-    let error = await #expect(throws: StoreError.self) { try await pool.withConnection { _ in } }
-    #expect(error?.description.contains("no database connection became free") == true)
-    let cancelled = Task { try await pool.withConnection { _ in } }
-    cancelled.cancel()
-    await #expect(throws: (any Error).self) { try await cancelled.value }
-    let patient = Task { try await pool.withConnection { try await $0.run { try $0.query("SELECT 1").count } } }
-    open.finish()
-    try await holder.value
-    #expect(try await patient.value == 1)
-    await pool.close()
-    await #expect(throws: StoreError.self) { try await pool.withConnection { _ in } }
   }
 
   @Test("a hundred callers share two connections")
@@ -124,7 +132,7 @@ struct ConnectionTests {
     let server = try await TestServer.shared.value
     let pool = ConnectionPool(
       url: ConnectionURL(server.url("pr_app", "postgres")), options: .test,
-      limits: ConnectionPool.Limits(connections: 2, wait: .seconds(20)))
+      limits: ConnectionPool.Limits(connections: 2, wait: .seconds(60)))
     let backends = try await withThrowingTaskGroup(of: Int64.self) { group in
       for _ in 0..<100 {
         group.addTask {
@@ -159,7 +167,7 @@ struct ConnectionTests {
         try await database.store.pool.transaction(.worker) { db in
           try db.query("SELECT set_config('idle_in_transaction_session_timeout', '1', true)")
           // The server ends the session meanwhile.
-          _ = db.wait(try db.openHandle(), for: 1, timeout: .seconds(5))
+          _ = db.wait(try db.openHandle(), for: 1, timeout: .seconds(60))
           _ = try db.query("SELECT 1")
         }
       }

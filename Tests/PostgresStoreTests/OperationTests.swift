@@ -139,7 +139,7 @@ struct OperationTests {
           "UPDATE mailbox_schedule SET next_due_at = now() - $1 * interval '1 second' WHERE kind = 'p'",
           [.int(seconds)])
       }
-      _ = try await lateBy(110)
+      _ = try await lateBy(90)
       #expect(try await store.lateProfiles().isEmpty)
       _ = try await lateBy(250)
       let late = try #require(try await store.lateProfiles().first)

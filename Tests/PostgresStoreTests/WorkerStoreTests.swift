@@ -242,7 +242,7 @@ struct OutcomeTests {
       #expect(again.1.trigger == .request && again.1.requested == assignment.requested + 1)
       // Due just ahead, so that the scheduler's watermark cannot have passed it.
       #expect(
-        try await eventually(within: .seconds(5)) {
+        try await eventually(within: .seconds(60)) {
           try await database.store.due(after: .init(dueMicroseconds: 0), limit: 10).jobs.map(\.jobClass)
             == [.interactive]
         })
@@ -315,12 +315,13 @@ struct OutcomeTests {
       let profile = try await database.store.queueProfiles()[0].id
       let leases = ids.map { database.lease($0, .poll, profile) }
       let checked = try await database.store.check(leases)
+      // Made before, so that they come as fast as they can.
+      let outcomes = leases.compactMap { lease -> SessionOutcome? in
+        guard case .run(let assignment) = checked[lease.job] else { return nil }
+        return database.outcome(lease, assignment, next: NextDue(at: Date() + 60, reason: "slot"))
+      }
       try await withThrowingTaskGroup(of: OutcomeResult.self) { group in
-        for lease in leases {
-          guard case .run(let assignment) = checked[lease.job] else { continue }
-          let outcome = database.outcome(lease, assignment, next: NextDue(at: Date() + 60, reason: "slot"))
-          group.addTask { try await database.store.commit(outcome) }
-        }
+        for outcome in outcomes { group.addTask { try await database.store.commit(outcome) } }
         var written = 0
         for try await result in group where result != .fenced { written += 1 }
         #expect(written == 2_000)

@@ -75,7 +75,7 @@ struct DataDirectoryTests {
     let postgres = try await PrivatePostgres.start(in: data, options: options)
     #expect(try await postgres.execute("SELECT 1") == "1")
     let redis = try await PrivateRedis.start(in: data)
-    #expect(Probe.ask("PING\r\n", at: redis.socketPath) == "+PONG")
+    #expect(redis.ask("PING") == "+PONG")
     await postgres.stop()
     await redis.stop()
     if geteuid() == 0 {

@@ -15,7 +15,7 @@ enum Dialogue {
   ) async throws -> [String] {
     // A server that does not say what is waited for must not hold the test.
     var arguments = [
-      "20", try Programs.find("openssl", package: "openssl"), "s_client", "-quiet", "-connect", "127.0.0.1:\(port)",
+      "120", try Programs.find("openssl", package: "openssl"), "s_client", "-quiet", "-connect", "127.0.0.1:\(port)",
       "-CAfile", authority.certificatePath,
       "-verify_return_error", "-verify_hostname", name,
     ]

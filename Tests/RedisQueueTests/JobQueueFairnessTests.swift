@@ -2,7 +2,7 @@ import PostriderCore
 import Testing
 
 /// Promise 4 of ``JobQueue`` with many jobs.
-@Suite("JobQueue contract: fairness", .gated, .timeLimit(.minutes(3)))
+@Suite("JobQueue contract: fairness", .gated, .timeLimit(.minutes(10)))
 struct JobQueueFairnessTests {
   @Test("a hundred small profiles beside one with very many jobs", arguments: QueueKind.unsharded)
   func oneBig(_ kind: QueueKind) async throws {

@@ -166,11 +166,11 @@ struct JobQueueHoldTests {
       try await queue.enqueue([
         job(1), job(2), job(3, .send), job(4, .test), job(5, as: .interactive), job(9, profile: 2),
       ])
-      try await queue.announce(worker: "w", slots: 8)
       let before = try await queue.statistics().serverMilliseconds
       try await queue.hold(.incoming, for: .seconds(60), reason: "login-budget")
       var statistics = try await queue.statistics()
       #expect(statistics.blocked == ["limit": 0, "busy-mailbox": 0, "paused": 0, "login-budget": 3])
+      try await queue.announce(worker: "w", slots: 8)
       let places = try await queue.inspect([job(1), job(3, .send), job(5), job(9, profile: 2)])
       try #require(places.map(\.blockedBy) == ["login-budget", "turn", "turn", "turn"])
       #expect(places.map(\.state) == ["ready", "ready", "ready", "ready"])

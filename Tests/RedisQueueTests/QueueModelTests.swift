@@ -2,7 +2,7 @@ import PostriderCore
 import Testing
 
 /// Random operations and faults, each compared with ``QueueModel``. `POSTRIDER_SEED` replays a failure.
-@Suite("Random faults against a model", .timeLimit(.minutes(3)))
+@Suite("Random faults against a model", .timeLimit(.minutes(10)))
 struct QueueModelTests {
   @Test("every step does what the model says", arguments: QueueKind.unsharded, 0..<3)
   func steps(_ kind: QueueKind, _ round: Int) async throws {

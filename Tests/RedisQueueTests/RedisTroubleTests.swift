@@ -45,9 +45,12 @@ struct RedisRefusalTests {
     #expect(
       try await trouble(closed.url, RedisQueueConfiguration.Credentials(password: Secret("s3cret"))) == nil)
     // Two databases of one server are two queues.
-    try await withRedisQueue(try RedisQueueConfiguration(url: open.url + "?db=1")) { first in
+    func database(_ number: Int) throws -> RedisQueueConfiguration {
+      try RedisQueueConfiguration(url: open.url + "?db=\(number)", callTimeout: .seconds(20))
+    }
+    try await withRedisQueue(try database(1)) { first in
       try await first.open(epoch: 1, delay: .zero)
-      try await withRedisQueue(try RedisQueueConfiguration(url: open.url + "?db=2")) { second in
+      try await withRedisQueue(try database(2)) { second in
         let held = try await second.currentEpoch()
         #expect(held == nil)
       }
@@ -218,8 +221,8 @@ struct RedisRefusalTests {
       try await connection.command(["SAVE"])
     }
     server.stop(keeping: true)
-    // Each key takes 100 µs to load, so that loading lasts for two seconds.
-    try server.start(with: ["--key-load-delay", "100", "--loading-process-events-interval-bytes", "1024"])
+    // Each key takes 500 µs to load, so that loading lasts for ten seconds: a busy machine must not sleep through it.
+    try server.start(with: ["--key-load-delay", "500", "--loading-process-events-interval-bytes", "1024"])
     try await withRedisQueue(on: server) { queue in
       let words = try await eventually("it says that it loads") { () -> String? in
         do { try await queue.checkHealth() } catch JobQueueError.unavailable(let reason) {
@@ -228,7 +231,7 @@ struct RedisRefusalTests {
         return ""
       }
       #expect(words.contains("loading"))
-      _ = try await eventually("it has loaded", within: .seconds(60)) { () -> Bool? in
+      _ = try await eventually("it has loaded", within: .seconds(120)) { () -> Bool? in
         do {
           try await queue.checkHealth()
           return true

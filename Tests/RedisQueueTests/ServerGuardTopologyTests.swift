@@ -1,5 +1,4 @@
 import PostriderCore
-import PostriderTesting
 import PrivateServers
 import Testing
 
@@ -50,10 +49,7 @@ struct ServerGuardTopologyTests {
 
   @Test("in a Cluster hosts spread over the shards' nodes, and every client finds the same breakers")
   func cluster() async throws {
-    let data = try await TestServers.shared.dedicatedDirectory()
-    var options = PrivateRedis.Options()
-    options.keepsData = false
-    let cluster = try await PrivateRedisCluster.start(in: data, options: options)
+    let cluster = try await startCluster()
     let configuration = try RedisQueueConfiguration(
       url: "redis-cluster://127.0.0.1:\(cluster.nodes[1].port ?? 0)", shards: 4, callTimeout: .seconds(15))
     try await withRedisQueue(configuration) { one in

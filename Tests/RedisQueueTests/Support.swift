@@ -1,6 +1,7 @@
 import Logging
 import PostriderCore
 import PostriderTesting
+import PrivateServers
 import Testing
 
 @testable import RedisQueue
@@ -75,6 +76,23 @@ func expectMisconfigured(
     Issue.record("\(what) threw \(error)", sourceLocation: sourceLocation)
   }
   return ""
+}
+
+/// A Cluster none of whose nodes is taken for dead because a busy machine held it up.
+func startCluster() async throws -> PrivateRedisCluster {
+  let data = try await TestServers.shared.dedicatedDirectory()
+  var options = PrivateRedis.Options()
+  options.keepsData = false
+  let cluster = try await PrivateRedisCluster.start(in: data, options: options)
+  for node in cluster.nodes { try await bePatient(node) }
+  return cluster
+}
+
+/// Makes a node of a Cluster wait longer than any test before it takes another one for dead.
+func bePatient(_ node: PrivateRedis) async throws {
+  try await withRawConnection("unix://\(node.socketPath)") {
+    _ = try await $0.command(["CONFIG", "SET", "cluster-node-timeout", "300000"])
+  }
 }
 
 /// A connection of the test's own.

@@ -14,7 +14,7 @@ struct SchedulerServiceTests {
 
   /// A cluster with a queue that the test uses as a worker would.
   func withCluster(
-    _ options: TestCluster.Options = .init(),
+    _ options: TestCluster.Options = .init(callTimeout: .seconds(30)),
     _ body: @escaping @Sendable (TestCluster, RedisJobQueue) async throws -> Void
   ) async throws {
     let cluster = try await TestCluster.make(options)
@@ -28,9 +28,9 @@ struct SchedulerServiceTests {
     try result.get()
   }
 
-  func configuration(_ holder: String) -> SchedulerConfiguration {
+  func configuration(_ holder: String, leadership: Duration = .seconds(1)) -> SchedulerConfiguration {
     var configuration = SchedulerConfiguration(holder: holder)
-    configuration.leadership = .seconds(1)
+    configuration.leadership = leadership
     configuration.retry = .milliseconds(200)
     return configuration
   }
@@ -80,15 +80,17 @@ struct SchedulerServiceTests {
       let ids = try await cluster.mailboxes(
         ["a@example.org"], on: try await cluster.profile(incoming: self.profileDraft))
       try await withThrowingTaskGroup(of: Void.self) { group in
-        let first = Task { try await self.schedule(cluster, self.configuration("first")) }
+        // Long enough that a machine that stands still does not end it.
+        let term = Duration.seconds(15)
+        let first = Task { try await self.schedule(cluster, self.configuration("first", leadership: term)) }
         defer { first.cancel() }
         try await eventually("the first leads") { try await self.leader(cluster) == "first" }
-        group.addTask { try await self.schedule(cluster, self.configuration("second")) }
+        group.addTask { try await self.schedule(cluster, self.configuration("second", leadership: term)) }
         // Somebody who stands by asks all the time and gets nothing.
         #expect(try await cluster.store.lead(holder: "third", duration: .seconds(1)) == nil)
         first.cancel()
         _ = await first.result
-        try await eventually("the second leads", within: .seconds(10)) { try await self.leader(cluster) == "second" }
+        try await eventually("the second leads", within: .seconds(60)) { try await self.leader(cluster) == "second" }
         try await cluster.enable(ids)
         #expect(try await self.claimed(queue).map(\.job) == [JobID(mailbox: ids[0], kind: .poll)])
         group.cancelAll()
@@ -101,14 +103,13 @@ struct SchedulerServiceTests {
     try await withCluster { cluster, _ in
       try await withThrowingTaskGroup(of: Void.self) { group in
         let stop = ScriptSignal()
-        var long = self.configuration("first")
-        long.leadership = .seconds(60)
-        group.addTask { [long] in try await self.schedule(cluster, long, stop: stop) }
+        let long = self.configuration("first", leadership: .seconds(600))
+        group.addTask { try await self.schedule(cluster, long, stop: stop) }
         try await eventually("the first leads") { try await self.leader(cluster) == "first" }
         group.addTask { try await self.schedule(cluster, self.configuration("second")) }
         stop.fire()
-        // Long before the term of 60 s ends.
-        try await eventually("the second leads", within: .seconds(10)) { try await self.leader(cluster) == "second" }
+        // Long before the term of ten minutes ends.
+        try await eventually("the second leads", within: .seconds(60)) { try await self.leader(cluster) == "second" }
         group.cancelAll()
       }
     }
@@ -145,11 +146,13 @@ struct SchedulerServiceTests {
 
   @Test("what may not run any more is withdrawn, waiting or leased")
   func withdraws() async throws {
-    try await withCluster { cluster, queue in
+    // A lease that ends with its mailbox, not by its time.
+    try await withCluster(.init(lease: .seconds(600), callTimeout: .seconds(30))) { cluster, queue in
       let ids = try await cluster.mailboxes(
         ["a@example.org", "b@example.org"], on: try await cluster.profile(incoming: self.profileDraft))
       try await withThrowingTaskGroup(of: Void.self) { group in
-        group.addTask { try await self.schedule(cluster, self.configuration("only")) }
+        // One term: a second epoch would open only after such a lease.
+        group.addTask { try await self.schedule(cluster, self.configuration("only", leadership: .seconds(60))) }
         try await cluster.enable(ids[0])
         let lease = try #require(try await self.claimed(queue, limit: 1).first)
         try await cluster.enable(ids[1])
@@ -190,21 +193,26 @@ struct SchedulerServiceTests {
     try await withCluster { cluster, queue in
       let id = try await cluster.mailbox(on: try await cluster.profile(incoming: self.profileDraft))
       try await withThrowingTaskGroup(of: Void.self) { group in
-        group.addTask { try await self.schedule(cluster, self.configuration("only")) }
+        var configuration = self.configuration("only", leadership: .seconds(60))
+        // What is enqueued later than at the beginning is enqueued by the watermark.
+        configuration.rescan = .seconds(3_600)
+        group.addTask { [configuration] in try await self.schedule(cluster, configuration) }
         try await cluster.enable(id)
         let first = try #require(try await self.claimed(queue).first)
-        try await queue.complete([first])
-        try await cluster.sql("UPDATE mailbox_schedule SET next_due_at = now() + interval '1 second' WHERE kind = 'p'")
-        let due = Date(timeIntervalSinceNow: 1)
+        var second = first
+        var due = Date.distantFuture
         // A page that was read before may enqueue the finished job once more; a worker's check would skip it.
-        var second = try #require(try await self.claimed(queue).first)
         while Date() < due - 0.2 {
           try await queue.complete([second])
+          let seconds = try await cluster.sql(
+            """
+            UPDATE mailbox_schedule SET next_due_at = now() + interval '5 s' WHERE kind = 'p'
+            RETURNING extract(epoch FROM next_due_at)
+            """)
+          due = Date(timeIntervalSince1970: try #require(Double(seconds)))
           second = try #require(try await self.claimed(queue).first)
         }
-        // The rescan comes each 30 s: this is the watermark.
         #expect(second.job == first.job && second.fence > first.fence)
-        #expect((-0.2...15).contains(Date().timeIntervalSince(due)))
         group.cancelAll()
       }
     }
@@ -212,7 +220,7 @@ struct SchedulerServiceTests {
 
   @Test("a job that three workers in a row lose is set aside with an alert, and runs again when it is released")
   func poison() async throws {
-    try await withCluster(.init(lease: .seconds(1))) { cluster, queue in
+    try await withCluster(.init(lease: .seconds(1), callTimeout: .seconds(30))) { cluster, queue in
       let profile = try await cluster.profile(incoming: self.profileDraft)
       let id = try await cluster.mailbox(on: profile)
       try await withThrowingTaskGroup(of: Void.self) { group in
@@ -222,10 +230,12 @@ struct SchedulerServiceTests {
         try await cluster.enable(id)
         let job = JobID(mailbox: id, kind: .poll)
         for _ in 0..<3 {
-          let lease = try #require(try await self.claimed(queue).first)
-          #expect(lease.job == job)
-          // Renewed once and then never again: the worker died with it.
-          _ = try await queue.renew([lease])
+          // Renewed once and then never again: the worker died with it. One that ended before that does not count.
+          try await eventually("a renewed lease") {
+            let lease = try #require(try await self.claimed(queue).first)
+            #expect(lease.job == job)
+            return try await !queue.renew([lease]).isEmpty
+          }
         }
         try await eventually("it is set aside") {
           // Whoever claims takes back what is lost.
@@ -245,13 +255,15 @@ struct SchedulerServiceTests {
   @Test("an emptied queue is noticed although nothing is due")
   func emptied() async throws {
     let redis = try await TestServers.shared.dedicatedRedis()
-    try await withCluster(.init(lease: .seconds(1), redis: redis)) { cluster, queue in
+    try await withCluster(.init(lease: .seconds(1), callTimeout: .seconds(30), redis: redis)) { cluster, queue in
       _ = try await cluster.mailbox(on: try await cluster.profile(incoming: self.profileDraft))
       try await withThrowingTaskGroup(of: Void.self) { group in
-        group.addTask { try await self.schedule(cluster, self.configuration("only")) }
+        var configuration = self.configuration("only", leadership: .seconds(60))
+        configuration.rescan = .seconds(3_600)
+        group.addTask { [configuration] in try await self.schedule(cluster, configuration) }
         // The rescan after the opening may notice the first one; then there is only the watch.
         for epoch in Int64(1)...3 {
-          try await eventually("epoch \(epoch)", within: .seconds(8)) {
+          try await eventually("epoch \(epoch)") {
             (try? await queue.currentEpoch()).flatMap { $0 } ?? 0 >= epoch
           }
           // Open: the rescan has begun, and with one mailbox it is over at once.

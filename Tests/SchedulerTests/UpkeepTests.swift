@@ -13,11 +13,11 @@ struct UpkeepTests {
 
   /// A cluster's database with leaders that work on one memory queue.
   func withLeaders(
-    _ count: Int = 1, configure: (inout SchedulerConfiguration) -> Void = { _ in },
+    _ count: Int = 1, lease: Duration = .seconds(15), configure: (inout SchedulerConfiguration) -> Void = { _ in },
     _ body: @escaping @Sendable (TestCluster, ScriptedQueue) async throws -> Void
   ) async throws {
     let cluster = try await TestCluster.make()
-    let queue = ScriptedQueue()
+    let queue = ScriptedQueue(lease: lease)
     var configuration = SchedulerConfiguration(holder: "test")
     configuration.upkeep = .milliseconds(200)
     configuration.check = .milliseconds(50)
@@ -153,6 +153,7 @@ struct UpkeepTests {
       let profile = try await cluster.profile(incoming: self.profileDraft)
       let id = try await cluster.mailbox(on: profile)
       try await cluster.enable(id)
+      try await eventually("it waits") { try await queue.statistics().totalReady == 1 }
       // A profile reaches the queue with its first mailbox.
       try await cluster.sql(
         """
@@ -181,7 +182,7 @@ struct UpkeepTests {
       try await cluster.store.setPaused(false, .organization, by: cluster.principal)
       _ = try await cluster.store.requestPoll(of: [id], by: cluster.principal)
       #expect(try await self.claimed(queue).map(\.job.mailbox) == [id])
-      #expect(ContinuousClock.now - began < .seconds(20))
+      #expect(ContinuousClock.now - began < .seconds(30))
       try await eventually("all are resumed") { try await paused(false) }
 
       // One by one: their announcements are taken together.
@@ -201,7 +202,7 @@ struct UpkeepTests {
 
   @Test("a paused mailbox's session is not withdrawn")
   func pausedMailbox() async throws {
-    try await withLeaders { cluster, queue in
+    try await withLeaders(lease: .seconds(600)) { cluster, queue in
       let id = try await cluster.mailbox(on: try await cluster.profile(incoming: self.profileDraft))
       try await cluster.enable(id)
       let lease = try #require(try await self.claimed(queue).first)
@@ -238,7 +239,12 @@ struct UpkeepTests {
       queue.forget()
       queue.memory.empty()
       try await eventually("all wait again") { (try? await queue.statistics().totalReady) == 40 }
-      #expect(queue.enqueuedJobs.first?.id.mailbox == ids[39])
+      // All at once, which no page of the rescan under way is. Such a page may come first.
+      let calls = try await eventually("the filling is noted") { () -> [[Job]]? in
+        let noted = queue.script.withLock(\.enqueued)
+        return noted.firstIndex { $0.count > 5 }.map { Array(noted[..<$0]) }
+      }
+      #expect(calls.contains { $0.map(\.id.mailbox) == [ids[39]] })
       // Now by the rescan alone: eight pages of five rows, a second each.
       try await queue.withdraw(
         ids.map { Job(id: JobID(mailbox: $0, kind: .poll), profile: profile.id, jobClass: .poll, dueMilliseconds: 0) })
@@ -261,7 +267,7 @@ struct UpkeepTests {
         ]
       }
       try await cluster.enable(id)
-      try await cluster.sql("UPDATE mailbox_schedule SET next_due_at = now() - interval '150 seconds' WHERE kind = 'p'")
+      try await cluster.sql("UPDATE mailbox_schedule SET next_due_at = now() - interval '125 seconds' WHERE kind = 'p'")
       let alert = try await eventually("an alert") { try await cluster.alerts().first }
       #expect(alert.code == "schedule.stretched" && alert.level == .warning && alert.profileID == profile.id)
       #expect(alert.parameters["cause"] == "limit" && alert.parameters["effectiveIntervalSeconds"] == "180")
@@ -296,14 +302,15 @@ struct UpkeepTests {
       let second = ScriptedQueue()
       try await second.open(epoch: 99, delay: .zero)
       var configuration = SchedulerConfiguration(holder: "second")
-      configuration.pageSize = 10
+      // The rescan's second page, of one row, comes half a minute after the first.
+      configuration.pageSize = 29
       configuration.rescanRowsPerSecond = 1
       let store = cluster.makeStore()
       let term = SchedulerTerm(store: store, queue: second, configuration: configuration, logger: cluster.logger)
-      let began = ContinuousClock.now
       let running = Task { await term.run() }
-      try await eventually("the second queue has all") { try await second.statistics().totalReady == 30 }
-      #expect(ContinuousClock.now - began < .seconds(9))
+      try await eventually("the second queue has all", within: .seconds(25)) {
+        try await second.statistics().totalReady == 30
+      }
       running.cancel()
       await running.value
       await store.close()
@@ -360,12 +367,16 @@ struct SchedulerPartTests {
   func lag() async throws {
     let lag = ScheduleLag()
     #expect(lag.seconds == 0)
+    let began = ContinuousClock.now
+    /// Seconds of this test so far: by no more may a lag have grown.
+    func passed() -> Double { (ContinuousClock.now - began) / .seconds(1) }
     lag.note(.watermark, dueMicroseconds: 5_000_000, nowMicroseconds: 7_000_000)
     lag.note(.rescan, dueMicroseconds: 1_000_000, nowMicroseconds: 61_000_000)
-    #expect((60...70).contains(lag.seconds))
+    let oldest = lag.seconds
+    #expect(oldest >= 60 && oldest <= 60 + passed())
     lag.note(.rescan, dueMicroseconds: nil, nowMicroseconds: 0)
     let before = lag.seconds
-    #expect((2...12).contains(before))
+    #expect(before >= 2 && before <= 2 + passed())
     try await eventually("it grows") { lag.seconds > before }
     lag.note(.watermark, dueMicroseconds: nil, nowMicroseconds: 0)
     #expect(lag.seconds == 0)

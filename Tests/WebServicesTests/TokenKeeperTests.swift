@@ -123,7 +123,8 @@ struct TokenKeeperTests {
     let server = try await OAuthServer.start()
     try await withCluster { cluster in
       let mailbox = try await cluster.connected(try await cluster.oauthProfile(server))
-      let keeper = try cluster.keeper()
+      // Its time is over when the test says so.
+      let keeper = try cluster.keeper(configure: { $0.pause = .seconds(3_600) })
       server.change { $0.fault = .json(503, #"{"error":"temporarily_unavailable"}"#) }
       try await cluster.age(mailbox)
       let asked = server.requests.count
@@ -146,7 +147,7 @@ struct TokenKeeperTests {
     let server = try await OAuthServer.start()
     try await withCluster { cluster in
       let profile = try await cluster.oauthProfile(server)
-      let keeper = try cluster.keeper()
+      let keeper = try cluster.keeper(configure: { ($0.pause, $0.refusalPause) = (.seconds(3_600), .seconds(3_600)) })
       func refused(_ address: String, _ change: () async throws -> Void) async throws -> (Failure?, MailboxID) {
         let mailbox = try await cluster.connected(profile, as: address)
         try await cluster.age(mailbox, ended: true)

@@ -35,17 +35,25 @@ final class SwitchedServer: Sendable {
 }
 
 /// Breakers that go through their life in seconds.
-private func quick(first: Duration = .seconds(1), longest: Duration = .seconds(4)) -> BreakerRules {
+private func quick(
+  first: Duration = .seconds(1), longest: Duration = .seconds(4), hold: Duration = .seconds(30)
+) -> BreakerRules {
   var rules = BreakerRules()
   rules.firstProbe = first
   rules.longestProbe = longest
-  rules.probeHold = .seconds(4)
+  rules.probeHold = hold
   return rules
 }
 
 extension RedisServerGuard {
   /// Waiting jobs that no worker may take, for one reason.
   func queueBlocked(_ reason: String) async throws -> Int { try await queue.statistics().blocked[reason] ?? 0 }
+
+  /// How many sessions hold a lease.
+  func sessionsUnderWay() async throws -> Int { try await queue.statistics().inFlight }
+
+  /// How many workers take jobs.
+  func workersAtWork() async throws -> Int { try await queue.statistics().workers }
 
   /// Whether no job waits or is held by a worker.
   func queueIsEmpty() async throws -> Bool {
@@ -89,13 +97,17 @@ extension Spine {
 struct BreakerTests {
   @Test("ten profiles in four shards: it opens once, one session probes, it closes once, everybody goes on")
   func outage() async throws {
-    // Silent until the client gives up after a second, so that sessions would meet.
-    let mail = try await SwitchedServer.start(down: [.stopReading])
-    try await Spine.with(.init(shards: 4), workers: 3, breakers: quick(first: .seconds(2))) { spine in
+    // It takes a second to say so, so that sessions would meet.
+    let mail = try await SwitchedServer.start(down: [.drip("-ERR down\r\n", every: .milliseconds(100)), .close])
+    // A probe is kept every second: its hold does not end while it lasts.
+    try await Spine.with(
+      .init(shards: 4), workers: 3, breakers: quick(first: .seconds(2), hold: .seconds(6)),
+      configure: { $0.renewal = .seconds(1) }
+    ) { spine in
       let cluster = spine.cluster
       var ids: [MailboxID] = []
       for number in 1...10 {
-        let profile = try await cluster.profile(mail.server, name: "Profile \(number)", timeoutSeconds: 1)
+        let profile = try await cluster.profile(mail.server, name: "Profile \(number)")
         ids += try await cluster.mailboxes(["a\(number)@example.org", "b\(number)@example.org"], on: profile)
       }
       try await cluster.enable(ids)
@@ -106,8 +118,11 @@ struct BreakerTests {
         try await eventually("an alert for each profile") { try await cluster.alerts().count == 10 }
         #expect(await mail.server.wait { $0.allSatisfy(\.isClosed) })
         let before = mail.server.connections.count
-        #expect(before <= 20, "no mailbox was tried twice before the first probe")
-        #expect(await mail.server.wait(within: .seconds(40)) { $0.count >= before + 3 }, "it is probed")
+        // A slow machine has come to the first probes by now.
+        let state = try #require(try await serverGuard.openBreaker(of: mail.place))
+        let probed = state.failedProbes + (state.isProbing ? 1 : 0)
+        #expect(before <= 20 + probed, "no mailbox was tried twice before the first probe")
+        #expect(await mail.server.wait(within: .seconds(120)) { $0.count >= before + 3 }, "it is probed")
         let probes = mail.server.connections[before...]
         #expect(probes.allSatisfy { $0.others == 0 }, "one session at a time")
         let breaker = try #require(try await serverGuard.openBreaker(of: mail.place))
@@ -116,12 +131,10 @@ struct BreakerTests {
 
         mail.set(up: true)
         try await eventually("a closed breaker") { try await serverGuard.openBreaker(of: mail.place) == nil }
-        let closedAt = Date()
-        // The four that failed before it opened wait out their back-off of a minute at most.
-        try await eventually("polls of all that waited") {
+        // The four that failed before it opened wait out their back-off of a minute at most; the others none.
+        try await eventually("polls of all that waited", within: .seconds(25)) {
           try await cluster.sql("SELECT count(DISTINCT mailbox_id) >= 16 FROM run WHERE result = 'success'") == "t"
         }
-        #expect(Date().timeIntervalSince(closedAt) < 8)
         try await eventually("no alert") { try await cluster.alerts().isEmpty }
         #expect(try await serverGuard.openBreakers(limit: 10).isEmpty)
       }
@@ -146,6 +159,7 @@ struct BreakerTests {
       let id = try await cluster.mailbox(on: profile)
       try await spine.withGuard { serverGuard in
         try await spine.open(mail.place, with: serverGuard)
+        let enabledAt = Date()
         try await cluster.enable(id)
         try await eventually("a refused poll") { try await cluster.alerts().map(\.code) == ["tcp.refused"] }
         #expect(mail.server.connections.isEmpty)
@@ -162,9 +176,10 @@ struct BreakerTests {
         run = try await cluster.test(id)
         #expect(run.result == .success)
         #expect(try await serverGuard.openBreaker(of: mail.place) == nil)
-        // The regular probe was ten minutes away.
+        // The regular probe was ten minutes away, and the lane held for as long as a lane ever is.
         let poll = try #require(try await cluster.waitForRuns(1, of: id).first)
-        #expect(poll.result == .success && poll.startedAt.timeIntervalSince(run.finishedAt) < 5)
+        #expect(poll.result == .success)
+        #expect(poll.startedAt < enabledAt.addingTimeInterval(BreakerDesk.longestHold / .seconds(1)), "it is lifted")
         state = try await cluster.mailbox(id).incoming
         #expect(state.enabled && state.status == .success)
         try await eventually("no alert") { try await cluster.alerts().isEmpty }
@@ -208,7 +223,7 @@ struct BreakerTests {
           let poll = try await cluster.poll(id)
           #expect(poll.failure?.code == .tcpRefused && poll.messagesStored == 0)
           #expect(poll.failure?.context?.contains("one session is trying it now") == true)
-          #expect(ContinuousClock.now - began < .seconds(15), "it hangs")
+          #expect(ContinuousClock.now - began < .seconds(40), "it hangs")
           let mailbox = try await cluster.mailbox(id)
           #expect(mailbox.incoming.enabled && mailbox.incoming.status == .success)
           #expect(mailbox.pollsServed == mailbox.pollsRequested && mailbox.testsServed == mailbox.testsRequested)
@@ -253,24 +268,29 @@ struct BreakerTests {
 
   @Test("a worker that dies while it probes: another one probes when its hold is over")
   func deadProbe() async throws {
-    let (reached, go) = (ScriptSignal(), ScriptSignal())
+    let (reached, killed, go) = (ScriptSignal(), ScriptSignal(), ScriptSignal())
     let drop = Maildrop([("u1", message("one"))])
-    let server = try await ScriptedMailServer.start(
-      [.signal(reached), .wait(go), .close], drop.script)
-    try await Spine.with(.init(lease: .seconds(1)), workers: 0, breakers: quick()) { spine in
+    // Whatever the first worker tries is held: on a crowded machine it may lose a lease and try again.
+    let holding: [ScriptedMailServer.Step] = [.signal(reached), .wait(go), .close]
+    let server = try await ScriptedMailServer.start(choosing: { _ in killed.isFired ? drop.script : holding })
+    // The hold is longer than a lease and a renewal, as it has to be.
+    try await Spine.with(.init(lease: .seconds(6)), workers: 0, breakers: quick(hold: .seconds(10))) { spine in
       let cluster = spine.cluster
-      let first = try spine.startWorker()
+      let first = try spine.startWorker { $0.renewal = .seconds(1) }
       let id = try await cluster.mailbox(on: try await cluster.profile(server))
       try await spine.withGuard { serverGuard in
         let place = MailServer(host: "127.0.0.1", port: server.port)
         try await spine.open(place, with: serverGuard)
         try await cluster.enable(id)
         await reached.wait()
-        #expect(try await serverGuard.openBreaker(of: place)?.isProbing == true)
+        try await eventually("it is being tried") {
+          try await serverGuard.openBreaker(of: place)?.isProbing == true
+        }
         await first.kill()
-        _ = try spine.startWorker()
+        killed.fire()
+        let second = try spine.startWorker { $0.renewal = .seconds(1) }
         let run = try #require(try await cluster.waitForRuns(1, of: id).first)
-        #expect(run.result == .success && server.connections.count == 2)
+        #expect(run.result == .success && run.worker == second.name && server.connections.count >= 2)
         #expect(try await serverGuard.openBreaker(of: place) == nil)
       }
       go.fire()
@@ -282,7 +302,8 @@ struct BreakerTests {
   func forgotten() async throws {
     let mail = try await SwitchedServer.start(up: true)
     let redis = try await TestServers.shared.dedicatedRedis()
-    try await Spine.with(.init(lease: .seconds(1), redis: redis), breakers: quick(first: .seconds(600))) { spine in
+    // The new epoch waits for a lease.
+    try await Spine.with(.init(lease: .seconds(4), redis: redis), breakers: quick(first: .seconds(600))) { spine in
       let cluster = spine.cluster
       let id = try await cluster.mailbox(on: try await cluster.profile(mail.server))
       try await spine.withGuard { serverGuard in
@@ -369,8 +390,9 @@ struct LoginBudgetTests {
         #expect(server.connections.allSatisfy { !$0.lines.contains { $0.hasPrefix("PASS") } })
         let state = try await cluster.mailbox(id).incoming
         #expect(state.enabled && state.status == .success && state.nextRunReason == "auth.budget")
-        let wait = try #require(state.nextRunAt).timeIntervalSince(run.finishedAt)
-        #expect((30...61).contains(wait))
+        // What is left of the minute for which logins are held; the usual wait would be a quarter of an hour.
+        let next = try #require(state.nextRunAt)
+        #expect(next > run.startedAt && next.timeIntervalSince(run.finishedAt) <= 61)
         #expect(try await cluster.alerts(of: id).isEmpty)
       }
     }

@@ -12,22 +12,23 @@ struct CrashSafetyTests {
 
   @Test("a worker killed in the middle of a poll: another one finishes after the lease, nothing is doubled")
   func killed() async throws {
-    let (reached, go) = (ScriptSignal(), ScriptSignal())
-    // On a crowded machine a first session may lose its short lease before it gets that far.
+    let (reached, killed, go) = (ScriptSignal(), ScriptSignal(), ScriptSignal())
+    // On a crowded machine the first worker may lose its short lease and begin again: it is held each time.
     let (holding, open) = (held(Self.drop, reached: reached, go: go), Self.drop.script)
-    let server = try await ScriptedMailServer.start(choosing: { _ in reached.isFired ? open : holding })
-    try await Spine.with(.init(lease: .seconds(1)), workers: 0) { spine in
+    let server = try await ScriptedMailServer.start(choosing: { _ in killed.isFired ? open : holding })
+    try await Spine.with(.init(lease: .seconds(6)), workers: 0) { spine in
       let cluster = spine.cluster
       let first = try spine.startWorker()
       let id = try await cluster.mailbox(on: try await cluster.profile(server))
       try await cluster.enable(id)
       await reached.wait()
       await first.kill()
+      killed.fire()
       let killedAt = Date()
       let second = try spine.startWorker()
       let run = try #require(try await cluster.waitForRuns(1, of: id).first)
       #expect(run.worker == second.name && run.messagesStored == 3 && run.result == .success)
-      #expect(run.startedAt.timeIntervalSince(killedAt) < 10)
+      #expect(run.startedAt.timeIntervalSince(killedAt) < 40)
       #expect(try await cluster.runs(of: id).count == 1)
       #expect(try await cluster.emails(of: id).count == 3)
       go.fire()
@@ -37,13 +38,13 @@ struct CrashSafetyTests {
 
   @Test("a worker killed between two transactions: what is stored stays, the rest comes once")
   func killedHalfway() async throws {
-    let (reached, go) = (ScriptSignal(), ScriptSignal())
+    let (reached, killed, go) = (ScriptSignal(), ScriptSignal(), ScriptSignal())
     let drop = Self.drop
     let holding: [ScriptedMailServer.Step] = [
       .send("+OK\r\n"), .serve { $0 == "RETR 3" ? .next : drop.answer($0) }, .signal(reached), .wait(go),
     ]
-    let server = try await ScriptedMailServer.start(choosing: { _ in reached.isFired ? drop.script : holding })
-    try await Spine.with(.init(lease: .seconds(1)), workers: 0) { spine in
+    let server = try await ScriptedMailServer.start(choosing: { _ in killed.isFired ? drop.script : holding })
+    try await Spine.with(.init(lease: .seconds(6)), workers: 0) { spine in
       let cluster = spine.cluster
       let first = try spine.startWorker { $0.batchMessages = 1 }
       let id = try await cluster.mailbox(on: try await cluster.profile(server))
@@ -51,6 +52,7 @@ struct CrashSafetyTests {
       await reached.wait()
       try await eventually("two stored messages") { try await cluster.emails(of: id).count == 2 }
       await first.kill()
+      killed.fire()
       _ = try spine.startWorker()
       let run = try #require(try await cluster.waitForRuns(1, of: id).first)
       #expect(run.messagesStored == 1 && run.messagesKnown == 2)
@@ -104,12 +106,16 @@ struct CrashSafetyTests {
     let server = try await ScriptedMailServer.start(held(Self.drop, reached: reached, go: go), Self.drop.script)
     try await Spine.with(workers: 0) { spine in
       let cluster = spine.cluster
-      let worker = try spine.startWorker()
+      let worker = try spine.startWorker { $0.grace = .seconds(120) }
       let ids = try await cluster.mailboxes(
         ["a@example.org", "b@example.org"], on: try await cluster.profile(server, connections: 1))
       try await cluster.enable(ids[0])
       await reached.wait()
       await worker.stop()
+      // It says so once no claim of it is under way any more.
+      try await spine.withGuard { serverGuard in
+        try await eventually("the worker has heard it") { try await serverGuard.workersAtWork() == 0 }
+      }
       try await cluster.enable(ids[1])
       #expect(!worker.hasEnded)
       go.fire()
@@ -131,7 +137,8 @@ struct CrashSafetyTests {
   func graceOver() async throws {
     let (reached, go) = (ScriptSignal(), ScriptSignal())
     let server = try await ScriptedMailServer.start(held(Self.drop, reached: reached, go: go), Self.drop.script)
-    try await Spine.with(workers: 0) { spine in
+    // Only what was given back can run before the lease ends.
+    try await Spine.with(.init(lease: .seconds(120)), workers: 0) { spine in
       let cluster = spine.cluster
       let first = try spine.startWorker { $0.grace = .milliseconds(100) }
       let id = try await cluster.mailbox(on: try await cluster.profile(server))
@@ -142,10 +149,7 @@ struct CrashSafetyTests {
       #expect(await server.wait { $0.first?.isClosed == true })
       #expect(try await cluster.runs(of: id).isEmpty)
       let second = try spine.startWorker()
-      // The lease lasts 15 s: only what was given back can run before.
-      let began = ContinuousClock.now
       let run = try #require(try await cluster.waitForRuns(1, of: id).first)
-      #expect(ContinuousClock.now - began < .seconds(10))
       #expect(run.worker == second.name && run.messagesStored == 3)
       #expect(try await cluster.sql("SELECT failures FROM mailbox_schedule WHERE kind = 'p'") == "0")
       go.fire()
@@ -177,9 +181,9 @@ struct CrashSafetyTests {
     }
     #expect(began.entered == 1)
     // The session of a process that was stopped goes on before anybody has noticed the end of its lease.
-    let short = try lease(.milliseconds(30))
+    let short = try lease(.seconds(4))
     try await keeper.hold(short, deadline: .seconds(60)) {
-      while short.trustedUntil > .now { await Task.yield() }
+      while short.trustedUntil > .now { try await Task.sleep(until: short.trustedUntil, clock: .continuous) }
       if keeper.mayConnect(short) { began.enter() }
     } then: { _ in
     }
@@ -190,8 +194,8 @@ struct CrashSafetyTests {
   func lostLease() async throws {
     let (reached, go) = (ScriptSignal(), ScriptSignal())
     let server = try await ScriptedMailServer.start(held(Self.drop, reached: reached, go: go), Self.drop.script)
-    // The lease itself would last 15 s.
-    try await Spine.with(configure: { $0.renewal = .milliseconds(300) }) { spine in
+    // The lease itself would last two minutes.
+    try await Spine.with(.init(lease: .seconds(120)), configure: { $0.renewal = .milliseconds(300) }) { spine in
       let cluster = spine.cluster
       let id = try await cluster.mailbox(on: try await cluster.profile(server))
       try await cluster.enable(id)
@@ -202,16 +206,10 @@ struct CrashSafetyTests {
         BEGIN; UPDATE mailbox SET is_active = false;
         SELECT announce_jobs(array(SELECT refresh_may_run(ARRAY[\(id)]::bigint[]))); COMMIT
         """)
-      #expect(await server.wait(within: .seconds(6)) { $0.first?.isClosed == true })
+      #expect(await server.wait { $0.first?.isClosed == true })
       // Nothing is left in the queue: neither the lease nor the job.
-      let queue = try cluster.makeQueue()
-      try await withThrowingTaskGroup(of: Void.self) { group in
-        group.addTask { try await queue.run() }
-        try await eventually("an empty queue", within: .seconds(2)) {
-          let numbers = try await queue.statistics()
-          return numbers.inFlight == 0 && numbers.totalReady == 0
-        }
-        group.cancelAll()
+      try await spine.withGuard { serverGuard in
+        try await eventually("an empty queue") { try await serverGuard.queueIsEmpty() }
       }
       #expect(try await cluster.runs(of: id).isEmpty)
       #expect(server.connections.count == 1)

@@ -100,7 +100,7 @@ struct JobFinisherTests {
 
   @Test("a queue that is away is told again while the leases can last")
   func again() async throws {
-    let queue = FaultyQueue()
+    let queue = FaultyQueue(lease: .seconds(300))
     let leases = try await leases(queue)
     let finisher = JobFinisher(queue: queue, logger: .silent)
     for call in ["complete", "giveBack"] { queue.fail(call, .unavailable(reason: "gone")) }

@@ -151,7 +151,9 @@ struct OAuthTests {
       async let poll = cluster.poll(mailbox)
       try await eventually("a refresh") { provider.server.requests.count { $0.path == "/token" } > asked }
       // One slot each: both workers have a session of this mailbox, and both wait.
-      try await eventually("both sessions") { try await cluster.sessionsInFlight() == 2 }
+      try await spine.withGuard { serverGuard in
+        try await eventually("both sessions") { try await serverGuard.sessionsUnderWay() == 2 }
+      }
       hold.fire()
       #expect(try await poll.result == .success)
       _ = try await cluster.waitForState(.sent, of: email)
@@ -289,20 +291,6 @@ struct OAuthTests {
           #expect(try await countInRedis(form) == 0, "\(form)")
         }
       }
-    }
-  }
-}
-
-extension TestCluster {
-  /// How many sessions hold a lease, read over a connection of its own.
-  fileprivate func sessionsInFlight() async throws -> Int {
-    let queue = try makeQueue()
-    return try await withThrowingTaskGroup(of: Void.self) { group in
-      // Ends with the look.
-      group.addTask { try? await queue.run() }
-      let count = try await queue.statistics().inFlight
-      group.cancelAll()
-      return count
     }
   }
 }

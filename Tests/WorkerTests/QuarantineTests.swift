@@ -137,7 +137,10 @@ struct QuarantineTests {
       #expect(try await cluster.quarantine().map(\.attempts) == [4])
 
       try await cluster.sql("DROP TRIGGER refuse ON email")
+      // Away for good: nobody else listens on such a port.
       await server.stop()
+      let nowhere = try LoopbackPort.free()
+      try await cluster.sql("UPDATE server_profile SET incoming_port = \(nowhere), version = version + 1")
       let run = try await cluster.reprocess([message.id])
       #expect(run.failure?.code == .tcpRefused && run.messagesStored == 1)
       #expect(try await cluster.emails(of: id).map(\.envelope.subject) == ["one", "three", "bad"])

@@ -33,7 +33,7 @@ struct RoundTripTests {
     drop.add("u1", message("An older one"))
     let pop3 = try await ScriptedMailServer.start([.send("+OK\r\n"), .serve { drop.answer($0) }])
     let smtp = try await ScriptedMailServer.start(SendingTests().smtp { _ in nil })
-    try await Spine.with(configure: { $0.roundTripWait = .milliseconds(1_500) }) { spine in
+    try await Spine.with(configure: { $0.roundTripWait = .seconds(10) }) { spine in
       let cluster = spine.cluster
       let profile = try await cluster.profile(
         incoming: ServerDraft(host: "127.0.0.1", port: pop3.port, tls: TLSMode.none),

@@ -161,6 +161,8 @@ struct SendingTests {
         return now.attempts == 1 && now.state != .sending ? now : nil
       }
       #expect(waiting.state == .pendingSend && waiting.recipients.map(\.state) == [.pending])
+      // What it says of the next session is written with it.
+      try await eventually("the run is written") { try await cluster.runs(of: id, .send).count == 1 }
       // Two days of trying are enough.
       try await cluster.sql(
         """

@@ -49,7 +49,11 @@ final class Spine: Sendable {
   ) async throws -> Result {
     await gate.enter()
     defer { gate.leave() }
+    var options = options
+    // A slow machine is no outage.
+    options.callTimeout = max(options.callTimeout, .seconds(20))
     let cluster = try await TestCluster.make(options)
+    try await cluster.sql(Self.onceADay)
     let spool = FileManager.default.temporaryDirectory.appendingPathComponent("postrider-spool-\(UUID().uuidString)")
     try FileManager.default.createDirectory(at: spool, withIntermediateDirectories: true)
     defer { try? FileManager.default.removeItem(at: spool) }
@@ -79,6 +83,13 @@ final class Spine: Sendable {
     return try result.get()
   }
 
+  /// Has mailboxes polled once a day: however slowly a test gets on, no slot comes between two of its steps.
+  private static let onceADay = """
+    CREATE FUNCTION once_a_day() RETURNS trigger LANGUAGE plpgsql AS
+      $$ BEGIN NEW.minimum_polling_interval_minutes := 1440; RETURN NEW; END $$;
+    CREATE TRIGGER once_a_day BEFORE INSERT ON server_profile FOR EACH ROW EXECUTE FUNCTION once_a_day();
+    """
+
   /// What stands in the schedule and in the queue, for the report of a failed test.
   private func state() async -> String {
     let rows = try? await cluster.sql(
@@ -97,12 +108,11 @@ final class Spine: Sendable {
     return "\(rows ?? "no schedule")\n\(numbers.map { "\($0)" } ?? "no queue")"
   }
 
-  /// Starts one more scheduler; short terms, so that a standby takes over soon.
+  /// Starts one more scheduler, which asks often. Its term is production's, so that no pause of the machine ends it.
   func startScheduler(
     configure: (inout SchedulerConfiguration) -> Void = { _ in }
   ) throws -> Process {
     var configuration = SchedulerConfiguration(holder: name("scheduler"))
-    configuration.leadership = .seconds(2)
     configuration.retry = .milliseconds(300)
     configure(&configuration)
     let store = cluster.makeStore(poolSize: 3)

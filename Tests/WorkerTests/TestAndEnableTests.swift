@@ -87,7 +87,7 @@ struct TestAndEnableTests {
   func oneFails(failing: Direction) async throws {
     let sandbox = try await Sandbox.shared()
     let address = try await Sandbox.account()
-    let closed = try await closedPort()
+    let closed = try LoopbackPort.free()
     try await Spine.with { spine in
       let cluster = spine.cluster
       let broken = ServerDraft(host: "127.0.0.1", port: closed, tls: .implicit)
@@ -145,12 +145,5 @@ struct TestAndEnableTests {
       #expect(!new.enabled && new.status == .failure && new.failureCode == code.rawValue)
     }
     await server.stop()
-  }
-
-  /// A port that refuses connections.
-  func closedPort() async throws -> Int {
-    let server = try await ScriptedMailServer.start([])
-    await server.stop()
-    return server.port
   }
 }

@@ -55,7 +55,7 @@ struct BenchTests {
   }
 
   @Test func scheduleSaysItsFigures() async throws {
-    let object = try await run(["schedule", "--seconds", "3", "--mailboxes", "1000", "--interval", "5"])
+    let object = try await run(["schedule", "--seconds", "8", "--mailboxes", "1000", "--interval", "5"])
     for key in ["scheduler_core_share", "busiest_over_mean", "refill_s"] {
       #expect(try number(object, key) > 0, "\(key)")
     }
@@ -110,7 +110,7 @@ struct BenchTests {
       let running = try RunningProgram(
         ["bench", "pipeline", "--seconds", "60", "--json"], environment: ["TMPDIR": folder])
       defer { running.forget() }
-      #expect(await eventually(within: .seconds(60)) { running.errors.contains("Starting PostgreSQL") })
+      #expect(await eventually(within: .seconds(180)) { running.errors.contains("Starting PostgreSQL") })
       running.signal(SIGINT)
       #expect(await running.exit() == 130)
       #expect(running.output.isEmpty)

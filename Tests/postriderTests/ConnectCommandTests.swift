@@ -83,7 +83,7 @@ struct ConnectCommandTests {
       // The test that follows a consent waits for a worker, and there is none.
       try await site.cluster.sql("UPDATE mailbox SET approval = 'pending'")
       let waiting = try RunningProgram(
-        ["mailbox", "connect", "ann@example.org", "--timeout", "60"], environment: site.environment)
+        ["mailbox", "connect", "ann@example.org", "--timeout", "600"], environment: site.environment)
       defer { waiting.forget() }
       let url = try await eventually("the address") {
         waiting.output.split(separator: "\n").first { $0.hasPrefix("http") }.map(String.init)

@@ -29,7 +29,7 @@ struct LogLevelTests {
       ].merging(levels) { $1 })
     defer { worker.forget() }
     // Of the last part that says something.
-    _ = await eventually(within: .seconds(30)) {
+    _ = await eventually(within: .seconds(120)) {
       worker.errors.contains("Claiming waits") || worker.errors.contains("Redis")
     }
     worker.signal(SIGTERM)

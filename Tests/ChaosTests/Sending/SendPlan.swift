@@ -68,7 +68,8 @@ struct SendOptions: Sendable {
   var connections = 3
   var workers = 3
   var sessionsPerWorker = 16
-  var leaseSeconds = 3
+  /// Longer than a process may stand still on a busy machine: only a kill may end a lease.
+  var leaseSeconds = 6
   /// How long the server thinks about a message, milliseconds.
   var answerMilliseconds: ClosedRange<Double> = 15...60
   var kills: Int
@@ -88,7 +89,7 @@ struct SendOptions: Sendable {
   /// A few kills after the dot, where the mistake shows.
   static func small(seed: UInt64, mistake: SendMistake?) -> SendOptions {
     SendOptions(
-      seed: seed, mailboxes: 3, workers: 2, leaseSeconds: 2, kills: 3, stages: [.afterDot], mistake: mistake)
+      seed: seed, mailboxes: 3, workers: 2, kills: 3, stages: [.afterDot], mistake: mistake)
   }
 
   /// The long run, as the environment of `ops/chaos --sending` describes it.

@@ -69,7 +69,7 @@ final class SendRun: Sendable {
   /// Waits until sessions are under way again.
   private func saturate(_ what: String) async {
     let wanted = max(2, stage.mailboxes.count / 2)
-    let busy = await eventually(within: .seconds(90)) { stage.census.use.busy >= wanted }
+    let busy = await eventually(within: .seconds(180)) { stage.census.use.busy >= wanted }
     if !busy { note { $0.failures.append("only \(stage.census.use.busy) sessions before: \(what)") } }
   }
 
@@ -87,12 +87,12 @@ final class SendRun: Sendable {
   private func comeToRest(_ what: String) async throws {
     // A job that was leased when its time came is found by the next rescan.
     try await stage.cluster.sql("SELECT pg_notify('postrider_schedule', 'r')")
-    let rested = try await eventually(within: .seconds(180)) {
+    let rested = try await eventually(within: .seconds(360)) {
       try await releasePoison()
       return try await stage.cluster.sql(
         "SELECT count(*) FROM outgoing_email WHERE state IN ('pending-send', 'sending')") == "0"
     }
-    if !rested { note { $0.failures.append("not within three minutes: \(what)") } }
+    if !rested { note { $0.failures.append("not within six minutes: \(what)") } }
   }
 
   /// Sends some uncertain messages again, as a person does who has looked. Returns their numbers.
@@ -164,7 +164,7 @@ final class SendRun: Sendable {
       }
     }
     isDry.withLock { $0 = wanted == .sink(.quit) }
-    _ = await eventually(within: .seconds(40)) { victim.withLock { $0 != nil } }
+    _ = await eventually(within: .seconds(120)) { victim.withLock { $0 != nil } }
     isDry.withLock { $0 = false }
     stage.sink.unset()
     for process in workers { process.watch.set(nil) }

@@ -44,7 +44,7 @@ final class TestDatabase: Sendable {
     ring = KeyRing.generate()
     store = PostgresStore(
       configuration: PostgresStoreConfiguration(
-        url: server.url("pr_app", name), poolSize: poolSize, keyRing: ring, connectTimeout: .seconds(5)),
+        url: server.url("pr_app", name), poolSize: poolSize, keyRing: ring, connectTimeout: .seconds(20)),
       logger: .test)
     let made = try await Bootstrap(url: server.url("pr_owner", name), logger: .test).createOrganization(
       name: "Example", administratorName: "Ada", administratorAddress: "ada@example.com")

@@ -38,8 +38,8 @@ final class TestServer: Sendable {
   func start(_ before: String = ":") async throws {
     let script = """
       \(before)
-      pg_ctl -D \(folder)/data -l \(folder)/server.log -w -t 60 -o "-k \(folder) -c listen_addresses='' -c fsync=off \
-        -c max_connections=300 -c log_min_messages=panic" start || exit 1
+      pg_ctl -D \(folder)/data -l \(folder)/server.log -w -t 120 -o "-k \(folder) -c listen_addresses='' -c fsync=off \
+        -c max_connections=1000 -c log_min_messages=panic" start || exit 1
       read _
       pg_ctl -D \(folder)/data -m fast -w stop
       [ -e \(folder)/keep ] || rm -rf \(folder)
@@ -68,7 +68,7 @@ final class TestServer: Sendable {
     shell.withLock { $0 = pipe }
     self.process.withLock { $0 = process }
     let probe = PostgresConnection(url: ConnectionURL(url("postgres", "postgres")), options: .test)
-    try await eventually("the server answers", within: .seconds(30)) {
+    try await eventually("the server answers", within: .seconds(120)) {
       do {
         return try await probe.run { db in try db.query("SELECT 1").count == 1 }
       } catch { return false }
@@ -94,8 +94,15 @@ final class TestServer: Sendable {
   @discardableResult
   func sql(_ database: String, _ sql: String, _ parameters: [PostgresValue] = []) async throws -> ResultSet {
     let connection = PostgresConnection(url: ConnectionURL(url("postgres", database)), options: .test)
-    defer { Task { await connection.close() } }
-    return try await connection.run { db in try db.query(sql, parameters) }
+    // Closed before the next is opened: those who ask again and again would use up the server's connections.
+    do {
+      let result = try await connection.run { db in try db.query(sql, parameters) }
+      await connection.close()
+      return result
+    } catch {
+      await connection.close()
+      throw error
+    }
   }
 
   /// The migrating role may create roles and owns the databases; the application's role owns nothing.
@@ -110,7 +117,7 @@ final class TestServer: Sendable {
 }
 
 extension PostgresConnection.Options {
-  static let test = Self(application: "test", connectTimeout: .seconds(5), statementTimeout: .seconds(20))
+  static let test = Self(application: "test", connectTimeout: .seconds(20), statementTimeout: .seconds(60))
 }
 
 extension Logger {
@@ -119,7 +126,7 @@ extension Logger {
 
 /// Waits until a condition holds; fails with its name when it does not in time.
 func eventually(
-  _ what: String, within limit: Duration = .seconds(10), _ condition: @Sendable () async throws -> Bool
+  _ what: String, within limit: Duration = .seconds(60), _ condition: @Sendable () async throws -> Bool
 ) async throws {
   let deadline = ContinuousClock.now + limit
   while ContinuousClock.now < deadline {
