@@ -23,9 +23,10 @@ struct FetchBench: Sendable {
       "big_mb": .integer(command.bigMB), "big_sessions": .integer(command.bigSessions),
       "fsync": .text(command.options.databaseURL == nil ? "on" : "as given"),
     ]) { $1 }
-    try await measureBig(rig, &report)
+    // The big ones last: the gigabytes that they leave to be written to disk would slow down what comes after them.
     try await measureMostlyKnown(rig, &report)
     try await measureSmall(rig, &report)
+    try await measureBig(rig, &report)
   }
 
   private func measureBig(_ rig: FetchRig, _ report: inout BenchReport) async throws {
