@@ -91,6 +91,21 @@ struct ConnectionTests {
     await connection.close()
   }
 
+  @Test("a kept statement that stands more than once in its first pipeline is prepared once")
+  func keptTwice() async throws {
+    let server = try await TestServer.shared.value
+    let connection = PostgresConnection(url: ConnectionURL(server.url("pr_app", "postgres")), options: .test)
+    try await connection.run { (db: isolated PostgresConnection) throws in
+      let results = try db.transaction(.worker) { db in
+        try db.pipeline([Kept.statement, Statement("SELECT 1"), Kept.statement, Kept.statement])
+      }
+      #expect(results.count == 4)
+      let keepsPlans = db.keepsPlans
+      #expect(try keepsPlans && Kept.plans(db) == 1)
+    }
+    await connection.close()
+  }
+
   @Test("who finds no free connection waits in line, up to the deadline")
   func waiting() async throws {
     let server = try await TestServer.shared.value

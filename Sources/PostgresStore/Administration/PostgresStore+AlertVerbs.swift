@@ -133,8 +133,10 @@ struct AlertCondition: Sendable {
     OR a.mailbox_id IN (SELECT m.id FROM mailbox m JOIN app_user w ON w.id = m.user_id
       WHERE w.organization_id = $1 AND NOT w.is_active)
     OR a.mailbox_id IN (SELECT m.id FROM mailbox m JOIN shared_queue q ON q.id = m.queue_id
-      WHERE q.organization_id = $1 AND NOT EXISTS (SELECT FROM app_user w WHERE w.is_active AND (w.id = q.owner_id
-        OR w.id IN (SELECT s.user_id FROM shared_queue_member s WHERE s.queue_id = q.id))))
+      WHERE q.organization_id = $1
+        AND NOT EXISTS (SELECT FROM app_user w WHERE w.id = q.owner_id AND w.is_active)
+        AND NOT EXISTS (SELECT FROM shared_queue_member s JOIN app_user w ON w.id = s.user_id
+          WHERE s.queue_id = q.id AND w.is_active))
     OR a.profile_id IN (SELECT p.id FROM server_profile p LEFT JOIN app_user w ON w.id = p.owner_id
       WHERE p.organization_id = $1 AND w.is_active IS NOT TRUE)
     """

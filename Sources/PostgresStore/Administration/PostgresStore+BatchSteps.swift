@@ -101,9 +101,11 @@ extension PostgresStore {
         Statement(
           """
           SELECT id, organization_id FROM batch
-          WHERE state IN ('running', 'canceling') AND next_look_at <= clock_timestamp()
+          WHERE state IN ('running', 'canceling') AND next_look_at <= clock_timestamp() AND verb = ANY ($1)
           ORDER BY next_look_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
-          """)
+          """,
+          // A newer release may have verbs that this one leaves to it.
+          [.texts(BatchVerb.allCases.map(\.rawValue))])
       ])[0].map { (try $0.id() as BatchID, try $0.id() as OrganizationID) }.first
     }
     guard let (id, organization) = next else { return .idle }

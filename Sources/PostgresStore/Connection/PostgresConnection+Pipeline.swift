@@ -72,7 +72,8 @@ extension PostgresConnection {
 
   private func send(_ statement: Statement, _ handle: OpaquePointer, _ sent: inout [Sent]) throws {
     let name = keepsPlans ? statement.planName : nil
-    if let name, !kept.contains(name) {
+    // What was prepared in this pipeline is kept once it is answered.
+    if let name, !kept.contains(name), !sent.contains(where: { $0.keeping == name }) {
       let types = statement.parameters.map(\.typeID)
       guard PQsendPrepare(handle, name, statement.sql, Int32(types.count), types) == 1 else { throw lost() }
       sent.append(Sent(sql: statement.sql, keeping: name))

@@ -14,7 +14,7 @@ extension PostgresConnection {
       } catch let error as PostgresError where error.isRetryable && attempt < 4 {
         attempt += 1
       } catch let error as PostgresError where error.isAboutKeptPlan && keepsPlans {
-        // From now on this connection plans each time. One that is opened again after a fault finds out anew.
+        // From now on this connection plans each time.
         keepsPlans = false
       }
     }

@@ -57,7 +57,10 @@ public enum MailboxRules {
   private static func check(_ change: MailboxChange, _ present: Mailbox, _ type: ProfileType?) throws(StoreError) {
     var problems = FieldProblems()
     checkACT(change.actMethod, on: type, &problems)
-    if let address = change.address { AddressRules.check(address, at: "/address", &problems) }
+    // What is there may come from a time with fewer rules.
+    if let address = change.address, address != present.address {
+      AddressRules.check(address, at: "/address", &problems)
+    }
     problems.check(change.userName ?? "x", at: "/userName", maximum: 200, minimum: 1)
     problems.check(change.password?.revealed ?? "x", at: "/password", maximum: 200, minimum: 1)
     change.sendQuota?.check(at: "/sendQuota", &problems)

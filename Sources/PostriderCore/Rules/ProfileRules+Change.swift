@@ -75,7 +75,7 @@ extension ProfileRules {
     change.sendQuota?.check(at: "/sendQuota", &problems)
     change.sharedSendQuota?.check(at: "/sharedSendQuota", &problems)
     if let notice = change.failureNoticeTo, !notice.isEmpty {
-      AddressRules.check(notice, at: "/failureNoticeTo", &problems)
+      AddressRules.check(notice, at: "/failureNoticeTo", isOthers: true, &problems)
     }
     if let weight = change.weight { problems.check(weight, at: "/weight", in: 1...100) }
     if change.isDefault == false && present.isDefault {

@@ -66,7 +66,7 @@ public struct AlertMailChange: Hashable, Sendable, Codable {
     after.levels = levels.map { chosen in AlertLevel.allCases.filter(chosen.contains) } ?? settings.levels
     if self == AlertMailChange() { problems.add("", "required", "must change something") }
     for (index, address) in (recipients ?? []).enumerated() {
-      AddressRules.check(address, at: "/recipients/\(index)", &problems)
+      AddressRules.check(address, at: "/recipients/\(index)", isOthers: true, &problems)
     }
     if after.recipients.count > Self.maximumRecipients {
       problems.add("/recipients", "too-many", "there may be at most \(Self.maximumRecipients)")
